@@ -1,0 +1,38 @@
+/* pool.h - a fixed team of threads that run one function together, with a barrier.
+ * Thread 0 is the caller. On native the pool starts the others; where platform_thread_start refuses (WASM), the host
+ * lets each of its workers call pool_thread(p, index), and pool_run waits until they have come. */
+#ifndef BP_POOL_H
+#define BP_POOL_H
+
+#include "base.h"
+
+enum { POOL_THREADS = 64 }; /* most threads of a pool */
+
+typedef struct pool pool;
+
+/* What a running function sees of its team. */
+typedef struct {
+    pool *pool;          /* NULL for a team of one */
+    uint32_t index, count;
+} team;
+
+static inline team team_solo(void) { return (team){0, 0, 1}; }
+
+/* 1 <= threads <= POOL_THREADS; NULL when memory or threads cannot be had. */
+pool *pool_open(uint32_t threads);
+
+/* Ends all threads and frees the pool; NULL is ignored. */
+void pool_close(pool *p);
+
+uint32_t pool_threads(const pool *p);
+
+/* Runs fn(context, team) on every thread and returns when all have returned. Not reentrant. */
+void pool_run(pool *p, void (*fn)(void *context, const team *t), void *context);
+
+/* Waits until every thread of the team is here; what was written before is visible after. */
+void team_barrier(const team *t);
+
+/* Body of thread `index` (1..threads-1): serves until pool_close. Called by the pool itself, or by a WASM worker. */
+void pool_thread(pool *p, uint32_t index);
+
+#endif
