@@ -1,0 +1,19 @@
+# The `bitpair` command: a library of everything below main.c (tests link it too), and the program.
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(CJSON REQUIRED IMPORTED_TARGET libcjson)
+pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET openblas)
+
+file(GLOB TOOL_SOURCES CONFIGURE_DEPENDS
+  ${CMAKE_CURRENT_SOURCE_DIR}/tools/*.c
+  ${CMAKE_CURRENT_SOURCE_DIR}/tools/io/*.c
+  ${CMAKE_CURRENT_SOURCE_DIR}/tools/linalg/*.c
+  ${CMAKE_CURRENT_SOURCE_DIR}/tools/compress/*.c
+  ${CMAKE_CURRENT_SOURCE_DIR}/tools/eval/*.c)
+list(FILTER TOOL_SOURCES EXCLUDE REGEX "/main\\.c$")
+add_library(tools STATIC ${TOOL_SOURCES})
+target_include_directories(tools PUBLIC tools)
+target_compile_definitions(tools PUBLIC _GNU_SOURCE BITPAIR_VERSION="${PROJECT_VERSION}")
+target_link_libraries(tools PUBLIC engine PkgConfig::CJSON PkgConfig::OPENBLAS m)
+
+add_executable(bitpair tools/main.c)
+target_link_libraries(bitpair PRIVATE tools)
