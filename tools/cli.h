@@ -51,6 +51,7 @@ void cli_progress_end(cli_progress *p);
 /* First SIGINT or SIGTERM sets a flag that long loops poll; the second one ends the process at once with 130. */
 void cli_catch_interrupt(void);
 bool cli_interrupted(void);
+void cli_forget_interrupt(void); /* after the flag has been acted upon, e.g. an answer cut short in a chat */
 
 /* Every subcommand: argv[0] is its name; returns an exit code. main.c holds the table. */
 int cmd_compress(int argc, char **argv);

@@ -1,0 +1,68 @@
+/* The `bitpair` command: finds the subcommand. */
+#include <stdio.h>
+
+#include "cli.h"
+#include "cli_suggest.h"
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary;
+} COMMANDS[] = {
+    {"chat", cmd_chat, "talk with a model"},
+    {"run", cmd_run, "continue a raw prompt"},
+    {"compress", cmd_compress, "make a bitpair file from a model"},
+    {"eval", cmd_eval, "measure perplexity on a text"},
+    {"bench", cmd_bench, "measure speed"},
+    {"inspect", cmd_inspect, "show what is in a model file"},
+    {"verify", cmd_verify, "check the checksums of a bitpair file"},
+    {"tokenize", cmd_tokenize, "turn a text into token ids"},
+};
+enum { N_COMMANDS = sizeof COMMANDS / sizeof COMMANDS[0] };
+
+static void print_usage(FILE *to) {
+    fprintf(to, "bitpair %s - language models of one or two bits per weight\n\nUsage: bitpair COMMAND ...\n\nCommands:\n",
+            BITPAIR_VERSION);
+    for (size_t i = 0; i < N_COMMANDS; i++) fprintf(to, "  %-10s %s\n", COMMANDS[i].name, COMMANDS[i].summary);
+    fputs("\nMODEL is a GGUF file or a Hugging Face folder with safetensors.\n"
+          "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n"
+          "See: bitpair COMMAND --help\n",
+          to);
+}
+
+static int unknown_command(const char *word) {
+    cli_suggestion best = cli_suggestion_for(word);
+    for (size_t i = 0; i < N_COMMANDS; i++) cli_suggestion_offer(&best, COMMANDS[i].name);
+    fprintf(stderr, "bitpair: unknown command '%s'", word);
+    if (best.word) fprintf(stderr, ", did you mean '%s'?", best.word);
+    fputs("\nSee: bitpair --help\n", stderr);
+    return CLI_USAGE;
+}
+
+/* Output that did not arrive (a full disk, a closed pipe) is a failure even when everything else went well. */
+static int flush_output(int rc) {
+    bool lost = ferror(stdout) != 0;
+    if (fflush(stdout) != 0) lost = true;
+    if (!lost || rc != CLI_OK) return rc;
+    fputs("bitpair: cannot write to standard output\n", stderr);
+    return CLI_FAILED;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) {
+        print_usage(stderr);
+        return CLI_USAGE;
+    }
+    const char *word = argv[1];
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
+        print_usage(stdout);
+        return flush_output(CLI_OK);
+    }
+    if (strcmp(word, "--version") == 0) {
+        printf("bitpair %s\n", BITPAIR_VERSION);
+        return flush_output(CLI_OK);
+    }
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(word, COMMANDS[i].name) == 0) return flush_output(COMMANDS[i].run(argc - 1, argv + 1));
+    return unknown_command(word);
+}
