@@ -1,0 +1,57 @@
+/* kernel.c - one table per ISA of this build and machine, each filled from the reference upwards. */
+#include "kernel_impl.h"
+#include "platform.h"
+
+enum { ISA_MAX = 4 };
+
+typedef struct {
+    const char *name;
+    uint32_t cpu; /* PLATFORM_CPU_* bits that it needs */
+    void (*fill)(kernel_table *table);
+} kernel_isa;
+
+/* Ascending: an ISA builds on all before it. */
+static const kernel_isa ISAS[] = {
+    {"ref", 0, kernel_fill_ref},
+#if defined(__wasm_simd128__)
+    {"simd128", 0, kernel_fill_simd128},
+#endif
+#if defined(__x86_64__)
+    {"avx2", PLATFORM_CPU_AVX2 | PLATFORM_CPU_F16C, kernel_fill_avx2},
+#endif
+};
+
+static kernel_table tables[ISA_MAX];
+static const char *names[ISA_MAX + 1];
+static size_t table_count;
+
+static void kernel_fill_tables(void) {
+    const uint32_t cpu = platform_cpu();
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof ISAS / sizeof ISAS[0]; i++) {
+        if (ISAS[i].cpu & ~cpu) continue;
+        if (n) tables[n] = tables[n - 1];
+        ISAS[i].fill(&tables[n]);
+        tables[n].isa = names[n] = ISAS[i].name;
+        n++;
+    }
+    table_count = n;
+}
+
+static bool names_equal(const char *a, const char *b) {
+    while (*a && *a == *b) a++, b++;
+    return *a == *b;
+}
+
+const kernel_table *kernel_table_for(const char *name) {
+    if (!table_count) kernel_fill_tables();
+    if (!name) return &tables[table_count - 1];
+    for (size_t i = 0; i < table_count; i++)
+        if (names_equal(names[i], name)) return &tables[i];
+    return NULL;
+}
+
+const char *const *kernel_isas(void) {
+    if (!table_count) kernel_fill_tables();
+    return names;
+}

@@ -1,0 +1,49 @@
+/* kernel_impl.h - what the kernel files share: the layout of prepared inputs, the arithmetic of one table entry, and
+ * one fill function per ISA. Nothing outside kernel*.c includes it.
+ *
+ * lut8      scale f32[blocks], padded to 64 bytes, then u8[2 * groups][16]: entry e of table h for columns 4h..4h+3 is
+ *           127 + round(v_e / scale), v_e = (s0 p0 + s1 p1) + (s2 p2 + s3 p3), s_i = bit i of e set ? +1 : -1, p = b .
+ * x. scale = s / 127 with s = max |v_e| over the block's 256 columns. The low nibble of the sign byte of group g looks
+ * up in table 2g, the high one in table 2g + 1. popcount  scale f32[blocks], sum of q i32[blocks], padded to 64 bytes,
+ * then u8[groups][8]: bit i of byte p of group g is bit p of q[8g + i], q = round(p_i / scale) in [-127, 127] as two's
+ * complement, scale = max |p_i| / 127. */
+#ifndef BP_KERNEL_IMPL_H
+#define BP_KERNEL_IMPL_H
+
+#include "kernel.h"
+
+enum { KERNEL_BLOCK_GROUPS = KERNEL_BLOCK / 8 };
+
+static inline size_t lut8_tables_offset(size_t groups) {
+    return bp_round_up(kernel_blocks(groups) * sizeof(float), BP_ALIGN);
+}
+
+static inline size_t popcount_bits_offset(size_t groups) {
+    return bp_round_up(kernel_blocks(groups) * (sizeof(float) + sizeof(int32_t)), BP_ALIGN);
+}
+
+/* 127 / s, the factor before rounding; 0 where everything is (as good as) zero */
+static inline float kernel_inverse(float s) { return s < 1e-30f ? 0.0f : 127.0f / s; }
+
+static inline float kernel_scale(float s) { return s < 1e-30f ? 0.0f : s / 127.0f; }
+
+/* Rounds half away from zero (trunc(t +- 1/2)) and clamps to +-127; NaN gives 127. Antisymmetric: a coherent bias of
+ * the entries would cost 3 to 4 times the error. */
+static inline int kernel_round(float t) {
+    t = t < 127.0f ? t : 127.0f;
+    t = t > -127.0f ? t : -127.0f;
+    return (int)(t < 0.0f ? t - 0.5f : t + 0.5f);
+}
+
+static inline float kernel_abs(float x) { return x < 0.0f ? -x : x; }
+
+/* Groups of block `block` in a matrix of `groups` groups */
+static inline size_t kernel_block_groups(size_t groups, size_t block) {
+    return bp_min(groups - block * KERNEL_BLOCK_GROUPS, KERNEL_BLOCK_GROUPS);
+}
+
+void kernel_fill_ref(kernel_table *table);
+void kernel_fill_avx2(kernel_table *table);
+void kernel_fill_simd128(kernel_table *table);
+
+#endif
