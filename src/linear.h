@@ -37,12 +37,15 @@ typedef struct {
     const kernel_arith *arith;
     float *mid;         /* shared: [n_tokens][sum of k over the layers and stages of one call] */
     uint8_t *inputs;    /* own: prepared inputs, linear_inputs_bytes */
-    float *row;         /* own: one product or one dense row, max(n, m) rounded up to 16, times KERNEL_LANES */
+    float *row;         /* own: products [KERNEL_LANES][most padded rows of a factor], and one dense row [most inputs] */
     void *batch;        /* own: scratch of kernel_arith.batch */
 } linear_work;
 
+/* Floats of one output row in memory: n padded to whole tiles. */
+static inline size_t linear_rows(const linear *w) { return bp_round_up(w->n, KERNEL_TILE); }
+
 /* ys[i][t] = (accumulate ? ys[i][t] : 0) + W_i x[t] for n layers that share the input x [n_tokens][x_stride];
- * ys[i] is [n_tokens][ws[i]->n]. Thread t->index writes its share of rows (whole tiles) of each; the caller places the barrier after
+ * ys[i] is [n_tokens][linear_rows(ws[i])]; rows past n are undefined. A plane layer does not accumulate. Thread t->index writes its share of rows (whole tiles) of each; the caller places the barrier after
  * it. Inside there is one barrier if any layer is factorized. */
 void linear_forward(const team *t, const linear_work *work, float *const *ys, const linear *const *ws, size_t n, const float *x,
                     size_t x_stride, size_t n_tokens, bool accumulate);

@@ -44,7 +44,7 @@ typedef struct {
 
 typedef struct {
     model_config config;
-    gguf file;
+    const gguf *file;
     linear embedding;        /* [vocab, d_model], rows are looked up */
     linear head;             /* [vocab, d_model]; the embedding itself when tied */
     const float *out_norm;   /* [d_model] */
@@ -57,8 +57,12 @@ typedef struct {
     uint64_t tier_bits[MODEL_TIERS]; /* bits stored for them up to tier i, scales counted (dense: tier_bits[0]) */
 } model;
 
-/* Lays the model out (with a measuring arena: measures; then m->layers is NULL). bytes must outlive it. Fails with
- * BP_ERR_FORMAT (missing tensor, wrong shape, truncated: named), BP_ERR_UNSUPPORTED (architecture, type). */
-bool model_open(model *m, arena *a, const void *bytes, uint64_t size, bp_err *e);
+/* Lays the model out over an opened file (with a measuring arena: measures; then m->layers is NULL). The file and its bytes must outlive
+ * it. Fails with BP_ERR_FORMAT (missing tensor, wrong shape, truncated: named), BP_ERR_UNSUPPORTED (architecture, type). */
+bool model_open(model *m, arena *a, const gguf *file, bp_err *e);
+
+/* gguf_open and model_open in memory of their own; NULL on failure (also BP_ERR_MEMORY). bytes stay the caller's. */
+model *model_load(const void *bytes, uint64_t size, bp_err *e);
+void model_unload(model *m); /* NULL is ignored */
 
 #endif

@@ -1,0 +1,358 @@
+#include "model.h"
+
+#include "mathf.h"
+#include "platform.h"
+
+/* What every step of opening needs. While measuring, views stay NULL and only sizes are taken. */
+typedef struct {
+    model *m;
+    arena *a;
+    const gguf *g;
+    bp_err *e;
+} builder;
+
+enum { NAME = 96 }; /* longest tensor or key name that we look up, with room */
+
+static const struct {
+    const char *name;
+    model_arch arch;
+} archs[] = {{"llama", MODEL_LLAMA}, {"qwen2", MODEL_QWEN2}, {"qwen3", MODEL_QWEN3}};
+
+/* ---- configuration ---- */
+
+/* <arch>.<key> as a count in [low, high]; `missing` is used where there is no such key (0: it is required) */
+static bool config_count(builder *b, const char *arch, const char *key, uint64_t low, uint64_t high, uint64_t missing, uint32_t *out) {
+    char name[NAME];
+    bp_format(name, sizeof name, "%s.%s", arch, key);
+    uint64_t v = missing;
+    if (!gguf_u64(b->g, name, &v) && !missing) return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' is missing", name);
+    if (v < low || v > high)
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' is %llu, outside %llu..%llu", name, (unsigned long long)v, (unsigned long long)low,
+                       (unsigned long long)high);
+    *out = (uint32_t)v;
+    return true;
+}
+
+static bool config_real(builder *b, const char *arch, const char *key, double missing, float *out) {
+    char name[NAME];
+    bp_format(name, sizeof name, "%s.%s", arch, key);
+    double v = missing;
+    gguf_f64(b->g, name, &v);
+    if (!(v > 0 && v < 1e12)) return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' is not a positive number", name);
+    *out = (float)v;
+    return true;
+}
+
+static bool config_arch(builder *b, const char **arch) {
+    gguf_text text;
+    if (!gguf_string(b->g, "general.architecture", &text))
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'general.architecture' is missing: not a language model");
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
+        if (!gguf_text_is(text, archs[i].name)) continue;
+        b->m->config.arch = archs[i].arch;
+        *arch = archs[i].name;
+        return true;
+    }
+    return bp_fail(b->e, BP_ERR_UNSUPPORTED, 0, "architecture '%.*s': this build runs llama, qwen2 and qwen3", (int)text.size, text.text);
+}
+
+static bool config_vocab(builder *b, const char *arch) {
+    const gguf_tensor *embedding = gguf_tensor_find(b->g, "token_embd.weight");
+    const gguf_key *tokens = gguf_find(b->g, "tokenizer.ggml.tokens");
+    uint64_t missing = embedding ? embedding->dims[1] : tokens ? tokens->count : 0;
+    return config_count(b, arch, "vocab_size", 1, 1 << 24, missing, &b->m->config.vocab);
+}
+
+static bool read_config(builder *b) {
+    model_config *c = &b->m->config;
+    const char *arch = "";
+    uint32_t rope_dims;
+    if (!config_arch(b, &arch) || !config_count(b, arch, "block_count", 1, 1024, 0, &c->n_layers) ||
+        !config_count(b, arch, "embedding_length", 1, 65536, 0, &c->d_model) ||
+        !config_count(b, arch, "feed_forward_length", 1, 1 << 20, 0, &c->d_ff) ||
+        !config_count(b, arch, "attention.head_count", 1, 1024, 0, &c->n_heads) ||
+        !config_count(b, arch, "attention.head_count_kv", 1, c->n_heads, c->n_heads, &c->n_kv_heads) ||
+        !config_count(b, arch, "attention.key_length", 2, 256, c->d_model / c->n_heads, &c->head_dim) ||
+        !config_count(b, arch, "context_length", 1, 1 << 24, 2048, &c->n_ctx) ||
+        !config_count(b, arch, "rope.dimension_count", 1, 256, c->head_dim, &rope_dims) ||
+        !config_real(b, arch, "rope.freq_base", 10000, &c->rope_theta) ||
+        !config_real(b, arch, "attention.layer_norm_rms_epsilon", 1e-5, &c->norm_eps) || !config_vocab(b, arch))
+        return false;
+    if (c->n_heads % c->n_kv_heads)
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "%u heads are not a multiple of %u key-value heads", (unsigned)c->n_heads,
+                       (unsigned)c->n_kv_heads);
+    if (c->head_dim % 2 || rope_dims != c->head_dim)
+        return bp_fail(b->e, BP_ERR_UNSUPPORTED, 0, "rotary dimension %u with heads of %u", (unsigned)rope_dims, (unsigned)c->head_dim);
+    c->rope_interleaved = c->arch == MODEL_LLAMA;
+    return true;
+}
+
+/* ---- tensors ---- */
+
+/* The named tensor with its exact element count, wholly at hand; NULL after filling the error. */
+static const void *tensor_data(builder *b, const char *name, uint64_t count, uint32_t *type) {
+    const gguf_tensor *t = gguf_tensor_find(b->g, name);
+    if (!t) {
+        bp_fail(b->e, BP_ERR_FORMAT, 0, "tensor '%s' is missing", name);
+        return NULL;
+    }
+    uint64_t elements = t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3]; /* gguf.c bounded the product */
+    if (elements != count) {
+        bp_fail(b->e, BP_ERR_FORMAT, t->offset, "tensor '%s' has %llu elements, not %llu", name, (unsigned long long)elements,
+                (unsigned long long)count);
+        return NULL;
+    }
+    const void *data = gguf_data(b->g, t);
+    if (!data)
+        bp_fail(b->e, BP_ERR_FORMAT, t->offset, "file is truncated: tensor '%s' ends at byte %llu, the file at %llu", name,
+                (unsigned long long)(t->offset + t->bytes), (unsigned long long)b->g->size);
+    *type = t->type;
+    return data;
+}
+
+/* A vector or table of any float type, widened into the arena. */
+static bool widen(builder *b, const char *name, uint64_t count, const float **out) {
+    uint32_t type;
+    const void *data = tensor_data(b, name, count, &type);
+    if (!data) return false;
+    if (type != QUANT_F32 && type != QUANT_F16 && type != QUANT_BF16)
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "tensor '%s' is %s, not a float type", name, quant_name(type));
+    float *values = ARENA_NEW(b->a, float, (size_t)count);
+    if (b->a->overflow) return bp_fail(b->e, BP_ERR_MEMORY, 0, "no memory for tensor '%s'", name);
+    if (values) quant_dequantize(type, data, values, (size_t)count);
+    *out = values;
+    return true;
+}
+
+static bool widen_optional(builder *b, const char *name, uint64_t count, const float **out) {
+    *out = NULL;
+    return !gguf_tensor_find(b->g, name) || widen(b, name, count, out);
+}
+
+/* tile16 signs of a [rows, cols] matrix */
+static bool signs_view(builder *b, const char *name, size_t rows, size_t cols, uint32_t planes, kernel_signs *out) {
+    *out = (kernel_signs){NULL, NULL, (uint32_t)bp_ceil_div(rows, KERNEL_TILE), (uint32_t)(bp_round_up(cols, KERNEL_PAD) / 8), planes};
+    uint32_t type;
+    uint64_t bytes = (uint64_t)out->tiles * planes * out->groups * KERNEL_TILE;
+    out->bytes = tensor_data(b, name, bytes, &type);
+    if (!out->bytes) return false;
+    if (type != QUANT_I8) return bp_fail(b->e, BP_ERR_FORMAT, 0, "tensor '%s' is %s, not I8", name, quant_name(type));
+    if ((uintptr_t)out->bytes % 16) return bp_fail(b->e, BP_ERR_FORMAT, 0, "tensor '%s' is not aligned to 16 bytes", name);
+    return true;
+}
+
+static bool dense_view(builder *b, const char *name, uint64_t n, uint64_t m, linear *w) {
+    const gguf_tensor *t = gguf_tensor_find(b->g, name);
+    uint32_t elements, bytes;
+    if (t && (t->dims[0] != m || t->dims[1] != n))
+        return bp_fail(b->e, BP_ERR_FORMAT, t->offset, "tensor '%s' is [%llu, %llu], not [%llu, %llu]", name, (unsigned long long)t->dims[1],
+                       (unsigned long long)t->dims[0], (unsigned long long)n, (unsigned long long)m);
+    w->n = (uint32_t)n;
+    w->m = (uint32_t)m;
+    w->rows = tensor_data(b, name, n * m, &w->type);
+    if (!w->rows) return false;
+    if (w->type == QUANT_F32 && (uintptr_t)w->rows % sizeof(float))
+        return bp_fail(b->e, BP_ERR_FORMAT, t->offset, "tensor '%s' is not aligned to 4 bytes", name);
+    quant_block(w->type, &elements, &bytes);
+    w->row_bytes = (size_t)(m / elements * bytes);
+    return true;
+}
+
+/* ---- linear layers ---- */
+
+static bool stage_view(builder *b, const char *name, uint32_t index, const linear *w, linear_stage *s) {
+    char part[NAME];
+    bp_format(part, sizeof part, "%s.%u.a", name, (unsigned)index);
+    if (!widen(b, part, w->n, &s->a)) return false;
+    bp_format(part, sizeof part, "%s.%u.A", name, (unsigned)index);
+    if (!signs_view(b, part, w->n, s->k, 1, &s->A)) return false;
+    bp_format(part, sizeof part, "%s.%u.c", name, (unsigned)index);
+    if (!widen(b, part, s->k, &s->c)) return false;
+    bp_format(part, sizeof part, "%s.%u.B", name, (unsigned)index);
+    if (!signs_view(b, part, s->k, w->m, 1, &s->B)) return false;
+    bp_format(part, sizeof part, "%s.%u.b", name, (unsigned)index);
+    return widen(b, part, w->m, &s->b);
+}
+
+/* Bits that stage s of a layer takes in the file, scales counted. */
+static uint64_t stage_bits(const linear *w, const linear_stage *s) {
+    uint64_t signs = (uint64_t)s->A.tiles * s->A.groups + (uint64_t)s->B.tiles * s->B.groups;
+    return signs * KERNEL_TILE * 8 + 16 * ((uint64_t)w->n + w->m + s->k);
+}
+
+static bool factorized_view(builder *b, const char *name, const gguf_key *shape, linear *w) {
+    uint64_t stages = shape->count - 2;
+    uint32_t used = (uint32_t)bp_min((size_t)stages, b->m->tier);
+    linear_stage *out = ARENA_NEW(b->a, linear_stage, used);
+    for (uint32_t s = 0; s < stages; s++) {
+        uint64_t k = gguf_item_u64(shape, 2 + s);
+        if (k < KERNEL_PAD || k > 1 << 20 || k % KERNEL_PAD)
+            return bp_fail(b->e, BP_ERR_FORMAT, 0, "layer '%s': middle dimension %llu is not a multiple of 32", name, (unsigned long long)k);
+        if (s >= used) break;
+        linear_stage stage = {.k = (uint32_t)k};
+        if (!stage_view(b, name, s, w, &stage)) return false;
+        for (uint32_t t = s; t < b->m->n_tiers; t++) b->m->tier_bits[t] += stage_bits(w, &stage);
+        if (out) out[s] = stage;
+    }
+    w->stages = out;
+    w->n_stages = used;
+    return true;
+}
+
+/* Layer NAME [n, m]: factorized where bitpair.linear.NAME says so, dense otherwise. */
+static bool linear_view(builder *b, uint32_t layer, const char *part, uint64_t n, uint64_t m, linear *w) {
+    char name[NAME], key[NAME];
+    *w = (linear){.n = (uint32_t)n, .m = (uint32_t)m};
+    bp_format(name, sizeof name, "blk.%u.%s", (unsigned)layer, part);
+    b->m->linear_weights += n * m;
+    bp_format(key, sizeof key, "%s.bias", name);
+    if (!widen_optional(b, key, n, &w->bias)) return false;
+    bp_format(key, sizeof key, "bitpair.linear.%s", name);
+    const gguf_key *shape = gguf_find(b->g, key);
+    if (!shape) {
+        bp_format(key, sizeof key, "%s.weight", name);
+        if (!dense_view(b, key, n, m, w)) return false;
+        for (uint32_t t = 0; t < MODEL_TIERS; t++) b->m->tier_bits[t] += 8 * n * w->row_bytes;
+        return true;
+    }
+    if (shape->kind != GGUF_ARRAY || shape->item != GGUF_U32 || shape->count < 3 || shape->count > 2 + MODEL_STAGES ||
+        gguf_item_u64(shape, 0) != n || gguf_item_u64(shape, 1) != m)
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' does not describe a stack of [%llu, %llu]", key, (unsigned long long)n,
+                       (unsigned long long)m);
+    if (!b->m->factorized) return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' in a file without 'bitpair.version'", key);
+    return factorized_view(b, name, shape, w);
+}
+
+static bool layer_view(builder *b, uint32_t i, model_layer *l) {
+    const model_config *c = &b->m->config;
+    uint64_t d = c->d_model, q = (uint64_t)c->n_heads * c->head_dim, kv = (uint64_t)c->n_kv_heads * c->head_dim;
+    char name[NAME];
+    bp_format(name, sizeof name, "blk.%u.attn_norm.weight", (unsigned)i);
+    if (!widen(b, name, d, &l->attn_norm)) return false;
+    bp_format(name, sizeof name, "blk.%u.ffn_norm.weight", (unsigned)i);
+    if (!widen(b, name, d, &l->ffn_norm)) return false;
+    bp_format(name, sizeof name, "blk.%u.attn_q_norm.weight", (unsigned)i);
+    if (!widen_optional(b, name, c->head_dim, &l->q_norm)) return false;
+    bp_format(name, sizeof name, "blk.%u.attn_k_norm.weight", (unsigned)i);
+    if (!widen_optional(b, name, c->head_dim, &l->k_norm)) return false;
+    if (c->arch == MODEL_QWEN3 && (!gguf_tensor_find(b->g, name)))
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "tensor '%s' is missing", name);
+    return linear_view(b, i, "attn_q", q, d, &l->q) && linear_view(b, i, "attn_k", kv, d, &l->k) &&
+           linear_view(b, i, "attn_v", kv, d, &l->v) && linear_view(b, i, "attn_output", d, q, &l->o) &&
+           linear_view(b, i, "ffn_gate", c->d_ff, d, &l->gate) && linear_view(b, i, "ffn_up", c->d_ff, d, &l->up) &&
+           linear_view(b, i, "ffn_down", d, c->d_ff, &l->down);
+}
+
+/* Embedding or head: bit planes NAME.planes with NAME.scales, or a plain tensor NAME.weight. */
+static bool table_view(builder *b, const char *prefix, linear *w) {
+    const model_config *c = &b->m->config;
+    char name[NAME];
+    bp_format(name, sizeof name, "%s.planes", prefix);
+    *w = (linear){.n = c->vocab, .m = c->d_model};
+    if (!gguf_tensor_find(b->g, name)) {
+        bp_format(name, sizeof name, "%s.weight", prefix);
+        return dense_view(b, name, c->vocab, c->d_model, w);
+    }
+    uint64_t planes = 0;
+    if (!gguf_u64(b->g, "bitpair.embedding.planes", &planes) || planes < 1 || planes > KERNEL_PLANES)
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'bitpair.embedding.planes' is missing or not 1..%d", KERNEL_PLANES);
+    if (!signs_view(b, name, c->vocab, c->d_model, (uint32_t)planes, &w->planes)) return false;
+    bp_format(name, sizeof name, "%s.scales", prefix);
+    return widen(b, name, (uint64_t)w->planes.tiles * KERNEL_TILE * kernel_blocks(w->planes.groups), &w->planes.row_scales);
+}
+
+static bool tables_view(builder *b) {
+    model *m = b->m;
+    if (!table_view(b, "token_embd", &m->embedding)) return false;
+    bool tied = !gguf_tensor_find(b->g, "output.weight") && !gguf_tensor_find(b->g, "output.planes");
+    m->head = m->embedding;
+    return tied || table_view(b, "output", &m->head);
+}
+
+/* ---- tiers ---- */
+
+/* Which prefix of the file is at hand; a length that is neither whole nor a tier's end is a truncated file. */
+static bool read_tiers(builder *b) {
+    model *m = b->m;
+    uint64_t version;
+    m->factorized = gguf_u64(b->g, "bitpair.version", &version);
+    if (!m->factorized) return true;
+    if (version != 1) return bp_fail(b->e, BP_ERR_UNSUPPORTED, 0, "bitpair file version %llu; this build reads version 1", (unsigned long long)version);
+    const gguf_key *tiers = gguf_find(b->g, "bitpair.tiers");
+    if (!tiers || tiers->kind != GGUF_ARRAY || tiers->item != GGUF_U64 || tiers->count < 1 || tiers->count > MODEL_TIERS)
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'bitpair.tiers' is missing or malformed");
+    m->n_tiers = (uint32_t)tiers->count;
+    for (uint32_t i = 0; i < m->n_tiers; i++) {
+        m->tier_end[i] = gguf_item_u64(tiers, i);
+        if (m->tier_end[i] <= (i ? m->tier_end[i - 1] : b->g->data_offset) || m->tier_end[i] > b->g->full_size)
+            return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'bitpair.tiers' does not ascend within the file");
+        if (m->tier_end[i] <= b->g->size) m->tier = i + 1;
+    }
+    if (m->tier == 0 || (b->g->size < b->g->full_size && m->tier_end[m->tier - 1] != b->g->size))
+        return bp_fail(b->e, BP_ERR_FORMAT, b->g->size, "file is truncated: %llu of %llu bytes, and no tier ends there",
+                       (unsigned long long)b->g->size, (unsigned long long)b->g->full_size);
+    return true;
+}
+
+bool model_open(model *m, arena *a, const gguf *file, bp_err *e) {
+    builder b = {m, a, file, e};
+    *m = (model){.file = file};
+    model_config *c = &m->config;
+    if (!read_tiers(&b) || !read_config(&b) || !tables_view(&b) || !widen(&b, "output_norm.weight", c->d_model, &m->out_norm) ||
+        !widen_optional(&b, "rope_freqs.weight", c->head_dim / 2, &c->rope_freqs))
+        return false;
+    m->layers = ARENA_NEW(a, model_layer, c->n_layers);
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        model_layer layer = {0};
+        if (!layer_view(&b, i, &layer)) return false;
+        if (m->layers) m->layers[i] = layer;
+    }
+    return !a->overflow || bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the model's tables");
+}
+
+/* ---- all in one ---- */
+
+/* The block of a loaded model: this header, then the model's arena; the file's tables are a block of their own because the
+ * model's size is known only after they are read. */
+typedef struct {
+    model model;
+    gguf file;
+    void *tables, *memory;
+} loaded;
+
+static bool load_file(loaded *l, const void *bytes, uint64_t size, bp_err *e) {
+    arena a = arena_measure();
+    if (!gguf_open(&l->file, &a, bytes, size, e)) return false;
+    l->tables = platform_alloc(a.used);
+    if (!l->tables) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the tensor table (%zu bytes)", a.used);
+    a = arena_over(l->tables, a.used);
+    return gguf_open(&l->file, &a, bytes, size, e);
+}
+
+static bool load_model(loaded *l, bp_err *e) {
+    arena a = arena_measure();
+    if (!model_open(&l->model, &a, &l->file, e)) return false;
+    l->memory = platform_alloc(a.used);
+    if (!l->memory) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the model's tables (%zu bytes)", a.used);
+    a = arena_over(l->memory, a.used);
+    return model_open(&l->model, &a, &l->file, e);
+}
+
+model *model_load(const void *bytes, uint64_t size, bp_err *e) {
+    loaded *l = platform_alloc(sizeof *l);
+    if (!l) {
+        bp_fail(e, BP_ERR_MEMORY, 0, "no memory for a model");
+        return NULL;
+    }
+    if (load_file(l, bytes, size, e) && load_model(l, e)) return &l->model;
+    model_unload(&l->model);
+    return NULL;
+}
+
+void model_unload(model *m) {
+    if (!m) return;
+    loaded *l = (loaded *)(void *)m; /* the model is its first member */
+    platform_free(l->memory);
+    platform_free(l->tables);
+    platform_free(l);
+}
