@@ -1,0 +1,79 @@
+#include "session.h"
+
+static size_t most_mid(const linear *const *ws, size_t n) {
+    size_t width = 0;
+    for (size_t i = 0; i < n; i++)
+        for (uint32_t s = 0; s < ws[i]->n_stages; s++) width += ws[i]->stages[s].k;
+    return width;
+}
+
+/* Largest needs over all layers: what one thread's scratch must hold. */
+typedef struct {
+    size_t mid;     /* floats: middle dimensions of one group of layers that share an input */
+    size_t inputs;  /* bytes of one prepared input */
+    size_t rows;    /* padded rows of a sign matrix whose product is scattered */
+    size_t batch;   /* bytes of batch scratch */
+    size_t cols;    /* floats of a dense row */
+} needs;
+
+static void need_signs(needs *n, const kernel_arith *arith, const kernel_signs *w) {
+    n->inputs = bp_max(n->inputs, arith->input_bytes(w->groups));
+    n->batch = bp_max(n->batch, arith->batch_scratch(w));
+}
+
+static void need_linear(needs *n, const kernel_arith *arith, const linear *w) {
+    n->cols = bp_max(n->cols, bp_max(w->m, w->n));
+    if (w->planes.bytes) need_signs(n, arith, &w->planes);
+    for (uint32_t s = 0; s < w->n_stages; s++) {
+        const linear_stage *stage = &w->stages[s];
+        need_signs(n, arith, &stage->A);
+        need_signs(n, arith, &stage->B);
+        n->rows = bp_max(n->rows, (size_t)bp_max(stage->A.tiles, stage->B.tiles) * KERNEL_TILE);
+    }
+}
+
+static needs measure(const model *m, const kernel_arith *arith) {
+    needs n = {0};
+    need_linear(&n, arith, &m->head);
+    for (uint32_t i = 0; i < m->config.n_layers; i++) {
+        const model_layer *l = &m->layers[i];
+        const linear *all[] = {&l->q, &l->k, &l->v, &l->gate, &l->up, &l->o, &l->down};
+        for (size_t j = 0; j < 7; j++) need_linear(&n, arith, all[j]);
+        n.mid = bp_max(n.mid, bp_max(most_mid(all, 3), most_mid(all + 3, 2)));
+        n.mid = bp_max(n.mid, bp_max(most_mid(all + 5, 1), most_mid(all + 6, 1)));
+    }
+    return n;
+}
+
+static void layout_thread(session_thread *t, arena *a, const session *s, const needs *n) {
+    session_thread own = {.work = {.kernels = s->kernels, .arith = s->arith, .mid = s->mid}};
+    size_t width = bp_round_up(s->model->config.d_model, KERNEL_TILE);
+    own.work.inputs = ARENA_NEW(a, uint8_t, KERNEL_LANES * n->inputs);
+    own.work.row = ARENA_NEW(a, float, bp_max(KERNEL_LANES * n->rows, n->cols));
+    own.work.batch = ARENA_NEW(a, uint8_t, n->batch);
+    own.x = ARENA_NEW(a, float, s->chunk * width);
+    own.scores = ARENA_NEW(a, float, s->n_ctx);
+    if (t) *t = own;
+}
+
+void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_table *kernels, const kernel_arith *arith,
+                    const session_options *options) {
+    const model_config *c = &m->config;
+    *s = (session){.model = m, .pool = p, .kernels = kernels, .arith = arith, .n_ctx = options->n_ctx, .chunk = options->chunk};
+    needs n = measure(m, arith);
+    size_t kv = (size_t)c->n_kv_heads * c->head_dim, q = (size_t)c->n_heads * c->head_dim, chunk = s->chunk;
+    s->k = ARENA_NEW(a, uint16_t, (size_t)c->n_layers * s->n_ctx * kv);
+    s->v = ARENA_NEW(a, uint16_t, (size_t)c->n_layers * s->n_ctx * kv);
+    s->rope = ARENA_NEW(a, float, chunk * c->head_dim);
+    s->stream = ARENA_NEW(a, float, chunk * bp_round_up(c->d_model, KERNEL_TILE));
+    s->q = ARENA_NEW(a, float, chunk * bp_round_up(q, KERNEL_TILE));
+    s->key = ARENA_NEW(a, float, chunk * bp_round_up(kv, KERNEL_TILE));
+    s->value = ARENA_NEW(a, float, chunk * bp_round_up(kv, KERNEL_TILE));
+    s->attended = ARENA_NEW(a, float, chunk * q);
+    s->gate = ARENA_NEW(a, float, chunk * bp_round_up(c->d_ff, KERNEL_TILE));
+    s->up = ARENA_NEW(a, float, chunk * bp_round_up(c->d_ff, KERNEL_TILE));
+    s->mid = ARENA_NEW(a, float, chunk * n.mid);
+    s->logits = ARENA_NEW(a, float, KERNEL_LANES * bp_round_up(c->vocab, KERNEL_TILE));
+    s->threads = ARENA_NEW(a, session_thread, pool_threads(p));
+    for (uint32_t i = 0; i < pool_threads(p); i++) layout_thread(s->threads ? &s->threads[i] : NULL, a, s, &n);
+}

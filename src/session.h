@@ -1,0 +1,51 @@
+/* session.h - one timeline of tokens through a model: the KV cache, the position and the buffers of the forward pass. */
+#ifndef BP_SESSION_H
+#define BP_SESSION_H
+
+#include "model.h"
+#include "pool.h"
+
+/* Buffers of one thread. */
+typedef struct {
+    linear_work work;
+    float *x;        /* [chunk][width] normalised input of a layer */
+    float *scores;   /* [n_ctx] attention */
+} session_thread;
+
+typedef struct {
+    const model *model;
+    pool *pool;
+    const kernel_table *kernels;
+    const kernel_arith *arith;
+    uint32_t n_ctx, chunk;   /* positions; most tokens of one forward pass */
+    uint32_t position;       /* tokens in the cache */
+    uint32_t n_logits;       /* rows of logits that hold results of the last forward: 0 or more */
+
+    uint16_t *k, *v;         /* cache, half precision: [n_layers][n_ctx][n_kv_heads * head_dim] */
+    float *rope;             /* [chunk][head_dim / 2][2] cos, sin of the chunk's positions */
+    float *stream;           /* [chunk][d_model padded] residual stream */
+    float *q, *key, *value;  /* [chunk][... padded] */
+    float *attended;         /* [chunk][n_heads * head_dim] */
+    float *gate, *up;        /* [chunk][d_ff padded] */
+    float *mid;              /* [chunk][widest group of middle dimensions] */
+    float *logits;           /* [KERNEL_LANES][vocab padded] */
+    session_thread *threads; /* [threads] */
+} session;
+
+typedef struct {
+    uint32_t n_ctx;  /* 1.. */
+    uint32_t chunk;  /* 1..n_ctx */
+} session_options;
+
+/* Lays the session out (with a measuring arena: only measures). model, pool and tables must outlive it. */
+void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_table *kernels, const kernel_arith *arith,
+                    const session_options *options);
+
+/* Which logits a forward pass computes. */
+typedef enum { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL } session_logits;
+
+/* Appends ids [n], 1 <= n <= chunk, position + n <= n_ctx, every id < vocab. LOGITS_LAST: s->logits[0] is the last token's row.
+ * LOGITS_ALL: rows [n][vocab] go to `all`. The result does not depend on how tokens are cut into calls, nor on the team. */
+void session_forward(session *s, const int32_t *ids, size_t n, session_logits want, float *all);
+
+#endif

@@ -1,0 +1,230 @@
+/* The transformer (docs/MODEL.md). One function per box of the diagram, in the order of the data:
+ *
+ *   ids -> embedding -> [ norm -> q k v -> rope -> cache -> attention -> o  +-> norm -> gate up -> swiglu -> down  + ] -> norm -> head
+ *                         '------------------------------------------------'  '-----------------------------------'
+ *
+ * All threads of the team walk through it together. A pass of few tokens splits the *rows* of each layer and meets at a barrier after each step;
+ * a pass of many tokens splits the *tokens*, each thread being a team of one for its own, and meets only where attention
+ * needs everybody's keys. Both give the same bits: no sum ever crosses the split. */
+#include "session.h"
+
+#include "mathf.h"
+
+typedef struct {
+    session *s;
+    const int32_t *ids;
+    size_t n;               /* tokens of this pass */
+    session_logits want;
+    float *all;
+} pass;
+
+/* What one thread works on: a span of the pass's tokens, with the team that shares their rows. */
+typedef struct {
+    session *s;
+    const model_config *c;
+    const team *everyone;
+    team rows;              /* who shares the rows of my tokens: everyone, or only me */
+    session_thread *own;
+    linear_work work;       /* own->work with mid moved to my first token */
+    size_t first, n;        /* my tokens */
+    size_t d, kv, q, ff;    /* row strides: d_model, keys, queries, d_ff, padded */
+} span;
+
+static size_t padded(size_t n) { return bp_round_up(n, KERNEL_TILE); }
+
+static span span_make(const pass *p, const team *t) {
+    session *s = p->s;
+    const model_config *c = &s->model->config;
+    span sp = {.s = s, .c = c, .everyone = t, .rows = *t, .own = &s->threads[t->index], .n = p->n};
+    if (p->n >= (size_t)t->count * KERNEL_LANES && t->count > 1) {
+        size_t end;
+        bp_share(p->n, t->index, t->count, &sp.first, &end);
+        sp.n = end - sp.first;
+        sp.rows = team_solo();
+    }
+    sp.d = padded(c->d_model);
+    sp.kv = padded((size_t)c->n_kv_heads * c->head_dim);
+    sp.q = padded((size_t)c->n_heads * c->head_dim);
+    sp.ff = padded(c->d_ff);
+    sp.work = sp.own->work;
+    return sp;
+}
+
+/* Position-wise boxes that need no one else: shares [first, end) of `items` among those who share my rows. */
+static void own_items(const span *sp, size_t items, size_t *first, size_t *end) {
+    bp_share(items, sp->rows.index, sp->rows.count, first, end);
+}
+
+static void linears(const span *sp, float *const *ys, const linear *const *ws, size_t n, const float *x, size_t stride, bool accumulate) {
+    linear_work work = sp->work;
+    size_t width = 0;
+    for (size_t i = 0; i < n; i++)
+        for (uint32_t s = 0; s < ws[i]->n_stages; s++) width += ws[i]->stages[s].k;
+    work.mid += sp->first * width;
+    linear_forward(&sp->rows, &work, ys, ws, n, x, stride, sp->n, accumulate);
+}
+
+static void embed(const span *sp, const int32_t *ids) {
+    size_t first, end;
+    own_items(sp, sp->n, &first, &end);
+    for (size_t i = sp->first + first; i < sp->first + end; i++)
+        linear_row(&sp->s->model->embedding, (size_t)ids[i], sp->s->stream + i * sp->d);
+}
+
+/* cos and sin of position * theta^(-2i / head_dim) / freqs[i]: in double, once per pass, for all layers and heads. */
+static void rope_table(const span *sp) {
+    size_t half = sp->c->head_dim / 2, first, end;
+    double step = bp_log((double)sp->c->rope_theta) * 2.0 / (double)sp->c->head_dim;
+    own_items(sp, sp->n, &first, &end);
+    for (size_t i = sp->first + first; i < sp->first + end; i++) {
+        for (size_t j = 0; j < half; j++) {
+            double angle = (double)(sp->s->position + i) * bp_exp(-step * (double)j), sine, cosine;
+            if (sp->c->rope_freqs) angle /= (double)sp->c->rope_freqs[j];
+            bp_sincos(angle, &sine, &cosine);
+            sp->s->rope[(i * half + j) * 2] = (float)cosine;
+            sp->s->rope[(i * half + j) * 2 + 1] = (float)sine;
+        }
+    }
+}
+
+/* own->x[i] = norm(stream) for my tokens; every member of a row team computes all of them, which is cheaper than to meet */
+static const float *normalise(const span *sp, const float *weight) {
+    for (size_t i = 0; i < sp->n; i++)
+        sp->s->kernels->rmsnorm(sp->own->x + i * sp->d, sp->s->stream + (sp->first + i) * sp->d, weight, sp->c->d_model, sp->c->norm_eps);
+    return sp->own->x;
+}
+
+static void project_qkv(const span *sp, const model_layer *l) {
+    session *s = sp->s;
+    const linear *ws[] = {&l->q, &l->k, &l->v};
+    float *ys[] = {s->q + sp->first * sp->q, s->key + sp->first * sp->kv, s->value + sp->first * sp->kv};
+    linears(sp, ys, ws, 3, normalise(sp, l->attn_norm), sp->d, false);
+    team_barrier(&sp->rows);
+}
+
+static void rotate(float *x, const float *table, size_t head_dim, bool interleaved) {
+    size_t half = head_dim / 2;
+    for (size_t j = 0; j < half; j++) {
+        float *a = interleaved ? x + 2 * j : x + j, *b = interleaved ? a + 1 : a + half;
+        float cosine = table[2 * j], sine = table[2 * j + 1], even = *a, odd = *b;
+        *a = even * cosine - odd * sine;
+        *b = even * sine + odd * cosine;
+    }
+}
+
+/* q/k norm (Qwen3) and rotation of one head */
+static void prepare_head(const span *sp, float *x, const float *norm, size_t token) {
+    if (norm) sp->s->kernels->rmsnorm(x, x, norm, sp->c->head_dim, sp->c->norm_eps);
+    rotate(x, sp->s->rope + token * sp->c->head_dim, sp->c->head_dim, sp->c->rope_interleaved);
+}
+
+/* Keys are rotated, then keys and values go to the cache in half precision. */
+static void store_kv(const span *sp, const model_layer *l, size_t layer) {
+    session *s = sp->s;
+    size_t first, end, dim = sp->c->head_dim, width = (size_t)sp->c->n_kv_heads * dim;
+    own_items(sp, sp->c->n_kv_heads, &first, &end);
+    for (size_t i = sp->first; i < sp->first + sp->n; i++) {
+        size_t row = (layer * s->n_ctx + s->position + i) * width;
+        for (size_t h = first; h < end; h++) {
+            float *key = s->key + i * sp->kv + h * dim;
+            prepare_head(sp, key, l->k_norm, i);
+            s->kernels->to_half(s->k + row + h * dim, key, dim);
+            s->kernels->to_half(s->v + row + h * dim, s->value + i * sp->kv + h * dim, dim);
+        }
+    }
+    team_barrier(sp->everyone);
+}
+
+static void attend(const span *sp, const model_layer *l, size_t layer) {
+    session *s = sp->s;
+    size_t first, end, dim = sp->c->head_dim, width = (size_t)sp->c->n_kv_heads * dim, group = sp->c->n_heads / sp->c->n_kv_heads;
+    size_t out_width = (size_t)sp->c->n_heads * dim;
+    float scale = 1.0f / bp_sqrtf((float)dim);
+    own_items(sp, sp->c->n_heads, &first, &end);
+    for (size_t i = sp->first; i < sp->first + sp->n; i++) {
+        for (size_t h = first; h < end; h++) {
+            float *query = s->q + i * sp->q + h * dim;
+            prepare_head(sp, query, l->q_norm, i);
+            size_t cache = layer * s->n_ctx * width + h / group * dim;
+            s->kernels->attention(s->attended + i * out_width + h * dim, query, s->k + cache, s->v + cache, width, s->position + i + 1, dim,
+                                  scale, sp->own->scores);
+        }
+    }
+    team_barrier(&sp->rows);
+}
+
+static void project_out(const span *sp, const model_layer *l) {
+    size_t width = (size_t)sp->c->n_heads * sp->c->head_dim;
+    const linear *ws[] = {&l->o};
+    float *ys[] = {sp->s->stream + sp->first * sp->d};
+    linears(sp, ys, ws, 1, sp->s->attended + sp->first * width, width, true);
+    team_barrier(&sp->rows);
+}
+
+static void feed_forward(const span *sp, const model_layer *l) {
+    session *s = sp->s;
+    const linear *in[] = {&l->gate, &l->up}, *out[] = {&l->down};
+    float *hidden[] = {s->gate + sp->first * sp->ff, s->up + sp->first * sp->ff};
+    linears(sp, hidden, in, 2, normalise(sp, l->ffn_norm), sp->d, false);
+    size_t first, end;
+    linear_share(&sp->rows, sp->c->d_ff, &first, &end); /* the rows that I have just computed */
+    for (size_t i = 0; i < sp->n; i++) {
+        float *gate = hidden[0] + i * sp->ff, *up = hidden[1] + i * sp->ff;
+        s->kernels->swiglu(gate + first, gate + first, up + first, end - first);
+    }
+    team_barrier(&sp->rows);
+    float *ys[] = {s->stream + sp->first * sp->d};
+    linears(sp, ys, out, 1, hidden[0], sp->ff, true);
+    team_barrier(&sp->rows);
+}
+
+/* Logits of tokens [from, from + n), n <= KERNEL_LANES, by everyone: the head has rows enough for all. */
+static void head_rows(const span *sp, size_t from, size_t n) {
+    const model *m = sp->s->model;
+    for (size_t i = 0; i < n; i++)
+        sp->s->kernels->rmsnorm(sp->own->x + i * sp->d, sp->s->stream + (from + i) * sp->d, m->out_norm, sp->c->d_model, sp->c->norm_eps);
+    const linear *ws[] = {&m->head};
+    float *ys[] = {sp->s->logits};
+    linear_forward(sp->everyone, &sp->own->work, ys, ws, 1, sp->own->x, sp->d, n, false);
+    team_barrier(sp->everyone);
+}
+
+static void all_logits(const span *sp, const pass *p) {
+    size_t vocab = sp->c->vocab, stride = padded(vocab);
+    for (size_t from = 0; from < p->n; from += KERNEL_LANES) {
+        size_t n = bp_min(p->n - from, KERNEL_LANES);
+        head_rows(sp, from, n);
+        if (sp->everyone->index == 0)
+            for (size_t i = 0; i < n; i++) memcpy(p->all + (from + i) * vocab, sp->s->logits + i * stride, vocab * sizeof(float));
+        team_barrier(sp->everyone);
+    }
+}
+
+static void run(void *context, const team *t) {
+    const pass *p = context;
+    span sp = span_make(p, t);
+    embed(&sp, p->ids);
+    rope_table(&sp);
+    team_barrier(&sp.rows);
+    for (uint32_t i = 0; i < sp.c->n_layers; i++) {
+        const model_layer *l = &p->s->model->layers[i];
+        project_qkv(&sp, l);
+        store_kv(&sp, l, i);
+        attend(&sp, l, i);
+        project_out(&sp, l);
+        feed_forward(&sp, l);
+    }
+    if (p->want == LOGITS_NONE) return;
+    if (sp.rows.count != t->count) team_barrier(t); /* the last token may be another thread's */
+    if (p->want == LOGITS_ALL)
+        all_logits(&sp, p);
+    else
+        head_rows(&sp, p->n - 1, 1);
+}
+
+void session_forward(session *s, const int32_t *ids, size_t n, session_logits want, float *all) {
+    pass p = {s, ids, n, want, all};
+    pool_run(s->pool, run, &p);
+    s->position += (uint32_t)n;
+    s->n_logits = want == LOGITS_LAST;
+}
