@@ -25,4 +25,7 @@ bool linalg_eigh(float *S, float *mu, size_t n);
 /* Cholesky solve: X [n, r] <- S^-1 X for symmetric positive definite S [n, n] (overwritten by its factor). false if S is not positive definite. */
 bool linalg_solve_spd(float *S, float *X, size_t n, size_t r);
 
+/* S [n, n] <- S^-1 for symmetric positive definite S, both triangles read and written. false if S is not positive definite. */
+bool linalg_invert_spd(float *S, size_t n);
+
 #endif

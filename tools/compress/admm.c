@@ -1,0 +1,316 @@
+#include "admm.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "linalg/linalg.h"
+#include "svid.h"
+
+enum { ROWS = 96, COLUMNS = 192, INNER = 3, SVID_ROUNDS = 3 };
+
+static const float RIDGE = 0.03f;    /* keeps both normal equations away from singular */
+static const float RHO_FLOOR = 1e-4f;
+
+/* One factor [rows, columns] in the state of ADMM: N = F + U, from which Z = sign(N) . (u v') and the dual U = N - Z follow. */
+typedef struct {
+    size_t rows, columns;
+    float *N, *u, *v;
+} state;
+
+/* Everything of one run. Names as in docs/DBF.md; arrays live in `memory`. */
+typedef struct {
+    workers *w;
+    const metric *t;
+    size_t n, m, k;
+    float damping;
+    float rho;            /* of the first inner step; 1 in the later ones */
+    unsigned inner;       /* current inner step */
+    state A, B;
+    float *scaled;        /* [n, m]: scratch of set_target */
+    float *Wm;            /* [n, m] = Wn Q diag(mu): the target, rotated and weighted */
+    float *normed;        /* [n, k] or [k, m]: A with unit columns, B with unit rows */
+    float *rotated;       /* [k, m] = normed B times Q */
+    float *G;             /* [k, k] */
+    float *inverse[2];    /* [k, k]: (G + (RIDGE + rho) I)^-1 for the first and for the later inner steps */
+    float *P, *sigma;     /* [k, k], [k]: eigenvectors and values of A'A + RIDGE I; P shares memory with inverse[0] */
+    float *Y;             /* [n, k] or [k, m]: right-hand side, fixed during a step */
+    float *E;             /* [k, m] */
+    float *svid;
+    float *own;           /* scratch of each worker */
+    size_t own_size;
+    bool failed[2];
+    void *memory;
+} run;
+
+static float *own_scratch(const run *r, uint32_t worker) { return r->own + worker * r->own_size; }
+
+/* ---- memory ---------------------------------------------------------------------------------------------------- */
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static bool run_open(run *r, workers *w, const metric *t, size_t n, size_t m, size_t k, bp_err *e) {
+    *r = (run){.w = w, .t = t, .n = n, .m = m, .k = k};
+    size_t widest = larger(n * k, k * m), svid = larger(svid_scratch(n, k), svid_scratch(k, m));
+    r->own_size = 2 * larger(ROWS * larger(k, m), COLUMNS * k);
+    const struct {
+        float **at;
+        size_t floats;
+    } parts[] = {{&r->A.N, n * k}, {&r->A.u, n}, {&r->A.v, k}, {&r->B.N, k * m}, {&r->B.u, k}, {&r->B.v, m}, {&r->scaled, n * m}, {&r->Wm, n * m},
+                 {&r->normed, widest}, {&r->rotated, k * m}, {&r->G, k * k}, {&r->inverse[0], k * k}, {&r->inverse[1], k * k},
+                 {&r->sigma, k}, {&r->Y, widest}, {&r->E, k * m}, {&r->svid, svid}, {&r->own, r->own_size * workers_count(w)}};
+    size_t total = 0, count = sizeof parts / sizeof *parts;
+    for (size_t i = 0; i < count; i++) total += bp_round_up(parts[i].floats, 16);
+    float *p = r->memory = aligned_alloc(BP_ALIGN, total * sizeof *p);
+    if (!p) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory to factorize a matrix of %zu x %zu", n, m);
+    for (size_t i = 0; i < count; i++) {
+        *parts[i].at = p;
+        p += bp_round_up(parts[i].floats, 16);
+    }
+    r->P = r->inverse[0];
+    r->A.rows = n;
+    r->A.columns = r->B.rows = k;
+    r->B.columns = m;
+    return true;
+}
+
+/* ---- pieces of a step ------------------------------------------------------------------------------------------ */
+
+/* out [rows, columns] (row stride ldo) = 2 Z - N = Z - U on a part of a factor */
+static void pull(const state *s, float *out, size_t ldo, size_t row, size_t rows, size_t column, size_t columns) {
+    for (size_t i = 0; i < rows; i++) {
+        const float *N = s->N + (row + i) * s->columns + column, *v = s->v + column;
+        float u = 2 * s->u[row + i], *o = out + i * ldo;
+        for (size_t j = 0; j < columns; j++) o[j] = copysignf(u * v[j], N[j]) - N[j];
+    }
+}
+
+/* N <- F + U = F + N - Z on the same part: the scaled dual update before the next projection */
+static void push(const state *s, const float *F, size_t ldf, size_t row, size_t rows, size_t column, size_t columns) {
+    for (size_t i = 0; i < rows; i++) {
+        float *N = s->N + (row + i) * s->columns + column;
+        const float *v = s->v + column, *f = F + i * ldf;
+        float u = s->u[row + i];
+        for (size_t j = 0; j < columns; j++) N[j] += f[j] - copysignf(u * v[j], N[j]);
+    }
+}
+
+static void project(const run *r, const state *s) {
+    svid_project(r->w, s->u, s->v, s->N, s->rows, s->columns, SVID_ROUNDS, r->svid);
+}
+
+/* out = sign(N) . (1 x'): Z with its rows (x = v / |v|) at unit norm */
+static void unit_rows(const state *s, float *out) {
+    double sum = 0;
+    for (size_t j = 0; j < s->columns; j++) sum += (double)s->v[j] * s->v[j];
+    float scale = (float)(1 / (sqrt(sum) + 1e-12));
+    for (size_t i = 0; i < s->rows; i++)
+        for (size_t j = 0; j < s->columns; j++) out[i * s->columns + j] = copysignf(scale * s->v[j], s->N[i * s->columns + j]);
+}
+
+/* out = sign(N) . (x 1'): Z with its columns (x = u / |u|) at unit norm; returns 1 / |u| */
+static float unit_columns(const state *s, float *out) {
+    double sum = 0;
+    for (size_t i = 0; i < s->rows; i++) sum += (double)s->u[i] * s->u[i];
+    float scale = (float)(1 / (sqrt(sum) + 1e-12));
+    for (size_t i = 0; i < s->rows; i++)
+        for (size_t j = 0; j < s->columns; j++) out[i * s->columns + j] = copysignf(scale * s->u[i], s->N[i * s->columns + j]);
+    return scale;
+}
+
+/* ---- A-step: F = (Wn M B'/g + rho (Z - U)) (B M B'/g + (RIDGE + rho) I)^-1, rows of B at unit norm    docs/DBF.md (7) */
+
+static void invert(void *context, size_t i, uint32_t worker) {
+    run *r = context;
+    float diagonal = RIDGE + (i == 0 ? r->rho : 1);
+    (void)worker;
+    memcpy(r->inverse[i], r->G, r->k * r->k * sizeof *r->G);
+    for (size_t j = 0; j < r->k; j++) r->inverse[i][j * r->k + j] += diagonal;
+    r->failed[i] = !linalg_invert_spd(r->inverse[i], r->k);
+}
+
+static void a_system(run *r) {
+    size_t n = r->n, m = r->m, k = r->k;
+    unit_rows(&r->B, r->normed);
+    metric_rotate(r->w, r->t, r->rotated, r->normed, k);
+    for (size_t i = 0; i < k; i++)
+        for (size_t j = 0; j < m; j++) r->normed[i * m + j] = r->rotated[i * m + j] * (r->t->mu[j] + r->damping);
+    workers_gemm(r->w, false, true, k, k, m, 1, r->normed, m, r->rotated, m, 0, r->G, k);
+    double trace = 0;
+    for (size_t i = 0; i < k; i++) trace += r->G[i * k + i];
+    float inverse_g = (float)((double)k / trace);
+    for (size_t i = 0; i < k * k; i++) r->G[i] *= inverse_g;
+    workers_gemm(r->w, false, true, n, k, m, inverse_g, r->Wm, m, r->rotated, m, 0, r->Y, k);
+    workers_for(r->w, 2, invert, r);
+}
+
+/* one block of rows of A: solve, then the dual update */
+static void a_rows(void *context, size_t block, uint32_t worker) {
+    const run *r = context;
+    size_t k = r->k, first = block * ROWS, rows = bp_min(ROWS, r->n - first);
+    float rho = r->inner == 0 ? r->rho : 1, *right = own_scratch(r, worker), *F = right + ROWS * k;
+    pull(&r->A, right, k, first, rows, 0, k);
+    for (size_t i = 0; i < rows * k; i++) right[i] = r->Y[first * k + i] + rho * right[i];
+    linalg_gemm(false, false, rows, k, k, 1, right, k, r->inverse[r->inner > 0], k, 0, F, k);
+    push(&r->A, F, k, first, rows, 0, k);
+}
+
+static bool a_step(run *r) {
+    a_system(r);
+    if (r->failed[0] || r->failed[1]) return false;
+    for (r->inner = 0; r->inner < INNER; r->inner++) {
+        workers_for(r->w, bp_ceil_div(r->n, ROWS), a_rows, r);
+        project(r, &r->A);
+    }
+    return true;
+}
+
+/* ---- B-step: (A'A + RIDGE I) F M + rho F = A' Wn M + rho (Z - U), columns of A at unit norm    docs/DBF.md (8), (9)
+ * With A'A + RIDGE I = P diag(sigma) P' and M = Q diag(mu) Q', entry (i, j) of P'FQ is divided by sigma_i mu_j + rho. */
+
+/* Item 0: the eigenvectors; the others: blocks of rows of A' Wn M Q. */
+static void b_system(void *context, size_t item, uint32_t worker) {
+    run *r = context;
+    size_t n = r->n, m = r->m, k = r->k;
+    (void)worker;
+    if (item > 0) {
+        size_t first = (item - 1) * ROWS, rows = bp_min(ROWS, k - first);
+        linalg_gemm(true, false, rows, m, n, 1, r->normed + first, k, r->Wm, m, 0, r->E + first * m, m);
+        return;
+    }
+    memset(r->P, 0, k * k * sizeof *r->P);
+    linalg_gram(r->P, k, r->normed, k, n);
+    linalg_mirror(r->P, k);
+    for (size_t i = 0; i < k; i++) r->P[i * k + i] += RIDGE;
+    r->failed[0] = !linalg_eigh(r->P, r->sigma, k);
+}
+
+/* E = P' (Z - U), by columns */
+static void b_into(void *context, size_t block, uint32_t worker) {
+    const run *r = context;
+    size_t m = r->m, k = r->k, first = block * COLUMNS, columns = bp_min(COLUMNS, m - first);
+    float *D = own_scratch(r, worker);
+    pull(&r->B, D, columns, 0, k, first, columns);
+    linalg_gemm(true, false, k, columns, k, 1, r->P, k, D, columns, 0, r->E + first, m);
+}
+
+/* E = [(Y + rho E Q) / (sigma mu' + rho)] Q', by rows */
+static void b_divide(void *context, size_t block, uint32_t worker) {
+    const run *r = context;
+    size_t m = r->m, k = r->k, first = block * ROWS, rows = bp_min(ROWS, k - first);
+    float rho = r->inner == 0 ? r->rho : 1;
+    float *E = r->E + first * m, *T = r->t->Q ? own_scratch(r, worker) : E;
+    if (r->t->Q) linalg_gemm(false, false, rows, m, m, 1, E, m, r->t->Q, m, 0, T, m);
+    for (size_t i = 0; i < rows; i++) {
+        const float *Y = r->Y + (first + i) * m, *mu = r->t->mu;
+        float sigma = r->sigma[first + i], *row = T + i * m;
+        for (size_t j = 0; j < m; j++) row[j] = (Y[j] + rho * row[j]) / (sigma * (mu[j] + r->damping) + rho);
+    }
+    if (r->t->Q) linalg_gemm(false, true, rows, m, m, 1, T, m, r->t->Q, m, 0, E, m);
+}
+
+/* F = P E and the dual update, by columns */
+static void b_out(void *context, size_t block, uint32_t worker) {
+    const run *r = context;
+    size_t m = r->m, k = r->k, first = block * COLUMNS, columns = bp_min(COLUMNS, m - first);
+    float *F = own_scratch(r, worker);
+    linalg_gemm(false, false, k, columns, k, 1, r->P, k, r->E + first, m, 0, F, columns);
+    push(&r->B, F, columns, 0, k, first, columns);
+}
+
+static bool b_step(run *r) {
+    size_t m = r->m, k = r->k, row_blocks = bp_ceil_div(k, ROWS), column_blocks = bp_ceil_div(m, COLUMNS);
+    unit_columns(&r->A, r->normed);
+    workers_for(r->w, 1 + row_blocks, b_system, r);
+    if (r->failed[0]) return false;
+    workers_gemm(r->w, true, false, k, m, k, 1, r->P, k, r->E, m, 0, r->Y, m);
+    for (r->inner = 0; r->inner < INNER; r->inner++) {
+        workers_for(r->w, column_blocks, b_into, r);
+        workers_for(r->w, row_blocks, b_divide, r);
+        workers_for(r->w, column_blocks, b_out, r);
+        project(r, &r->B);
+    }
+    return true;
+}
+
+/* ---- the run --------------------------------------------------------------------------------------------------- */
+
+/* Wm = diag(sqrt w) W S Q diag(mu + damping) */
+static void set_target(run *r, const float *W, const float *weights) {
+    metric_scale(r->t, r->scaled, W, r->n);
+    metric_rotate(r->w, r->t, r->Wm, r->scaled, r->n);
+    for (size_t i = 0; i < r->n; i++) {
+        float root = weights ? sqrtf(weights[i]) : 1;
+        for (size_t j = 0; j < r->m; j++) r->Wm[i * r->m + j] *= root * (r->t->mu[j] + r->damping);
+    }
+}
+
+/* Random signs, no duals: Z = N. */
+static void start(state *s, rng *r) {
+    rng_fill_signs(r, s->N, s->rows * s->columns);
+    for (size_t i = 0; i < s->rows; i++) s->u[i] = 1;
+    for (size_t j = 0; j < s->columns; j++) s->v[j] = 1;
+}
+
+/* The last B was fitted to A with unit columns, sign(A) . (u 1') / |u|: so V = diag(u_A / |u_A|) A diag(u_B) B diag(v_B),
+ * and the weights and the scaling of the columns are undone. */
+static void finish(run *r, binary_factors *f, const float *weights) {
+    float scale = unit_columns(&r->A, r->normed);
+    for (size_t i = 0; i < r->n; i++) f->a[i] = r->A.u[i] * scale / (weights ? sqrtf(weights[i]) : 1);
+    for (size_t i = 0; i < r->k; i++) f->c[i] = r->B.u[i];
+    for (size_t j = 0; j < r->m; j++) f->b[j] = r->B.v[j] / r->t->scale[j];
+    for (size_t i = 0; i < r->n * r->k; i++) f->A[i] = copysignf(1, r->A.N[i]);
+    for (size_t i = 0; i < r->k * r->m; i++) f->B[i] = copysignf(1, r->B.N[i]);
+}
+
+bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, const admm_options *options,
+                    rng *random, bp_err *e) {
+    run r;
+    if (!run_open(&r, w, t, f->n, f->m, f->k, e)) return false;
+    r.damping = options->damping;
+    set_target(&r, W, weights);
+    start(&r.A, random);
+    start(&r.B, random);
+    bool ok = true, stopped = false;
+    for (unsigned i = 0; ok && !stopped && i < options->iterations; i++) {
+        float ramp = (float)bp_min(i, options->iterations - 3) / (float)(options->iterations - 3);
+        r.rho = ramp * ramp * ramp > RHO_FLOOR ? ramp * ramp * ramp : RHO_FLOOR;
+        ok = a_step(&r) && b_step(&r);
+        stopped = options->stopped && options->stopped();
+    }
+    if (ok && !stopped) finish(&r, f, weights);
+    free(r.memory);
+    if (stopped) return bp_fail(e, BP_OK, 0, "interrupted");
+    return ok || bp_fail(e, BP_ERR_ARGUMENT, 0, "the matrix to factorize is not finite");
+}
+
+double admm_work(size_t n, size_t m, size_t k, unsigned iterations, bool full) {
+    double dn = (double)n, dm = (double)m, dk = (double)k, rotation = full ? 2 * dk * dm * dm : 0;
+    double a = rotation + 2 * dk * dk * dm + 2 * dn * dm * dk + 4 * dk * dk * dk + INNER * 2 * dn * dk * dk;
+    double b = 2 * dn * dm * dk + dn * dk * dk + 10 * dk * dk * dk + 2 * dk * dk * dm + INNER * (4 * dk * dk * dm + 2 * rotation);
+    return iterations * (a + b);
+}
+
+bool binary_factors_open(binary_factors *f, size_t n, size_t m, size_t k, bp_err *e) {
+    *f = (binary_factors){.n = n, .m = m, .k = k};
+    float *p = malloc((n * k + k * m + n + k + m) * sizeof *p);
+    if (!p) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the factors of a matrix of %zu x %zu", n, m);
+    f->A = p;
+    f->B = f->A + n * k;
+    f->a = f->B + k * m;
+    f->c = f->a + n;
+    f->b = f->c + k;
+    return true;
+}
+
+void binary_factors_close(binary_factors *f) {
+    free(f->A);
+    *f = (binary_factors){0};
+}
+
+void binary_factors_product(workers *w, const binary_factors *f, float *V, float *scratch) {
+    for (size_t i = 0; i < f->k; i++)
+        for (size_t j = 0; j < f->m; j++) scratch[i * f->m + j] = f->c[i] * f->B[i * f->m + j] * f->b[j];
+    workers_gemm(w, false, false, f->n, f->m, f->k, 1, f->A, f->k, scratch, f->m, 0, V, f->m);
+    for (size_t i = 0; i < f->n; i++)
+        for (size_t j = 0; j < f->m; j++) V[i * f->m + j] *= f->a[i];
+}
