@@ -1,0 +1,54 @@
+/* exports.c - what JavaScript cannot do over engine.h by itself: fill and read its structs. All other functions of
+ * engine.h are exported as they are; exports.txt lists both. */
+#include "engine.h"
+
+size_t wasm_err_bytes(void) { return sizeof(bp_err); }
+
+uint32_t wasm_err_code(const bp_err *e) { return (uint32_t)e->code; }
+
+double wasm_err_offset(const bp_err *e) { return (double)e->offset; }
+
+const char *wasm_err_text(const bp_err *e) { return e->text; }
+
+bp_engine *wasm_engine_open(uint32_t threads, const char *isa, const char *arith, bp_err *e) {
+    bp_engine_options o = {threads, isa, arith};
+    return bp_engine_open(&o, e);
+}
+
+const char *wasm_model_arch(const bp_model *model) {
+    bp_model_info info;
+    bp_model_describe(model, &info);
+    return info.arch;
+}
+
+/* Field of bp_model_info by its place after `arch`; NaN past the last. */
+double wasm_model_number(const bp_model *model, uint32_t field) {
+    bp_model_info info;
+    bp_model_describe(model, &info);
+    const double fields[] = {info.n_layers, info.d_model, info.d_ff,  info.n_heads, info.n_kv_heads,
+                             info.head_dim, info.vocab,   info.n_ctx, info.n_tiers, info.tier,
+                             info.bits_per_weight, info.bos, info.eos};
+    return field < sizeof fields / sizeof fields[0] ? fields[field] : __builtin_nan("");
+}
+
+size_t wasm_session_bytes(const bp_model *model, uint32_t n_ctx, uint32_t chunk) {
+    bp_session_options o = {n_ctx, chunk};
+    return bp_session_bytes(model, &o);
+}
+
+bp_session *wasm_session_open(bp_model *model, uint32_t n_ctx, uint32_t chunk, bp_err *e) {
+    bp_session_options o = {n_ctx, chunk};
+    return bp_session_open(model, &o, e);
+}
+
+bool wasm_session_sampling(bp_session *session, float temperature, uint32_t top_k, float top_p, float min_p,
+                           float repeat_penalty, uint32_t repeat_last, uint64_t seed, bp_err *e) {
+    sampler_options o = {.temperature = temperature,
+                         .top_k = top_k,
+                         .top_p = top_p,
+                         .min_p = min_p,
+                         .repeat_penalty = repeat_penalty,
+                         .repeat_last = repeat_last,
+                         .seed = seed};
+    return bp_session_sampling(session, &o, e);
+}

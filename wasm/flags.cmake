@@ -1,0 +1,36 @@
+# Two binaries of the same sources, written into web/:
+#   bitpair.wasm          owns its memory; runs wherever SIMD128 does
+#   bitpair-threads.wasm  shared memory that the host supplies; one instance per worker
+# exports.txt is the whole surface that JavaScript sees.
+
+# Hosted, not -ffreestanding: memcpy of a constant size must become a load.
+add_compile_options(-msimd128 -mbulk-memory -mnontrapping-fptoint -mmutable-globals -nostdlibinc -fvisibility=hidden)
+
+set(WASM_SOURCES ${ENGINE_SOURCES} src/kernel_simd128.c src/platform_wasm.c wasm/exports.c)
+# This file defines memcpy and its like: the compiler must not turn their bodies into calls of themselves.
+set_source_files_properties(src/platform_wasm.c PROPERTIES COMPILE_OPTIONS "-fno-builtin")
+
+file(STRINGS wasm/exports.txt lines REGEX "^[a-z_]")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS wasm/exports.txt)
+# The stack comes first, so that overflowing it traps instead of overwriting data.
+set(link "--no-entry --gc-sections --strip-all --stack-first -z stack-size=1048576 --export=__stack_pointer")
+foreach(line ${lines})
+  string(REGEX MATCH "^[a-z0-9_]+" name ${line})
+  string(APPEND link " --export=${name}")
+endforeach()
+
+function(add_wasm name)
+  add_executable(${name} ${WASM_SOURCES})
+  target_include_directories(${name} PRIVATE src)
+  set_target_properties(${name} PROPERTIES
+    RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/web LINK_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/wasm/exports.txt)
+endfunction()
+
+add_wasm(bitpair)
+set_target_properties(bitpair PROPERTIES LINK_FLAGS "${link} --max-memory=4294967296")
+
+add_wasm(bitpair-threads)
+target_compile_options(bitpair-threads PRIVATE -matomics)
+# Shared memory makes data segments passive: the first instance copies them, the others find them in place.
+set_target_properties(bitpair-threads PROPERTIES
+  LINK_FLAGS "${link} --import-memory --shared-memory --max-memory=4294967296")
