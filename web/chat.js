@@ -1,0 +1,34 @@
+// chat.js - messages -> prompt, by the chat template that the model file carries.
+
+import { fail } from './errors.js';
+
+const ROLES = ['system', 'user', 'assistant', 'tool'];
+
+function checkMessages(messages) {
+  if (!Array.isArray(messages) || messages.length === 0) fail('argument', 'messages must be an array of at least one message');
+  messages.forEach((message, i) => {
+    if (!ROLES.includes(message?.role)) fail('argument', `messages[${i}].role must be one of ${ROLES.join(', ')}`);
+    if (typeof message.content !== 'string') fail('argument', `messages[${i}].content must be a string`);
+  });
+}
+
+/**
+ * @param {{source: string | null, bos: string, eos: string}} template of the file
+ * @param {{role: string, content: string}[]} messages
+ * @returns {Promise<string>} the prompt; it names its control tokens, BOS included
+ */
+export async function renderChat(template, messages) {
+  checkMessages(messages);
+  if (!template.source) fail('unsupported', 'the model file has no chat template: use generate(), or give options.template');
+  const { Template } = await import('@huggingface/jinja');
+  try {
+    return new Template(template.source).render({
+      messages,
+      bos_token: template.bos,
+      eos_token: template.eos,
+      add_generation_prompt: true,
+    });
+  } catch (error) {
+    return fail('argument', `the chat template refuses these messages: ${error.message}`, { cause: error });
+  }
+}

@@ -1,0 +1,239 @@
+// engine.js - load() and the model it gives: starts the workers, hands requests to them one after another, and turns their
+// messages into promises and iterators.
+
+import { renderChat } from './chat.js';
+import { BitpairError, abortError, fail, unpackError } from './errors.js';
+import { Generation, completeOptions } from './generation.js';
+import { LOAD_ID, isNode, startWorker } from './protocol.js';
+
+/**
+ * Opens a model. See index.d.ts.
+ */
+export async function load(source, options = {}) {
+  const { signal, onProgress, threads, contextSize = 0, verify = true } = options;
+  if (!(Number.isInteger(contextSize) && contextSize >= 0 && contextSize < 2 ** 31))
+    fail('argument', `contextSize must be a positive integer, not ${contextSize}`);
+  if (signal?.aborted) throw abortError(signal);
+  const origin = await describeSource(source);
+  const crew = new Crew(await startWorker(), origin.bytes, onProgress);
+  const abort = () => crew.end(abortError(signal));
+  signal?.addEventListener('abort', abort, { once: true });
+  try {
+    if (signal?.aborted) abort();
+    const opened = await crew.request('load', { source: origin.message, options: { threads, contextSize, verify } }, { id: LOAD_ID });
+    onProgress?.({ phase: 'ready', loaded: opened.info.bytes, total: opened.info.bytes, rate: null, eta: 0 });
+    return new Model(crew, opened);
+  } catch (error) {
+    await crew.end(error);
+    throw error;
+  } finally {
+    signal?.removeEventListener('abort', abort);
+  }
+}
+
+/** {message: what the worker is told, bytes: what it will pull from here, if anything} */
+async function describeSource(source) {
+  if (source instanceof Uint8Array) return pulled(source);
+  if (source instanceof ArrayBuffer) return pulled(new Uint8Array(source));
+  if (typeof Blob !== 'undefined' && source instanceof Blob) return { message: { kind: 'blob', blob: source } };
+  if (source instanceof URL) return fromUrl(source.href);
+  if (typeof source === 'string') return fromString(source);
+  if (typeof source?.url === 'string') return fromUrl(absolute(source.url), requestInit(source));
+  return fail('argument', 'load() takes a URL, a Request, a File or Blob, a Uint8Array or ArrayBuffer, or in Node a path');
+}
+
+const pulled = (bytes) => ({ message: { kind: 'pull', size: bytes.length }, bytes });
+
+const absolute = (url) => new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href).href;
+
+/** In Node a string without a scheme is a path. One letter before the colon is a drive. */
+function fromString(text) {
+  if (text === '') fail('argument', 'the source is an empty string');
+  const isUrl = /^[a-z][a-z0-9+.-]+:/i.test(text);
+  return isNode() && !isUrl ? { message: { kind: 'path', path: text } } : fromUrl(absolute(text));
+}
+
+async function fromUrl(url, init = {}) {
+  if (!url.startsWith('file:')) return { message: { kind: 'url', url, init } };
+  if (!isNode()) return fail('argument', 'file: addresses cannot be read by a page: give the File itself');
+  const path = decodeURIComponent(new URL(url).pathname);
+  return { message: { kind: 'path', path: process.platform === 'win32' ? path.slice(1) : path } };
+}
+
+/** What of a Request can travel to a worker. */
+function requestInit({ headers, credentials, cache, mode, redirect, referrerPolicy, integrity }) {
+  const init = { credentials, cache, mode: mode === 'navigate' ? undefined : mode, redirect, referrerPolicy, integrity };
+  for (const key in init) if (init[key] === undefined || init[key] === '') delete init[key];
+  if (headers) init.headers = Object.fromEntries(new Headers(headers));
+  return init;
+}
+
+/** The engine worker, the threads it asked for, and the requests that are open. */
+class Crew {
+  constructor(link, bytes, onProgress) {
+    this.link = link;
+    this.bytes = bytes; // of an in-memory source
+    this.onProgress = onProgress;
+    this.threads = [];
+    this.requests = new Map(); // id -> {resolve, reject, onMessage}
+    this.lastId = LOAD_ID;
+    this.ended = null; // the error that every further request gets
+    link.onmessage = (message) => this.receive(message);
+    link.onerror = (error) => this.end(new BitpairError('worker', `the worker failed: ${error.message}`, { cause: error }));
+  }
+
+  newId() {
+    return ++this.lastId;
+  }
+
+  /** Sends a request and waits for its result; onMessage gets what comes before that. */
+  request(type, fields, { id = this.newId(), onMessage } = {}) {
+    return new Promise((resolve, reject) => {
+      if (this.ended) return reject(this.ended);
+      this.requests.set(id, { resolve, reject, onMessage });
+      this.link.hold(true);
+      return this.link.post({ type, id, ...fields });
+    });
+  }
+
+  receive(message) {
+    if (this.ended) return;
+    const { type, id } = message;
+    if (type === 'result' || type === 'error') this.settle(id, message);
+    else if (type === 'progress') this.onProgress?.(message.report);
+    else if (type === 'pull') this.sendPiece(message);
+    else if (type === 'spawn') this.spawn(message);
+    else if (type === 'run') this.threads.forEach((thread, i) => thread.post({ ...message, index: i + 1 }));
+    else this.requests.get(id)?.onMessage?.(message);
+  }
+
+  settle(id, { type, value, error }) {
+    const { resolve, reject } = this.requests.get(id);
+    this.requests.delete(id);
+    if (this.requests.size === 0) this.link.hold(false);
+    if (type === 'result') return resolve(value);
+    const unpacked = unpackError(error);
+    reject(unpacked);
+    // After a trap nothing in that memory can be relied on.
+    return unpacked.code === 'worker' ? this.end(unpacked) : undefined;
+  }
+
+  sendPiece({ offset, size }) {
+    const bytes = this.bytes.slice(offset, offset + size);
+    this.link.post({ type: 'piece', bytes }, [bytes.buffer]);
+    if (offset + size >= this.bytes.length) this.bytes = null;
+  }
+
+  /** Starts one worker per stack. Those that do not come up are left out. */
+  async spawn({ module, memory, stacks }) {
+    const started = await Promise.allSettled(stacks.map((stack) => this.startThread(module, memory, stack)));
+    const failure = started.find(({ status }) => status === 'rejected')?.reason;
+    this.link.post({
+      type: 'threads',
+      count: this.threads.length,
+      reason: failure ? `a thread did not start: ${failure.message}` : null,
+    });
+  }
+
+  async startThread(module, memory, stack) {
+    const thread = await startWorker();
+    if (this.ended) return thread.terminate();
+    this.threads.push(thread);
+    thread.hold(false);
+    try {
+      await new Promise((resolve, reject) => {
+        thread.onerror = reject;
+        thread.onmessage = ({ type, error }) => (type === 'ready' ? resolve() : reject(unpackError(error)));
+        thread.post({ type: 'thread', module, memory, stack });
+      });
+    } catch (error) {
+      this.threads.splice(this.threads.indexOf(thread), 1);
+      await thread.terminate();
+      throw error;
+    }
+    // From here on the engine counts on it: without it the others would wait for ever.
+    thread.onerror = (error) => this.end(new BitpairError('worker', `a thread failed: ${error.message}`, { cause: error }));
+    thread.onmessage = ({ error }) => this.end(unpackError(error));
+  }
+
+  /** Ends all workers, and with them their memory; open and later requests fail with `error`. */
+  async end(error) {
+    if (this.ended) return;
+    this.ended = error;
+    const open = [...this.requests.values()];
+    this.requests.clear();
+    await Promise.all([this.link, ...this.threads].map((link) => link.terminate()));
+    for (const { reject } of open) reject(error);
+  }
+}
+
+export class Model {
+  #crew;
+  #template;
+  #last = Promise.resolve(); // settles when the latest generation has ended
+
+  constructor(crew, { info, template }) {
+    this.#crew = crew;
+    this.#template = template;
+    this.info = Object.freeze(info);
+  }
+
+  generate(prompt, options = {}) {
+    return this.#generation(() => prompt, { bos: true, special: false, ...options });
+  }
+
+  chat(messages, options = {}) {
+    const template = { ...this.#template, source: options.template ?? this.#template.source };
+    return this.#generation(() => renderChat(template, messages), { ...options, bos: false, special: true });
+  }
+
+  async tokenize(text, { bos = false, special = false } = {}) {
+    if (typeof text !== 'string') fail('argument', 'tokenize() takes a string');
+    return this.#crew.request('tokenize', { text, options: { bos, special } });
+  }
+
+  async detokenize(ids, { special = false } = {}) {
+    return this.#crew.request('detokenize', { ids: checkIds(ids), options: { special } });
+  }
+
+  async dispose() {
+    await this.#crew.end(new BitpairError('disposed', 'the model was disposed'));
+  }
+
+  [Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose')]() {
+    return this.dispose();
+  }
+
+  /** A generation that, once started, waits for its turn. */
+  #generation(makePrompt, options) {
+    return new Generation(async (stop, receive) => {
+      const complete = completeOptions(options);
+      const prompt = await makePrompt();
+      if (typeof prompt !== 'string') checkIds(prompt);
+      const before = this.#last;
+      const running = before.then(() => this.#run(prompt, complete, options.onPrefill, stop, receive));
+      this.#last = running.catch(() => {});
+      return running;
+    }, options.signal);
+  }
+
+  #run(prompt, options, onPrefill, stop, receive) {
+    if (stop.aborted) return { finishReason: 'abort', stop: null, text: '', stats: null };
+    const id = this.#crew.newId();
+    stop.addEventListener('abort', () => this.#crew.link.post({ type: 'abort', id }), { once: true });
+    return this.#crew.request('generate', { prompt: typeof prompt === 'string' ? prompt : Array.from(prompt), options }, {
+      id,
+      onMessage: (message) => {
+        if (message.type === 'token') receive(message);
+        else onPrefill?.({ done: message.done, total: message.total });
+      },
+    });
+  }
+}
+
+function checkIds(ids) {
+  const list = ArrayBuffer.isView(ids) ? Array.from(ids) : ids;
+  if (!Array.isArray(list) || !list.every((id) => Number.isInteger(id) && id >= 0 && id < 2 ** 31))
+    fail('argument', 'a string or an array of token ids is needed');
+  return list;
+}

@@ -1,0 +1,48 @@
+// errors.js - the one error class of the package. `code` is stable, `message` says what is wrong and what to do.
+
+/** Codes, in the order of src/err.h for those that come from the engine. */
+const ENGINE_CODES = ['internal', 'argument', 'format', 'unsupported', 'memory', 'checksum', 'context', 'io'];
+
+export class BitpairError extends Error {
+  /**
+   * @param {string} code see index.d.ts
+   * @param {string} message one line
+   * @param {{offset?: number, status?: number, url?: string, cause?: unknown}} [details]
+   */
+  constructor(code, message, details = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    // What fetch and streams throw on abort has this name, and callers look for it.
+    this.name = code === 'aborted' ? 'AbortError' : 'BitpairError';
+    this.code = code;
+    for (const key of ['offset', 'status', 'url']) if (details[key] !== undefined) this[key] = details[key];
+  }
+}
+
+/** The error of a bp_err. */
+export function engineError(code, offset, text) {
+  return new BitpairError(ENGINE_CODES[code] ?? 'internal', text, offset > 0 ? { offset } : {});
+}
+
+/** Errors cross from worker to page as plain objects: a class does not survive structured cloning. */
+export function packError(error) {
+  if (error instanceof BitpairError) {
+    const { code, message, offset, status, url } = error;
+    return { code, message, offset, status, url };
+  }
+  // What the engine or this package did not foresee: a trap, a bug. The worker is not to be trusted afterwards.
+  return { code: 'worker', message: `the worker failed: ${error?.message ?? error}`, stack: error?.stack };
+}
+
+export function unpackError(packed) {
+  const error = new BitpairError(packed.code, packed.message, packed);
+  if (packed.stack) error.stack += `\n  in the worker: ${packed.stack}`;
+  return error;
+}
+
+export function abortError(signal) {
+  return new BitpairError('aborted', 'the operation was aborted', { cause: signal?.reason });
+}
+
+export function fail(code, message, details) {
+  throw new BitpairError(code, message, details);
+}

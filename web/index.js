@@ -1,0 +1,5 @@
+// bitpair - language models compressed by Double Binary Factorization, in the browser and in Node.
+// Everything here is described in index.d.ts.
+
+export { BitpairError } from './errors.js';
+export { load } from './engine.js';

@@ -1,0 +1,110 @@
+// protocol.js - the messages between a model (engine.js) and its workers (worker.js), and one face for Web Workers and
+// Node's worker_threads.
+//
+//   page -> engine worker                            engine worker -> page
+//     load {source, options}                           spawn {module, memory, stacks}: please start these threads
+//     threads {count, reason}  answer to spawn         run {engine}: let them enter the engine
+//     piece {bytes}            answer to pull          pull {offset, size}: bytes of an in-memory source, please
+//     generate {id, prompt | ids, options}             progress {phase, loaded, total, rate, eta}
+//     abort {id}                                       prefill {id, done, total}, token {id, token, text}
+//     tokenize {id, text, special}                     result {id, value}, error {id, error}
+//     detokenize {id, ids, special}
+//
+//   page -> thread worker                            thread worker -> page
+//     thread {module, memory, stack}                   ready, or failed {error} (also later)
+//     run {engine, index}
+//
+// `load` has id 0, other requests count from 1. One `generate` runs at a time; the page queues them.
+
+export const LOAD_ID = 0;
+
+/** Bytes of the stack of each additional thread; the linker gives the first one 1 MiB. */
+export const STACK_BYTES = 256 * 1024;
+
+const NODE = typeof process === 'object' && !!process?.versions?.node && process.type !== 'renderer';
+
+/** Is this Node (or something that says so)? */
+export const isNode = () => NODE;
+
+/**
+ * A built-in module of Node. The name is not a literal inside import(), so that bundlers for the web leave it alone.
+ * @param {string} name e.g. 'node:fs'
+ */
+export const nodeModule = (name) => import(/* webpackIgnore: true */ /* @vite-ignore */ name);
+
+/**
+ * Starts web/worker.js.
+ * @returns {Promise<{post(message, transfer?): void, onmessage: Function, onerror: Function, terminate(): Promise,
+ *   hold(yes: boolean): void}>} hold(false) lets a Node process end although the worker is there
+ */
+export async function startWorker() {
+  return isNode() ? startNodeWorker() : startWebWorker();
+}
+
+function startWebWorker() {
+  const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'bitpair' });
+  const link = {
+    post: (message, transfer = []) => worker.postMessage(message, transfer),
+    terminate: async () => worker.terminate(),
+    hold: () => {},
+    onmessage: () => {},
+    onerror: () => {},
+  };
+  worker.onmessage = (event) => link.onmessage(event.data);
+  worker.onmessageerror = () => link.onerror(new Error('a message could not be read'));
+  worker.onerror = (event) => {
+    event.preventDefault?.();
+    // A script that did not load at all (404, content security policy) gives an event without a message.
+    link.onerror(new Error(event.message || 'worker.js did not load: is it served, and does worker-src allow it?'));
+  };
+  return link;
+}
+
+async function startNodeWorker() {
+  const { Worker: NodeWorker } = await nodeModule('node:worker_threads');
+  const base = import.meta.url; // not inside new URL(): bundlers would take it for an asset of their own
+  const worker = new NodeWorker(new URL('./worker.js', base));
+  const link = {
+    post: (message, transfer = []) => worker.postMessage(message, transfer),
+    terminate: () => worker.terminate(),
+    hold: (yes) => (yes ? worker.ref() : worker.unref()),
+    onmessage: () => {},
+    onerror: () => {},
+  };
+  worker.on('message', (message) => link.onmessage(message));
+  worker.on('error', (error) => link.onerror(error));
+  worker.on('messageerror', (error) => link.onerror(error));
+  return link;
+}
+
+/**
+ * The worker's side: handler gets every message; returns {post(message)}. The listener of a Web Worker must be there
+ * before the first await, or messages are lost; Node keeps them.
+ */
+export function connectPage(handler) {
+  const link = { post: (message) => self.postMessage(message) };
+  if (isNode()) {
+    nodeModule('node:worker_threads').then(({ parentPort }) => {
+      link.post = (message) => parentPort.postMessage(message);
+      parentPort.on('message', handler);
+    });
+  } else {
+    self.addEventListener('message', (event) => handler(event.data));
+  }
+  return link;
+}
+
+/**
+ * A function that lets the event loop run once: without the 4 ms that browsers add to timers, and in Node by the way of
+ * setImmediate, since a port there serves up to a thousand of its own messages before it looks at another port.
+ */
+export function makeYield() {
+  if (isNode()) return () => new Promise((resolve) => setImmediate(resolve));
+  const { port1, port2 } = new MessageChannel();
+  let resume;
+  port1.onmessage = () => resume();
+  return () => new Promise((resolve) => {
+    resume = resolve;
+    port2.postMessage(0);
+  });
+}

@@ -1,0 +1,170 @@
+// wasm.js - finds out what this host can do, instantiates the right binary, and wraps its exports (wasm/exports.txt):
+// strings, errors and 64-bit results. Runs inside workers.
+
+import { BitpairError, engineError, fail } from './errors.js';
+import { isNode, nodeModule } from './protocol.js';
+
+// (module (func (result v128) i32.const 0 i8x16.splat))
+const SIMD_PROBE = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11];
+// (module (memory 1 1 shared) (func i32.const 0 i32.atomic.load drop))
+const THREADS_PROBE = [0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 5, 4, 1, 3, 1, 1, 10, 11, 1, 9, 0, 65,
+  0, 254, 16, 2, 0, 26, 11];
+
+const validates = (bytes) => WebAssembly.validate(new Uint8Array(bytes));
+
+/** Most threads that pay: more than the physical cores only disturb each other, and memory is the limit past four. */
+function defaultThreads(logical) {
+  return logical <= 2 ? logical : Math.min(4, Math.ceil(logical / 2));
+}
+
+const logicalCores = async () =>
+  isNode() ? (await nodeModule('node:os')).availableParallelism() : (navigator.hardwareConcurrency ?? 1);
+
+/**
+ * How many threads to use, and why not more.
+ * @param {number | undefined} wanted what the caller asked for
+ * @returns {{threads: number, reason: string | null}} reason: why a request for more could not be met
+ */
+export async function chooseThreads(wanted) {
+  if (wanted !== undefined && !(Number.isInteger(wanted) && wanted >= 1 && wanted <= 64))
+    fail('argument', `threads must be an integer from 1 to 64, not ${wanted}`);
+  if (wanted === 1) return { threads: 1, reason: null };
+  if (typeof SharedArrayBuffer === 'undefined' || (!isNode() && !globalThis.crossOriginIsolated))
+    return {
+      threads: 1,
+      reason: 'this page is not cross-origin isolated: serve it with the headers ' +
+        'Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp',
+    };
+  if (!validates(THREADS_PROBE)) return { threads: 1, reason: 'this WebAssembly engine has no threads' };
+  return { threads: wanted ?? defaultThreads(await logicalCores()), reason: null };
+}
+
+async function compile(url) {
+  if (!validates(SIMD_PROBE))
+    fail('unsupported', 'this WebAssembly engine has no SIMD (Chrome 91, Firefox 89, Safari 16.4, Node 16 have it)');
+  try {
+    if (url.protocol === 'file:') return await WebAssembly.compile(await (await nodeModule('node:fs/promises')).readFile(url));
+    const response = await fetch(url);
+    if (!response.ok) fail('http', `${url} answers ${response.status}`, { status: response.status, url: url.href });
+    // compileStreaming insists on a MIME type that some servers do not know.
+    if (response.headers.get('content-type') === 'application/wasm') return await WebAssembly.compileStreaming(response);
+    return await WebAssembly.compile(await response.arrayBuffer());
+  } catch (error) {
+    if (error instanceof BitpairError) throw error;
+    return fail('worker', `the engine ${url} did not load: ${error.message}`, { cause: error });
+  }
+}
+
+const moduleUrl = (threads) =>
+  threads > 1 ? new URL('./bitpair-threads.wasm', import.meta.url) : new URL('./bitpair.wasm', import.meta.url);
+
+const now = () => performance.now() / 1000;
+
+/** Reserves address space for up to 4 GiB; hosts that refuse are asked for less. Nothing is committed yet. */
+function sharedMemory() {
+  const initial = 64;
+  for (const maximum of [65536, 32768, 16384, 8192]) {
+    try {
+      return new WebAssembly.Memory({ initial, maximum, shared: true });
+    } catch {
+      // try the next size
+    }
+  }
+  return fail('memory', 'this host gives no shared memory of 512 MiB: use threads: 1');
+}
+
+/** Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. */
+export async function openWasm(threads) {
+  const module = await compile(moduleUrl(threads));
+  const memory = threads > 1 ? sharedMemory() : null;
+  return { wasm: new Wasm(await instantiate(module, memory), memory), module, memory };
+}
+
+/** One more thread on the memory of the first; `stack` [bytes] is its own. Returns the exports. */
+export async function joinWasm(module, memory, stack, bytes) {
+  const exports = await instantiate(module, memory);
+  exports.__stack_pointer.value = stack + bytes; // stacks grow down
+  return exports;
+}
+
+async function instantiate(module, memory) {
+  const env = memory ? { seconds: now, memory } : { seconds: now };
+  return (await WebAssembly.instantiate(module, { env })).exports;
+}
+
+const decoder = new TextDecoder();
+const encoder = new TextEncoder();
+
+/** The exports of one instance, spoken to in JavaScript's types. */
+export class Wasm {
+  constructor(exports, memory) {
+    this.exports = exports;
+    this.memory = memory ?? exports.memory;
+    this.error = this.alloc(exports.wasm_err_bytes());
+    this.cells = this.alloc(16); // results through pointers
+  }
+
+  /** A view of [pointer, pointer + size). Do not keep it: growing the memory detaches it. */
+  bytes(pointer, size) {
+    return new Uint8Array(this.memory.buffer, pointer >>> 0, size);
+  }
+
+  /** Zeroed and 64-byte aligned; throws a 'memory' error. */
+  alloc(size) {
+    const pointer = size < 2 ** 32 ? this.exports.platform_alloc(size) >>> 0 : 0;
+    return pointer || fail('memory', `out of memory: ${(size / 1e6).toFixed(1)} MB more do not fit`);
+  }
+
+  free(pointer) {
+    this.exports.platform_free(pointer);
+  }
+
+  /** Runs fn with `data` copied into the heap for the time of the call. */
+  withBytes(data, fn) {
+    const pointer = this.alloc(data.length);
+    try {
+      this.bytes(pointer, data.length).set(data);
+      return fn(pointer, data.length);
+    } finally {
+      this.free(pointer);
+    }
+  }
+
+  withText(text, fn) {
+    return this.withBytes(encoder.encode(`${text}\0`), (pointer, size) => fn(pointer, size - 1));
+  }
+
+  /** Text [size] at pointer. The copy is needed: decoders refuse shared memory. */
+  text(pointer, size) {
+    return decoder.decode(this.bytes(pointer, size).slice());
+  }
+
+  cString(pointer) {
+    const rest = new Uint8Array(this.memory.buffer, pointer >>> 0);
+    return this.text(pointer, rest.indexOf(0));
+  }
+
+  u32(pointer) {
+    return new Uint32Array(this.memory.buffer, pointer, 1)[0];
+  }
+
+  /** u64 as a number: file sizes and offsets stay far below 2^53. */
+  u64(pointer) {
+    return Number(new BigUint64Array(this.memory.buffer, pointer, 1)[0]);
+  }
+
+  f64(pointer) {
+    return new Float64Array(this.memory.buffer, pointer, 1)[0];
+  }
+
+  /** Throws what the last failing call has written. */
+  raise() {
+    const { wasm_err_code: code, wasm_err_offset: offset, wasm_err_text: text } = this.exports;
+    throw engineError(code(this.error), offset(this.error), this.cString(text(this.error)));
+  }
+
+  /** The value of a call that returns 0 or false on failure. */
+  check(value) {
+    return value || this.raise();
+  }
+}

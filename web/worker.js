@@ -1,0 +1,132 @@
+// worker.js - the worker's entry. The first message decides what it becomes: the engine worker, which holds the model and
+// runs its requests, or one of the threads that help it.
+
+import { fail, packError } from './errors.js';
+import { readModel } from './fetch.js';
+import { STACK_BYTES, connectPage } from './protocol.js';
+import { Runner } from './runner.js';
+import { chooseThreads, joinWasm, openWasm } from './wasm.js';
+
+let runner = null;
+const answers = {}; // resolvers of what the page was asked for: 'threads', 'piece'
+const controls = new Map(); // id of a running generate -> {aborted}
+
+function ask(message, answer) {
+  return new Promise((resolve) => {
+    answers[answer] = resolve;
+    port.post(message);
+  });
+}
+
+const handlers = { load, tokenize, detokenize, generate };
+
+const port = connectPage(async (message) => {
+  const { type, id } = message;
+  if (type in handlers) {
+    try {
+      port.post({ type: 'result', id, value: await handlers[type](message) });
+    } catch (error) {
+      port.post({ type: 'error', id, error: packError(error) });
+    }
+  } else if (type === 'abort') {
+    const control = controls.get(id);
+    if (control) control.aborted = true;
+  } else if (type === 'thread') {
+    await serve(message).catch((error) => port.post({ type: 'failed', error: packError(error) }));
+  } else if (type in answers) {
+    answers[type](message);
+  }
+});
+
+/** A thread of the team: in the engine from `run` until the worker is terminated. */
+async function serve({ module, memory, stack }) {
+  const exports = await joinWasm(module, memory, stack, STACK_BYTES);
+  const { engine, index } = await ask({ type: 'ready' }, 'run');
+  exports.bp_engine_thread(engine, index);
+}
+
+/** Opens engine, model and session; returns what becomes model.info. */
+async function load({ source, options }) {
+  let { threads, reason } = await chooseThreads(options.threads);
+  const { wasm, module, memory } = await openWasm(threads);
+  if (threads > 1) ({ threads, reason } = await gather(wasm, module, memory, threads));
+  const engine = wasm.check(wasm.exports.wasm_engine_open(threads, 0, 0, wasm.error));
+  if (threads > 1) port.post({ type: 'run', engine });
+
+  const file = await readModel(wasm, source, {
+    pull: async (offset, size) => (await ask({ type: 'pull', offset, size }, 'piece')).bytes,
+    progress: (report) => port.post({ type: 'progress', report }),
+  });
+  const model = openModel(wasm, engine, file, source.kind);
+  const verified = verify(wasm, file, options.verify);
+  const session = wasm.check(wasm.exports.wasm_session_open(model, options.contextSize, 0, wasm.error));
+  runner = new Runner(wasm, model, session);
+  return describe(wasm, engine, model, { threads, threadsReason: reason, verified, bytes: file.size });
+}
+
+/** Has the page start the other threads; the engine is opened for those that came. */
+async function gather(wasm, module, memory, threads) {
+  const stacks = Array.from({ length: threads - 1 }, () => wasm.alloc(STACK_BYTES));
+  const { count, reason } = await ask({ type: 'spawn', module, memory, stacks }, 'threads');
+  return { threads: count + 1, reason };
+}
+
+/** A file that ends early is complete if it ends at a tier; else that is what is wrong with it. */
+function openModel(wasm, engine, file, kind) {
+  const model = wasm.exports.bp_model_open(engine, file.pointer, file.size, wasm.error);
+  if (model) return model >>> 0;
+  if (file.size < file.fullSize)
+    fail(kind === 'url' ? 'network' : 'format', `${file.name} ends after ${file.size} of ${file.fullSize} bytes`, { offset: file.size });
+  return wasm.raise();
+}
+
+const UNSUPPORTED = 3; // BP_ERR_UNSUPPORTED: a plain GGUF has no checksums
+
+/** true: every checksum is right; false: the file has none, or the caller did not want it. */
+function verify(wasm, file, wanted) {
+  if (!wanted) return false;
+  port.post({ type: 'progress', report: { phase: 'verify', loaded: file.size, total: file.size, rate: null, eta: null } });
+  if (wasm.exports.bp_verify(file.pointer, file.size, wasm.error)) return true;
+  return wasm.exports.wasm_err_code(wasm.error) === UNSUPPORTED ? false : wasm.raise();
+}
+
+const NUMBERS = ['layers', 'width', 'feedForward', 'heads', 'kvHeads', 'headSize', 'vocabulary', 'trainedContext', 'tiers', 'tier',
+  'bitsPerWeight', 'bos', 'eos'];
+
+function describe(wasm, engine, model, rest) {
+  const { exports } = wasm;
+  const info = { ...rest, architecture: wasm.cString(exports.wasm_model_arch(model)) };
+  NUMBERS.forEach((name, field) => (info[name] = exports.wasm_model_number(model, field)));
+  info.name = runner.string('general.name');
+  info.contextSize = exports.bp_session_capacity(runner.session);
+  info.isa = wasm.cString(exports.bp_engine_isa(engine));
+  info.simd = 'simd128';
+  info.memoryBytes = wasm.memory.buffer.byteLength;
+  const token = (id) => (id < 0 ? '' : new TextDecoder().decode(runner.tokenBytes(id, true)));
+  return {
+    info,
+    template: { source: runner.string('tokenizer.chat_template'), bos: token(info.bos), eos: token(info.eos) },
+  };
+}
+
+function tokenize({ text, options }) {
+  return runner.tokenize(text, options);
+}
+
+function detokenize({ ids, options }) {
+  return runner.detokenize(ids, options);
+}
+
+async function generate({ id, prompt, options }) {
+  const control = { aborted: false };
+  controls.set(id, control);
+  try {
+    const ids = typeof prompt === 'string' ? runner.tokenize(prompt, options) : prompt;
+    return await runner.generate(ids, options, {
+      prefill: (done, total) => port.post({ type: 'prefill', id, done, total }),
+      token: (token, text) => port.post({ type: 'token', id, token, text }),
+    }, control);
+  } finally {
+    controls.delete(id);
+  }
+}
