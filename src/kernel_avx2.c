@@ -1,20 +1,255 @@
 /* kernel_avx2.c - kernels for x86-64 with AVX2 and F16C. */
-#include "kernel_impl.h"
-#include "mathf.h"
-
 #include <immintrin.h>
+
+#include "kernel_impl.h"
+
+#define KERNEL_VEC_LANES 8
+typedef __m256 vf;
+static inline vf vf_set(float x) { return _mm256_set1_ps(x); }
+static inline vf vf_halves(const uint16_t *h) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)h)); }
+#include "kernel_vec.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+static inline __m256i load256(const void *p) { return _mm256_loadu_si256(p); }
+static inline __m128i load128(const void *p) { return _mm_loadu_si128(p); }
+
+/* ---- lut8: tables ---- */
+
+/* p [n] = b . x from column `first` on, zeros past cols */
+static void scale_block(float *p, const float *x, const float *b, size_t first, size_t cols, size_t n) {
+    const size_t have = first < cols ? bp_min(n, cols - first) : 0;
+    size_t i = 0;
+    for (; i + 8 <= have; i += 8) {
+        const __m256 v = _mm256_loadu_ps(x + first + i);
+        _mm256_storeu_ps(p + i, b ? _mm256_mul_ps(_mm256_loadu_ps(b + first + i), v) : v);
+    }
+    for (; i < have; i++) p[i] = b ? b[first + i] * x[first + i] : x[first + i];
+    for (; i < n; i++) p[i] = 0.0f;
+}
+
+/* The largest lane, not NaN */
+static inline float largest_lane(__m256 v) {
+    float lanes[8], s = 0.0f;
+    _mm256_storeu_ps(lanes, v);
+    for (int i = 0; i < 8; i++) s = lanes[i] > s ? lanes[i] : s;
+    return s;
+}
+
+/* max over groups of 4 of (|p0| + |p1|) + (|p2| + |p3|); max_ps(a, b) returns b where a is NaN */
+static float largest_entry(const float *p, size_t n) {
+    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    __m256 s = _mm256_setzero_ps();
+    for (size_t i = 0; i < n; i += 16) {
+        const __m256 a = _mm256_and_ps(_mm256_loadu_ps(p + i), magnitude);
+        const __m256 b = _mm256_and_ps(_mm256_loadu_ps(p + i + 8), magnitude);
+        const __m256 pairs = _mm256_hadd_ps(a, b);
+        s = _mm256_max_ps(_mm256_hadd_ps(pairs, pairs), s);
+    }
+    return largest_lane(s);
+}
+
+/* kernel_round(v * inverse); min_ps(t, 127) returns 127 where t is NaN */
+static inline __m256i round_entries(__m256 v, __m256 inverse) {
+    const __m256 sign = _mm256_set1_ps(-0.0f), limit = _mm256_set1_ps(127.0f);
+    __m256 t = _mm256_min_ps(_mm256_mul_ps(v, inverse), limit);
+    t = _mm256_max_ps(t, _mm256_xor_ps(limit, sign));
+    return _mm256_cvttps_epi32(_mm256_add_ps(t, _mm256_or_ps(_mm256_and_ps(t, sign), _mm256_set1_ps(0.5f))));
+}
+
+/* Entries 0..7 of the table of p[0..3] */
+static inline __m256i half_table(const float *p, __m256 inverse) {
+    const __m256 n = _mm256_set1_ps(-0.0f);
+    const __m256 s0 = _mm256_blend_ps(n, _mm256_setzero_ps(), 0xaa), s1 = _mm256_blend_ps(n, _mm256_setzero_ps(), 0xcc);
+    const __m256 s2 = _mm256_blend_ps(n, _mm256_setzero_ps(), 0xf0);
+    const __m256 p01 = _mm256_add_ps(_mm256_xor_ps(_mm256_broadcast_ss(p), s0), _mm256_xor_ps(_mm256_broadcast_ss(p + 1), s1));
+    const __m256 p23 = _mm256_sub_ps(_mm256_xor_ps(_mm256_broadcast_ss(p + 2), s2), _mm256_broadcast_ss(p + 3));
+    return round_entries(_mm256_add_ps(p01, p23), inverse);
+}
+
+/* Four tables from p[0..15]: bytes of the half tables packed, then mirrored with the opposite sign */
+static inline void four_tables(uint8_t *tables, const float *p, __m256 inverse) {
+    const __m256i a = _mm256_packs_epi32(half_table(p, inverse), half_table(p + 4, inverse));
+    const __m256i b = _mm256_packs_epi32(half_table(p + 8, inverse), half_table(p + 12, inverse));
+    const __m256i halves = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(a, b), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    const __m256i mirror = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 7, 6, 5, 4, 3, 2, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 7, 6, 5,
+                                            4, 3, 2, 1, 0);
+    const __m256i sign = _mm256_set_epi64x(-1, 0x0101010101010101, -1, 0x0101010101010101);
+    const __m256i middle = _mm256_set1_epi8(127);
+    const __m256i even = _mm256_sign_epi8(_mm256_shuffle_epi8(halves, mirror), sign);
+    const __m256i odd = _mm256_sign_epi8(
+        _mm256_shuffle_epi8(halves, _mm256_add_epi8(mirror, _mm256_set1_epi8(8))), sign);
+    const __m256i e = _mm256_add_epi8(even, middle), o = _mm256_add_epi8(odd, middle);
+    _mm256_storeu_si256((void *)tables, _mm256_permute2x128_si256(e, o, 0x20));
+    _mm256_storeu_si256((void *)(tables + 32), _mm256_permute2x128_si256(e, o, 0x31));
+}
+
+static void lut8_prepare_avx2(void *input, const float *x, const float *b, size_t cols, size_t groups) {
+    float *scales = input;
+    uint8_t *tables = (uint8_t *)input + lut8_tables_offset(groups);
+    memset(input, 0, lut8_tables_offset(groups));
+    for (size_t block = 0; block < kernel_blocks(groups); block++) {
+        const size_t n = kernel_block_groups(groups, block) * 8, first = block * KERNEL_BLOCK;
+        float p[KERNEL_BLOCK];
+        scale_block(p, x, b, first, cols, n);
+        const float s = largest_entry(p, n);
+        const __m256 inverse = _mm256_set1_ps(kernel_inverse(s));
+        scales[block] = kernel_scale(s);
+        for (size_t i = 0; i < n; i += 16) four_tables(tables + (first + i) * 4, p + i, inverse);
+    }
+}
+
+/* ---- lut8: decode ---- */
+
+/* Integers of one tile and block as i16: rows 0..7 and rows 8..15 */
+typedef struct {
+    __m128i low, high;
+} tile_sums;
+
+/* y += I scale row_scale for one tile */
+static inline void flush_tile(float *y, const kernel_signs *w, size_t blocks, size_t tile, size_t block, __m256i low,
+                              __m256i high, float scale) {
+    __m256 v0 = _mm256_mul_ps(_mm256_cvtepi32_ps(low), _mm256_set1_ps(scale));
+    __m256 v1 = _mm256_mul_ps(_mm256_cvtepi32_ps(high), _mm256_set1_ps(scale));
+    y += KERNEL_TILE * tile;
+    if (w->row_scales) {
+        const float *r = w->row_scales + KERNEL_TILE * tile * blocks + block;
+        v0 = _mm256_mul_ps(v0, _mm256_setr_ps(r[0], r[blocks], r[2 * blocks], r[3 * blocks], r[4 * blocks],
+                                              r[5 * blocks], r[6 * blocks], r[7 * blocks]));
+        r += 8 * blocks;
+        v1 = _mm256_mul_ps(v1, _mm256_setr_ps(r[0], r[blocks], r[2 * blocks], r[3 * blocks], r[4 * blocks],
+                                              r[5 * blocks], r[6 * blocks], r[7 * blocks]));
+    }
+    const __m256 zero = _mm256_setzero_ps();
+    _mm256_storeu_ps(y, _mm256_add_ps(block ? _mm256_loadu_ps(y) : zero, v0));
+    _mm256_storeu_ps(y + 8, _mm256_add_ps(block ? _mm256_loadu_ps(y + 8) : zero, v1));
+}
+
+/* One block of `count` (a constant) byte streams in lockstep. A register holds two groups of one stream: 16 rows by 16
+ * columns. all += e adds both bytes of a lane at once, odd += e >> 8 the odd ones alone; all - (odd << 8) are the even ones. */
+INLINE void lut8_streams(tile_sums *sums, const uint8_t *const *streams, int count, const uint8_t *tables, size_t groups) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    __m256i all[4], odd[4];
+    for (int i = 0; i < count; i++) all[i] = odd[i] = _mm256_setzero_si256();
+    for (size_t g = 0; g < groups; g += 2) {
+        const __m256i first = load256(tables + 32 * g), second = load256(tables + 32 * g + 32);
+        const __m256i low_table = _mm256_permute2x128_si256(first, second, 0x20);
+        const __m256i high_table = _mm256_permute2x128_si256(first, second, 0x31);
+        for (int i = 0; i < count; i++) {
+            const __m256i v = load256(streams[i] + KERNEL_TILE * g);
+            const __m256i e = _mm256_shuffle_epi8(low_table, _mm256_and_si256(v, nibble));
+            const __m256i f = _mm256_shuffle_epi8(high_table, _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble));
+            all[i] = _mm256_add_epi16(_mm256_add_epi16(all[i], e), f);
+            odd[i] = _mm256_add_epi16(_mm256_add_epi16(odd[i], _mm256_srli_epi16(e, 8)), _mm256_srli_epi16(f, 8));
+        }
+    }
+    const __m128i middle = _mm_set1_epi16((short)(127 * 2 * groups));
+    for (int i = 0; i < count; i++) {
+        const __m128i a = _mm_add_epi16(_mm256_castsi256_si128(all[i]), _mm256_extracti128_si256(all[i], 1));
+        const __m128i o = _mm_add_epi16(_mm256_castsi256_si128(odd[i]), _mm256_extracti128_si256(odd[i], 1));
+        sums[i].low = _mm_sub_epi16(_mm_sub_epi16(a, _mm_slli_epi16(o, 8)), middle);
+        sums[i].high = _mm_sub_epi16(o, middle);
+    }
+}
+
+/* `count` tiles of a plain sign matrix, all blocks */
+INLINE void lut8_tiles(float *y, const kernel_signs *w, const void *input, const size_t *tiles, int count) {
+    const size_t groups = w->groups, blocks = kernel_blocks(groups);
+    const float *scales = input;
+    const uint8_t *tables = (const uint8_t *)input + lut8_tables_offset(groups);
+    for (size_t block = 0; block < blocks; block++) {
+        const size_t first = block * KERNEL_BLOCK_GROUPS;
+        const uint8_t *streams[4];
+        tile_sums sums[4];
+        for (int i = 0; i < count; i++) streams[i] = w->bytes + (tiles[i] * groups + first) * KERNEL_TILE;
+        lut8_streams(sums, streams, count, tables + 32 * first, kernel_block_groups(groups, block));
+        for (int i = 0; i < count; i++)
+            flush_tile(y, w, blocks, tiles[i], block, _mm256_cvtepi16_epi32(sums[i].low),
+                       _mm256_cvtepi16_epi32(sums[i].high), scales[block]);
+    }
+}
+
+/* Four quarters of the range walk in lockstep: four independent streams hide the latency of memory. */
+static void lut8_product_plain(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
+    const size_t quarter = (end - first) / 4;
+    size_t t = first;
+    for (; t < first + quarter; t++)
+        lut8_tiles(y, w, input, (size_t[4]){t, t + quarter, t + 2 * quarter, t + 3 * quarter}, 4);
+    t += 3 * quarter;
+    const size_t rest[3] = {t, t + 1, t + 2};
+    switch (end - t) {
+    case 1: lut8_tiles(y, w, input, rest, 1); break;
+    case 2: lut8_tiles(y, w, input, rest, 2); break;
+    case 3: lut8_tiles(y, w, input, rest, 3); break;
+    default: break;
+    }
+}
+
+/* Planes plane..plane + count - 1 of a tile as streams; low, high += I_p << p */
+INLINE void lut8_planes(__m256i *low, __m256i *high, const uint8_t *bytes, size_t plane_bytes, int plane, int count,
+                        const uint8_t *tables, size_t groups) {
+    const uint8_t *streams[4];
+    tile_sums sums[4];
+    for (int i = 0; i < count; i++) streams[i] = bytes + (size_t)(plane + i) * plane_bytes;
+    lut8_streams(sums, streams, count, tables, groups);
+    for (int i = 0; i < count; i++) {
+        *low = _mm256_add_epi32(*low, _mm256_slli_epi32(_mm256_cvtepi16_epi32(sums[i].low), plane + i));
+        *high = _mm256_add_epi32(*high, _mm256_slli_epi32(_mm256_cvtepi16_epi32(sums[i].high), plane + i));
+    }
+}
+
+/* The planes of a tile are the streams, at most four at a time. */
+static void lut8_product_planes(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
+    const size_t groups = w->groups, blocks = kernel_blocks(groups), plane_bytes = groups * KERNEL_TILE;
+    const int planes = (int)w->planes, step = planes <= 4 ? planes : (planes + 1) / 2;
+    const float *scales = input;
+    for (size_t t = first; t < end; t++) {
+        for (size_t block = 0; block < blocks; block++) {
+            const size_t from = block * KERNEL_BLOCK_GROUPS, n = kernel_block_groups(groups, block);
+            const uint8_t *bytes = w->bytes + t * w->planes * plane_bytes + from * KERNEL_TILE;
+            const uint8_t *tables = (const uint8_t *)input + lut8_tables_offset(groups) + 32 * from;
+            __m256i low = _mm256_setzero_si256(), high = low;
+            for (int p = 0; p < planes; p += step) {
+                switch (planes - p < step ? planes - p : step) {
+                case 1: lut8_planes(&low, &high, bytes, plane_bytes, p, 1, tables, n); break;
+                case 2: lut8_planes(&low, &high, bytes, plane_bytes, p, 2, tables, n); break;
+                case 3: lut8_planes(&low, &high, bytes, plane_bytes, p, 3, tables, n); break;
+                default: lut8_planes(&low, &high, bytes, plane_bytes, p, 4, tables, n); break;
+                }
+            }
+            flush_tile(y, w, blocks, t, block, low, high, scales[block]);
+        }
+    }
+}
+
+static void lut8_product_avx2(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
+    if (w->planes == 1)
+        lut8_product_plain(y, w, input, first, end);
+    else
+        lut8_product_planes(y, w, input, first, end);
+}
+
+/* ---- half precision ---- */
 
 /* The order of the operands of min and max makes NaN 65504 first; the mask clears it afterwards. */
 static void to_half_avx2(uint16_t *y, const float *x, size_t n) {
     const __m256 largest = _mm256_set1_ps(65504.0f), smallest = _mm256_set1_ps(-65504.0f);
     size_t i = 0;
     for (; i + 8 <= n; i += 8) {
-        __m256 v = _mm256_loadu_ps(x + i);
-        const __m256 ordered = _mm256_cmp_ps(v, v, _CMP_ORD_Q);
-        v = _mm256_and_ps(_mm256_max_ps(_mm256_min_ps(v, largest), smallest), ordered);
-        _mm_storeu_si128((__m128i *)(void *)(y + i), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+        const __m256 v = _mm256_loadu_ps(x + i);
+        const __m256 clamped = _mm256_max_ps(_mm256_min_ps(v, largest), smallest);
+        const __m256 h = _mm256_and_ps(clamped, _mm256_cmp_ps(v, v, _CMP_ORD_Q));
+        _mm_storeu_si128((void *)(y + i), _mm256_cvtps_ph(h, _MM_FROUND_TO_NEAREST_INT));
     }
     for (; i < n; i++) y[i] = bp_half_from_float(x[i]);
 }
 
-void kernel_fill_avx2(kernel_table *table) { table->to_half = to_half_avx2; }
+void kernel_fill_avx2(kernel_table *table) {
+    table->lut8.prepare = lut8_prepare_avx2;
+    table->lut8.product = lut8_product_avx2;
+    table->dots = dots_vec;
+    table->rmsnorm = rmsnorm_vec;
+    table->swiglu = swiglu_vec;
+    table->to_half = to_half_avx2;
+    table->attention = attention_vec;
+}
