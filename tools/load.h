@@ -1,0 +1,41 @@
+/* load.h - an engine from the machine options, and a model from the word MODEL: what every subcommand that runs needs. */
+#ifndef BITPAIR_LOAD_H
+#define BITPAIR_LOAD_H
+
+#include "cli.h"
+#include "engine.h"
+#include "gguf.h"
+#include "io/source.h"
+
+typedef struct {
+    uint64_t threads;
+    const char *isa, *arith; /* NULL: the engine's choice */
+} machine_options;
+
+/* One thread per processor that this process may use, at most 64. */
+machine_options machine_defaults(void);
+
+/* Rows of a cli_option table. */
+#define MACHINE_OPTIONS(o)                                                                                             \
+    {"threads", 't', CLI_COUNT, &(o).threads, 1, 64, "N", "threads (default: all processors)"},                        \
+        {"isa", 0, CLI_TEXT, &(o).isa, 0, 0, "NAME", "kernels: ref, avx2, ... (default: the best here)"},              \
+        {"arith", 0, CLI_TEXT, &(o).arith, 0, 0, "NAME", "arithmetic: lut8 or popcount (default lut8)"}
+
+bp_engine *machine_engine(const machine_options *o, bp_err *e);
+
+typedef struct {
+    source source;
+    bp_model *model;
+} loaded;
+
+/* Errors name the model. On failure nothing needs to be closed; loaded_close takes a zeroed struct too. */
+bool loaded_open(loaded *l, bp_engine *engine, const char *path, bp_err *e);
+void loaded_close(loaded *l);
+
+/* Keys and tensor table of a source: *g points into *memory (malloc; to be freed by the caller) and into the source. */
+bool header_open(gguf *g, void **memory, const source *s, bp_err *e);
+
+/* Seconds from an arbitrary origin, monotonic. */
+double clock_seconds(void);
+
+#endif
