@@ -12,7 +12,6 @@ static inline vf vf_halves(const uint16_t *h) { return _mm256_cvtph_ps(_mm_loadu
 #define INLINE static inline __attribute__((always_inline))
 
 static inline __m256i load256(const void *p) { return _mm256_loadu_si256(p); }
-static inline __m128i load128(const void *p) { return _mm_loadu_si128(p); }
 
 /* ---- lut8: tables ---- */
 
@@ -101,6 +100,11 @@ static void lut8_prepare_avx2(void *input, const float *x, const float *b, size_
 
 /* ---- lut8: decode ---- */
 
+enum {
+    PANEL_BLOCKS = 8,      /* blocks whose sums over planes are held at once */
+    PREFETCH_BYTES = 2048  /* how far ahead of a stream memory is asked */
+};
+
 /* Integers of one tile and block as i16: rows 0..7 and rows 8..15 */
 typedef struct {
     __m128i low, high;
@@ -136,7 +140,9 @@ INLINE void lut8_streams(tile_sums *sums, const uint8_t *const *streams, int cou
         const __m256i low_table = _mm256_permute2x128_si256(first, second, 0x20);
         const __m256i high_table = _mm256_permute2x128_si256(first, second, 0x31);
         for (int i = 0; i < count; i++) {
-            const __m256i v = load256(streams[i] + KERNEL_TILE * g);
+            const uint8_t *at = streams[i] + KERNEL_TILE * g;
+            if (!(g & 2)) _mm_prefetch((const void *)((uintptr_t)at + PREFETCH_BYTES), _MM_HINT_T0);
+            const __m256i v = load256(at);
             const __m256i e = _mm256_shuffle_epi8(low_table, _mm256_and_si256(v, nibble));
             const __m256i f = _mm256_shuffle_epi8(high_table, _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble));
             all[i] = _mm256_add_epi16(_mm256_add_epi16(all[i], e), f);
@@ -152,81 +158,80 @@ INLINE void lut8_streams(tile_sums *sums, const uint8_t *const *streams, int cou
     }
 }
 
-/* `count` tiles of a plain sign matrix, all blocks */
-INLINE void lut8_tiles(float *y, const kernel_signs *w, const void *input, const size_t *tiles, int count) {
+/* sums[i] [2] += 2^plane times the integers of tile i */
+INLINE void add_plane(__m256i (*sums)[2], const tile_sums *added, int count, size_t plane) {
+    const __m128i shift = _mm_cvtsi32_si128((int)plane);
+    for (int i = 0; i < count; i++) {
+        const __m256i low = _mm256_sll_epi32(_mm256_cvtepi16_epi32(added[i].low), shift);
+        const __m256i high = _mm256_sll_epi32(_mm256_cvtepi16_epi32(added[i].high), shift);
+        sums[i][0] = _mm256_add_epi32(sums[i][0], low);
+        sums[i][1] = _mm256_add_epi32(sums[i][1], high);
+    }
+}
+
+/* Blocks first..end (at most PANEL_BLOCKS) of `count` tiles that lie `step` tiles apart. Every plane is read in one run
+ * over the blocks, since a stream that jumps is fetched from memory at a third of the speed. */
+INLINE void lut8_panel(float *y, const kernel_signs *w, const void *input, size_t tile, size_t step, int count,
+                       size_t first, size_t end) {
+    const size_t groups = w->groups, planes = w->planes;
+    const float *scales = input;
+    const uint8_t *tables = (const uint8_t *)input + lut8_tables_offset(groups);
+    __m256i sums[PANEL_BLOCKS][4][2];
+    for (size_t p = 0; p < planes; p++)
+        for (size_t block = first; block < end; block++) {
+            const size_t g = block * KERNEL_BLOCK_GROUPS;
+            const uint8_t *streams[4];
+            tile_sums added[4];
+            for (int i = 0; i < count; i++) {
+                streams[i] = w->bytes + (((tile + (size_t)i * step) * planes + p) * groups + g) * KERNEL_TILE;
+                if (p == 0) sums[block - first][i][0] = sums[block - first][i][1] = _mm256_setzero_si256();
+            }
+            lut8_streams(added, streams, count, tables + 32 * g, kernel_block_groups(groups, block));
+            add_plane(sums[block - first], added, count, p);
+        }
+    for (size_t block = first; block < end; block++)
+        for (int i = 0; i < count; i++)
+            flush_tile(y, w, kernel_blocks(groups), tile + (size_t)i * step, block, sums[block - first][i][0],
+                       sums[block - first][i][1], scales[block]);
+}
+
+/* All of y for `count` tiles of a plain sign matrix */
+INLINE void lut8_plain(float *y, const kernel_signs *w, const void *input, size_t tile, size_t step, int count) {
     const size_t groups = w->groups, blocks = kernel_blocks(groups);
     const float *scales = input;
     const uint8_t *tables = (const uint8_t *)input + lut8_tables_offset(groups);
     for (size_t block = 0; block < blocks; block++) {
-        const size_t first = block * KERNEL_BLOCK_GROUPS;
+        const size_t g = block * KERNEL_BLOCK_GROUPS;
         const uint8_t *streams[4];
         tile_sums sums[4];
-        for (int i = 0; i < count; i++) streams[i] = w->bytes + (tiles[i] * groups + first) * KERNEL_TILE;
-        lut8_streams(sums, streams, count, tables + 32 * first, kernel_block_groups(groups, block));
+        for (int i = 0; i < count; i++) streams[i] = w->bytes + ((tile + (size_t)i * step) * groups + g) * KERNEL_TILE;
+        lut8_streams(sums, streams, count, tables + 32 * g, kernel_block_groups(groups, block));
         for (int i = 0; i < count; i++)
-            flush_tile(y, w, blocks, tiles[i], block, _mm256_cvtepi16_epi32(sums[i].low),
+            flush_tile(y, w, blocks, tile + (size_t)i * step, block, _mm256_cvtepi16_epi32(sums[i].low),
                        _mm256_cvtepi16_epi32(sums[i].high), scales[block]);
     }
 }
 
-/* Four quarters of the range walk in lockstep: four independent streams hide the latency of memory. */
-static void lut8_product_plain(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
-    const size_t quarter = (end - first) / 4;
-    size_t t = first;
-    for (; t < first + quarter; t++)
-        lut8_tiles(y, w, input, (size_t[4]){t, t + quarter, t + 2 * quarter, t + 3 * quarter}, 4);
-    t += 3 * quarter;
-    const size_t rest[3] = {t, t + 1, t + 2};
-    switch (end - t) {
-    case 1: lut8_tiles(y, w, input, rest, 1); break;
-    case 2: lut8_tiles(y, w, input, rest, 2); break;
-    case 3: lut8_tiles(y, w, input, rest, 3); break;
+INLINE void lut8_tiles(float *y, const kernel_signs *w, const void *input, size_t tile, size_t step, int count) {
+    const size_t blocks = kernel_blocks(w->groups);
+    if (w->planes == 1)
+        lut8_plain(y, w, input, tile, step, count);
+    else
+        for (size_t block = 0; block < blocks; block += PANEL_BLOCKS)
+            lut8_panel(y, w, input, tile, step, count, block, bp_min(block + PANEL_BLOCKS, blocks));
+}
+
+/* Four quarters of the range walk in lockstep: the processor fetches four distant streams several times as fast from
+ * memory as one (or as neighbouring ones, such as the planes of a tile). */
+static void lut8_product_avx2(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
+    const size_t quarter = (end - first) / 4, rest = first + 4 * quarter;
+    for (size_t t = first; t < first + quarter; t++) lut8_tiles(y, w, input, t, quarter, 4);
+    switch (end - rest) {
+    case 1: lut8_tiles(y, w, input, rest, 1, 1); break;
+    case 2: lut8_tiles(y, w, input, rest, 1, 2); break;
+    case 3: lut8_tiles(y, w, input, rest, 1, 3); break;
     default: break;
     }
-}
-
-/* Planes plane..plane + count - 1 of a tile as streams; low, high += I_p << p */
-INLINE void lut8_planes(__m256i *low, __m256i *high, const uint8_t *bytes, size_t plane_bytes, int plane, int count,
-                        const uint8_t *tables, size_t groups) {
-    const uint8_t *streams[4];
-    tile_sums sums[4];
-    for (int i = 0; i < count; i++) streams[i] = bytes + (size_t)(plane + i) * plane_bytes;
-    lut8_streams(sums, streams, count, tables, groups);
-    for (int i = 0; i < count; i++) {
-        *low = _mm256_add_epi32(*low, _mm256_slli_epi32(_mm256_cvtepi16_epi32(sums[i].low), plane + i));
-        *high = _mm256_add_epi32(*high, _mm256_slli_epi32(_mm256_cvtepi16_epi32(sums[i].high), plane + i));
-    }
-}
-
-/* The planes of a tile are the streams, at most four at a time. */
-static void lut8_product_planes(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
-    const size_t groups = w->groups, blocks = kernel_blocks(groups), plane_bytes = groups * KERNEL_TILE;
-    const int planes = (int)w->planes, step = planes <= 4 ? planes : (planes + 1) / 2;
-    const float *scales = input;
-    for (size_t t = first; t < end; t++) {
-        for (size_t block = 0; block < blocks; block++) {
-            const size_t from = block * KERNEL_BLOCK_GROUPS, n = kernel_block_groups(groups, block);
-            const uint8_t *bytes = w->bytes + t * w->planes * plane_bytes + from * KERNEL_TILE;
-            const uint8_t *tables = (const uint8_t *)input + lut8_tables_offset(groups) + 32 * from;
-            __m256i low = _mm256_setzero_si256(), high = low;
-            for (int p = 0; p < planes; p += step) {
-                switch (planes - p < step ? planes - p : step) {
-                case 1: lut8_planes(&low, &high, bytes, plane_bytes, p, 1, tables, n); break;
-                case 2: lut8_planes(&low, &high, bytes, plane_bytes, p, 2, tables, n); break;
-                case 3: lut8_planes(&low, &high, bytes, plane_bytes, p, 3, tables, n); break;
-                default: lut8_planes(&low, &high, bytes, plane_bytes, p, 4, tables, n); break;
-                }
-            }
-            flush_tile(y, w, blocks, t, block, low, high, scales[block]);
-        }
-    }
-}
-
-static void lut8_product_avx2(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
-    if (w->planes == 1)
-        lut8_product_plain(y, w, input, first, end);
-    else
-        lut8_product_planes(y, w, input, first, end);
 }
 
 /* ---- half precision ---- */
