@@ -100,38 +100,49 @@ static void lut8_prepare_avx2(void *input, const float *x, const float *b, size_
 
 /* ---- lut8: decode ---- */
 
-enum {
-    PANEL_BLOCKS = 8,      /* blocks whose sums over planes are held at once */
-    PREFETCH_BYTES = 2048  /* how far ahead of a stream memory is asked */
-};
+enum { PREFETCH_BYTES = 2048 }; /* how far ahead of a stream memory is asked */
 
-/* Integers of one tile and block as i16: rows 0..7 and rows 8..15 */
+/* Rows 0..7 and rows 8..15 of a tile */
 typedef struct {
     __m128i low, high;
-} tile_sums;
+} rows_i16;
 
-/* y += I scale row_scale for one tile */
-static inline void flush_tile(float *y, const kernel_signs *w, size_t blocks, size_t tile, size_t block, __m256i low,
-                              __m256i high, float scale) {
-    __m256 v0 = _mm256_mul_ps(_mm256_cvtepi32_ps(low), _mm256_set1_ps(scale));
-    __m256 v1 = _mm256_mul_ps(_mm256_cvtepi32_ps(high), _mm256_set1_ps(scale));
-    y += KERNEL_TILE * tile;
-    if (w->row_scales) {
-        const float *r = w->row_scales + KERNEL_TILE * tile * blocks + block;
-        v0 = _mm256_mul_ps(v0, _mm256_setr_ps(r[0], r[blocks], r[2 * blocks], r[3 * blocks], r[4 * blocks],
-                                              r[5 * blocks], r[6 * blocks], r[7 * blocks]));
-        r += 8 * blocks;
-        v1 = _mm256_mul_ps(v1, _mm256_setr_ps(r[0], r[blocks], r[2 * blocks], r[3 * blocks], r[4 * blocks],
-                                              r[5 * blocks], r[6 * blocks], r[7 * blocks]));
-    }
-    const __m256 zero = _mm256_setzero_ps();
-    _mm256_storeu_ps(y, _mm256_add_ps(block ? _mm256_loadu_ps(y) : zero, v0));
-    _mm256_storeu_ps(y + 8, _mm256_add_ps(block ? _mm256_loadu_ps(y + 8) : zero, v1));
+typedef struct {
+    __m256i low, high;
+} rows_i32;
+
+INLINE rows_i32 rows_widen(rows_i16 rows) {
+    return (rows_i32){_mm256_cvtepi16_epi32(rows.low), _mm256_cvtepi16_epi32(rows.high)};
 }
 
-/* One block of `count` (a constant) byte streams in lockstep. A register holds two groups of one stream: 16 rows by 16
+INLINE rows_i32 rows_add(rows_i32 sum, rows_i16 rows, int shift) {
+    const rows_i32 wide = rows_widen(rows);
+    const __m128i count = _mm_cvtsi32_si128(shift);
+    return (rows_i32){_mm256_add_epi32(sum.low, _mm256_sll_epi32(wide.low, count)),
+                      _mm256_add_epi32(sum.high, _mm256_sll_epi32(wide.high, count))};
+}
+
+/* r[0], r[stride], ... */
+INLINE __m256 load_strided(const float *r, size_t stride) {
+    return _mm256_setr_ps(r[0], r[stride], r[2 * stride], r[3 * stride], r[4 * stride], r[5 * stride], r[6 * stride],
+                          r[7 * stride]);
+}
+
+INLINE void rows_flush(float *y, rows_i32 rows, float scale, const float *row_scales, size_t stride, bool first) {
+    __m256 low = _mm256_mul_ps(_mm256_cvtepi32_ps(rows.low), _mm256_set1_ps(scale));
+    __m256 high = _mm256_mul_ps(_mm256_cvtepi32_ps(rows.high), _mm256_set1_ps(scale));
+    if (row_scales) {
+        low = _mm256_mul_ps(low, load_strided(row_scales, stride));
+        high = _mm256_mul_ps(high, load_strided(row_scales + 8 * stride, stride));
+    }
+    const __m256 zero = _mm256_setzero_ps();
+    _mm256_storeu_ps(y, _mm256_add_ps(first ? zero : _mm256_loadu_ps(y), low));
+    _mm256_storeu_ps(y + 8, _mm256_add_ps(first ? zero : _mm256_loadu_ps(y + 8), high));
+}
+
+/* A register holds two groups of one stream: 16 rows by 16
  * columns. all += e adds both bytes of a lane at once, odd += e >> 8 the odd ones alone; all - (odd << 8) are the even ones. */
-INLINE void lut8_streams(tile_sums *sums, const uint8_t *const *streams, int count, const uint8_t *tables, size_t groups) {
+INLINE void lut8_streams(rows_i16 *sums, const uint8_t *const *streams, int count, const uint8_t *tables, size_t groups) {
     const __m256i nibble = _mm256_set1_epi8(15);
     __m256i all[4], odd[4];
     for (int i = 0; i < count; i++) all[i] = odd[i] = _mm256_setzero_si256();
@@ -158,81 +169,7 @@ INLINE void lut8_streams(tile_sums *sums, const uint8_t *const *streams, int cou
     }
 }
 
-/* sums[i] [2] += 2^plane times the integers of tile i */
-INLINE void add_plane(__m256i (*sums)[2], const tile_sums *added, int count, size_t plane) {
-    const __m128i shift = _mm_cvtsi32_si128((int)plane);
-    for (int i = 0; i < count; i++) {
-        const __m256i low = _mm256_sll_epi32(_mm256_cvtepi16_epi32(added[i].low), shift);
-        const __m256i high = _mm256_sll_epi32(_mm256_cvtepi16_epi32(added[i].high), shift);
-        sums[i][0] = _mm256_add_epi32(sums[i][0], low);
-        sums[i][1] = _mm256_add_epi32(sums[i][1], high);
-    }
-}
-
-/* Blocks first..end (at most PANEL_BLOCKS) of `count` tiles that lie `step` tiles apart. Every plane is read in one run
- * over the blocks, since a stream that jumps is fetched from memory at a third of the speed. */
-INLINE void lut8_panel(float *y, const kernel_signs *w, const void *input, size_t tile, size_t step, int count,
-                       size_t first, size_t end) {
-    const size_t groups = w->groups, planes = w->planes;
-    const float *scales = input;
-    const uint8_t *tables = (const uint8_t *)input + lut8_tables_offset(groups);
-    __m256i sums[PANEL_BLOCKS][4][2];
-    for (size_t p = 0; p < planes; p++)
-        for (size_t block = first; block < end; block++) {
-            const size_t g = block * KERNEL_BLOCK_GROUPS;
-            const uint8_t *streams[4];
-            tile_sums added[4];
-            for (int i = 0; i < count; i++) {
-                streams[i] = w->bytes + (((tile + (size_t)i * step) * planes + p) * groups + g) * KERNEL_TILE;
-                if (p == 0) sums[block - first][i][0] = sums[block - first][i][1] = _mm256_setzero_si256();
-            }
-            lut8_streams(added, streams, count, tables + 32 * g, kernel_block_groups(groups, block));
-            add_plane(sums[block - first], added, count, p);
-        }
-    for (size_t block = first; block < end; block++)
-        for (int i = 0; i < count; i++)
-            flush_tile(y, w, kernel_blocks(groups), tile + (size_t)i * step, block, sums[block - first][i][0],
-                       sums[block - first][i][1], scales[block]);
-}
-
-/* All of y for `count` tiles of a plain sign matrix */
-INLINE void lut8_plain(float *y, const kernel_signs *w, const void *input, size_t tile, size_t step, int count) {
-    const size_t groups = w->groups, blocks = kernel_blocks(groups);
-    const float *scales = input;
-    const uint8_t *tables = (const uint8_t *)input + lut8_tables_offset(groups);
-    for (size_t block = 0; block < blocks; block++) {
-        const size_t g = block * KERNEL_BLOCK_GROUPS;
-        const uint8_t *streams[4];
-        tile_sums sums[4];
-        for (int i = 0; i < count; i++) streams[i] = w->bytes + ((tile + (size_t)i * step) * groups + g) * KERNEL_TILE;
-        lut8_streams(sums, streams, count, tables + 32 * g, kernel_block_groups(groups, block));
-        for (int i = 0; i < count; i++)
-            flush_tile(y, w, blocks, tile + (size_t)i * step, block, _mm256_cvtepi16_epi32(sums[i].low),
-                       _mm256_cvtepi16_epi32(sums[i].high), scales[block]);
-    }
-}
-
-INLINE void lut8_tiles(float *y, const kernel_signs *w, const void *input, size_t tile, size_t step, int count) {
-    const size_t blocks = kernel_blocks(w->groups);
-    if (w->planes == 1)
-        lut8_plain(y, w, input, tile, step, count);
-    else
-        for (size_t block = 0; block < blocks; block += PANEL_BLOCKS)
-            lut8_panel(y, w, input, tile, step, count, block, bp_min(block + PANEL_BLOCKS, blocks));
-}
-
-/* Four quarters of the range walk in lockstep: the processor fetches four distant streams several times as fast from
- * memory as one (or as neighbouring ones, such as the planes of a tile). */
-static void lut8_product_avx2(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
-    const size_t quarter = (end - first) / 4, rest = first + 4 * quarter;
-    for (size_t t = first; t < first + quarter; t++) lut8_tiles(y, w, input, t, quarter, 4);
-    switch (end - rest) {
-    case 1: lut8_tiles(y, w, input, rest, 1, 1); break;
-    case 2: lut8_tiles(y, w, input, rest, 1, 2); break;
-    case 3: lut8_tiles(y, w, input, rest, 1, 3); break;
-    default: break;
-    }
-}
+#include "kernel_lut8.h"
 
 /* ---- half precision ---- */
 
@@ -251,7 +188,7 @@ static void to_half_avx2(uint16_t *y, const float *x, size_t n) {
 
 void kernel_fill_avx2(kernel_table *table) {
     table->lut8.prepare = lut8_prepare_avx2;
-    table->lut8.product = lut8_product_avx2;
+    table->lut8.product = lut8_product_streams;
     table->dots = dots_vec;
     table->rmsnorm = rmsnorm_vec;
     table->swiglu = swiglu_vec;
