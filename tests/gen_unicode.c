@@ -1,0 +1,162 @@
+/* gen_unicode.c - writes src/unicode_table.h (no argument) or src/unicode_nfc.h (argument "nfc") to standard output, from
+ * the Unicode data inside libutf8proc. Not part of any build:
+ *
+ *     gcc tests/gen_unicode.c -lutf8proc -o gen && ./gen > src/unicode_table.h && ./gen nfc > src/unicode_nfc.h
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+enum { LIMIT = 0x32400, PAGE = 128, PAGES = LIMIT / PAGE, LAST = 0x110000, HANGUL = 0xAC00, HANGUL_END = 0xD7A4 };
+
+typedef struct {
+    uint32_t code, first, second; /* code = first second; second 0: code is another name of first */
+    bool composes;
+} pair;
+
+static pair pairs[4096];
+static size_t n_pairs;
+static bool is_second[LAST];
+
+static unsigned combining(uint32_t code) { return (unsigned)utf8proc_get_property((utf8proc_int32_t)code)->combining_class; }
+
+/* NFC of one or two code points */
+static size_t compose(const uint32_t *in, size_t n, uint32_t *out) {
+    utf8proc_uint8_t text[16];
+    utf8proc_ssize_t size = 0;
+    for (size_t i = 0; i < n; i++) size += utf8proc_encode_char((utf8proc_int32_t)in[i], text + size);
+    text[size] = 0;
+    utf8proc_uint8_t *result = utf8proc_NFC(text);
+    size_t count = 0;
+    for (utf8proc_ssize_t at = 0; result[at];) {
+        utf8proc_int32_t code;
+        at += utf8proc_iterate(result + at, -1, &code);
+        out[count++] = (uint32_t)code;
+    }
+    free(result);
+    return count;
+}
+
+/* The character whose full decomposition is parts [n]; 0: none */
+static uint32_t whole(const utf8proc_int32_t *parts, utf8proc_ssize_t n) {
+    for (uint32_t code = 0xA0; code < LIMIT; code++) {
+        utf8proc_int32_t full[8];
+        int class = 0;
+        utf8proc_ssize_t m = utf8proc_decompose_char((utf8proc_int32_t)code, full, 8, UTF8PROC_DECOMPOSE, &class);
+        if (m == n && memcmp(full, parts, (size_t)n * sizeof *parts) == 0) return code;
+    }
+    return 0;
+}
+
+/* utf8proc only tells full decompositions, so the one-step pair of a character is found as: the last code point of the
+ * full one, after the character that the others make. */
+static void find_pairs(void) {
+    for (uint32_t code = 0xA0; code < LIMIT; code++) {
+        utf8proc_int32_t full[8];
+        int class = 0;
+        if (code >= HANGUL && code < HANGUL_END) continue;
+        utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)code, full, 8, UTF8PROC_DECOMPOSE, &class);
+        if (n < 1 || (n == 1 && full[0] == (utf8proc_int32_t)code)) continue;
+        pair p = {code, (uint32_t)full[0], n > 1 ? (uint32_t)full[n - 1] : 0, false};
+        if (n > 2 && !(p.first = whole(full, n - 1))) fprintf(stderr, "U+%04X: no first part\n", code), exit(1);
+        if (p.second) {
+            uint32_t two[2] = {p.first, p.second}, joined[8];
+            p.composes = compose(two, 2, joined) == 1 && joined[0] == code;
+            if (p.composes) is_second[p.second] = true;
+        }
+        pairs[n_pairs++] = p;
+    }
+    for (uint32_t code = 0x1161; code < 0x1176; code++) is_second[code] = true; /* Hangul vowels and finals */
+    for (uint32_t code = 0x11A8; code < 0x11C3; code++) is_second[code] = true;
+}
+
+static unsigned class_of(uint32_t code) {
+    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)code);
+    if (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO) return 1;
+    if (category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO) return 2;
+    bool space = category >= UTF8PROC_CATEGORY_ZS && category <= UTF8PROC_CATEGORY_ZP;
+    return space || (code >= 9 && code <= 13) || code == 0x85 ? 3 : 0;
+}
+
+/* May NFC change the text at this character? (its combining class is not 0, or NFC_Quick_Check is not Yes) */
+static bool is_unstable(uint32_t code) {
+    if (combining(code) || is_second[code]) return true;
+    for (size_t i = 0; i < n_pairs; i++)
+        if (pairs[i].code == code) return !pairs[i].composes;
+    return false;
+}
+
+static void print_classes(void) {
+    static uint8_t blocks[256][PAGE / 2], pages[PAGES];
+    size_t n_blocks = 0;
+    for (uint32_t page = 0; page < PAGES; page++) {
+        uint8_t block[PAGE / 2] = {0};
+        for (uint32_t i = 0; i < PAGE; i++) {
+            uint32_t code = page * PAGE + i;
+            block[i / 2] |= (uint8_t)((class_of(code) | (is_unstable(code) ? 4u : 0)) << (4 * (i & 1)));
+        }
+        size_t same = 0;
+        while (same < n_blocks && memcmp(blocks[same], block, sizeof block) != 0) same++;
+        if (same == 256) fprintf(stderr, "more than 256 blocks\n"), exit(1);
+        if (same == n_blocks) memcpy(blocks[n_blocks++], block, sizeof block);
+        pages[page] = (uint8_t)same;
+    }
+    for (uint32_t code = LIMIT; code < LAST; code++)
+        if (class_of(code) || combining(code)) fprintf(stderr, "U+%04X is outside the table\n", code), exit(1);
+    printf("/* unicode_table.h - general categories of Unicode %s, as pre-tokenizers need them. Generated by tests/gen_unicode.c.\n"
+           " * Character c is nibble c %% %d of block unicode_pages[c / %d]: bits 0-1 are 0 other, 1 letter (L), 2 number (N), 3 white\n"
+           " * space; bit 2 is set where normalization form C may change the text. Characters from 0x%X on are 0. */\n"
+           "#ifndef BP_UNICODE_TABLE_H\n#define BP_UNICODE_TABLE_H\n\n#include <stdint.h>\n\n"
+           "enum { UNICODE_LIMIT = 0x%X };\n\n/* clang-format off */\nstatic const uint8_t unicode_pages[%d] = {",
+           utf8proc_unicode_version(), PAGE, PAGE, LIMIT, LIMIT, PAGES);
+    for (uint32_t i = 0; i < PAGES; i++) printf("%s%u,", i % 30 ? "" : "\n", pages[i]);
+    printf("\n};\n\nstatic const uint8_t unicode_blocks[%zu][%d] = {", n_blocks, PAGE / 2);
+    for (size_t b = 0; b < n_blocks; b++)
+        for (int i = 0; i < PAGE / 2; i++)
+            printf("%s%u%s", i == 0 ? "\n{" : i % 32 == 0 ? "\n " : "", blocks[b][i], i == PAGE / 2 - 1 ? "}," : ",");
+    printf("\n};\n/* clang-format on */\n\n#endif\n");
+}
+
+static int by_parts(const void *a, const void *b) {
+    const pair *p = &pairs[*(const uint16_t *)a], *q = &pairs[*(const uint16_t *)b];
+    uint64_t x = (uint64_t)p->first << 21 | p->second, y = (uint64_t)q->first << 21 | q->second;
+    return x < y ? -1 : x > y;
+}
+
+static void print_nfc(void) {
+    printf("/* unicode_nfc.h - canonical decompositions and combining classes of Unicode %s. Generated by tests/gen_unicode.c. */\n"
+           "#ifndef BP_UNICODE_NFC_H\n#define BP_UNICODE_NFC_H\n\n#include <stdint.h>\n\n"
+           "/* Characters that decompose, sorted: code << 42 | first << 21 | second. second is 0 for another name of first. */\n"
+           "/* clang-format off */\nstatic const uint64_t nfc_pairs[%zu] = {",
+           utf8proc_unicode_version(), n_pairs);
+    for (size_t i = 0; i < n_pairs; i++)
+        printf("%s0x%llX,", i % 7 ? "" : "\n",
+               (unsigned long long)pairs[i].code << 42 | (unsigned long long)pairs[i].first << 21 | pairs[i].second);
+    uint16_t order[4096];
+    size_t n = 0;
+    for (size_t i = 0; i < n_pairs; i++)
+        if (pairs[i].composes) order[n++] = (uint16_t)i;
+    qsort(order, n, sizeof *order, by_parts);
+    printf("\n};\n\n/* The pairs that compose again, as indices of nfc_pairs, sorted by (first, second). */\n"
+           "static const uint16_t nfc_compositions[%zu] = {", n);
+    for (size_t i = 0; i < n; i++) printf("%s%u,", i % 24 ? "" : "\n", order[i]);
+    printf("\n};\n\n/* Canonical combining classes as runs: from code on (code << 8 | class) until the next entry. */\n"
+           "static const uint32_t nfc_classes[] = {\n0x0,");
+    unsigned before = 0, count = 1;
+    for (uint32_t code = 0; code < LIMIT; code++) {
+        unsigned now = combining(code);
+        if (now != before) printf("%s0x%X,", count++ % 13 ? "" : "\n", code << 8 | now);
+        before = now;
+    }
+    printf("\n};\n/* clang-format on */\n\n#endif\n");
+}
+
+int main(int argc, char **argv) {
+    find_pairs();
+    if (argc > 1 && strcmp(argv[1], "nfc") == 0) print_nfc();
+    else print_classes();
+    return 0;
+}
