@@ -70,6 +70,7 @@ bool chat_template_open(chat_template *t, const char *jinja, size_t size, const 
                        "the model's chat template is of no family that this tool knows; `bitpair run` takes a raw prompt");
     t->dated = find(jinja, size, "Cutting Knowledge Date") != NULL;
     t->thinks = find(jinja, size, "</think>") != NULL;
+    t->spaced = find(jinja, size, "' ' + message") || find(jinja, size, "\" \" + message");
     t->bos = find(jinja, size, "bos_token") != NULL;
     snprintf(t->bos_text, sizeof t->bos_text, "%s", bos);
     snprintf(t->eos_text, sizeof t->eos_text, "%s", eos);
@@ -138,24 +139,33 @@ static void render_llama3(const chat_template *t, const chat_message *messages, 
     APPEND(out, "<|start_header_id|>assistant<|end_header_id|>\n\n");
 }
 
-/* Llama 2 repeats BOS before every question; Mistral has it once. Both put the system message into the first question. */
-static void render_inst(const chat_template *t, const chat_message *messages, size_t n, text *out) {
-    bool llama2 = t->family == CHAT_LLAMA2;
+/* Llama 2 repeats BOS before every question, and puts the system message into the first one. */
+static void render_llama2(const chat_template *t, const chat_message *messages, size_t n, text *out) {
     size_t first = n > 0 && messages[0].role == CHAT_SYSTEM;
     for (size_t i = first; i < n; i++) {
-        if (messages[i].role == CHAT_ASSISTANT) {
-            APPEND(out, " ");
-            append_trimmed(out, messages[i].content);
-            APPEND(out, llama2 ? " " : "", t->eos_text);
-            continue;
-        }
-        APPEND(out, llama2 && i > first ? t->bos_text : "", "[INST] ");
-        if (i == first && first && llama2)
-            APPEND(out, "<<SYS>>\n", messages[0].content, "\n<</SYS>>\n\n");
-        else if (i == first && first)
-            APPEND(out, messages[0].content, "\n\n");
-        append_trimmed(out, messages[i].content);
-        APPEND(out, " [/INST]");
+        bool question = messages[i].role == CHAT_USER;
+        text content = {0};
+        if (first && i == first) APPEND(&content, "<<SYS>>\n", messages[0].content, "\n<</SYS>>\n\n");
+        APPEND(&content, messages[i].content);
+        APPEND(out, question && t->bos && i > first ? t->bos_text : "", question ? "[INST] " : " ");
+        append_trimmed(out, content.bytes ? content.bytes : "");
+        APPEND(out, question ? " [/INST]" : " ", question ? "" : t->eos_text);
+        if (content.lost) out->lost = true;
+        text_free(&content);
+    }
+}
+
+/* Mistral's first templates know no system message; it goes before the first question, as the later ones do it. */
+static void render_mistral(const chat_template *t, const chat_message *messages, size_t n, text *out) {
+    size_t first = n > 0 && messages[0].role == CHAT_SYSTEM;
+    for (size_t i = first; i < n; i++) {
+        const char *content = messages[i].content;
+        if (messages[i].role == CHAT_ASSISTANT)
+            APPEND(out, t->spaced ? " " : "", content, t->eos_text);
+        else if (first && i == first)
+            APPEND(out, "[INST] ", messages[0].content, "\n\n", content, " [/INST]");
+        else
+            APPEND(out, "[INST] ", content, " [/INST]");
     }
 }
 
@@ -170,8 +180,8 @@ void chat_template_render(const chat_template *t, const chat_message *messages, 
     switch (t->family) {
     case CHAT_CHATML: render_chatml(t, messages, n, out); break;
     case CHAT_LLAMA3: render_llama3(t, messages, n, out); break;
-    case CHAT_LLAMA2:
-    case CHAT_MISTRAL: render_inst(t, messages, n, out); break;
+    case CHAT_LLAMA2: render_llama2(t, messages, n, out); break;
+    case CHAT_MISTRAL: render_mistral(t, messages, n, out); break;
     case CHAT_ZEPHYR: render_zephyr(t, messages, n, out); break;
     }
 }

@@ -20,6 +20,7 @@ typedef struct {
     char *default_system; /* the system message that the template adds when there is none; NULL: it adds none */
     bool dated;           /* Llama 3.1 and later: the system message begins with two dates */
     bool thinks;          /* Qwen3: the reasoning of earlier answers is left out */
+    bool spaced;          /* Mistral: a space before an answer */
     bool bos;             /* the template begins with the BOS token */
     char bos_text[64], eos_text[64];
 } chat_template;
