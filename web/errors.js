@@ -1,7 +1,7 @@
 // errors.js - the one error class of the package. `code` is stable, `message` says what is wrong and what to do.
 
 /** Codes, in the order of src/err.h for those that come from the engine. */
-const ENGINE_CODES = ['internal', 'argument', 'format', 'unsupported', 'memory', 'checksum', 'context', 'io'];
+const ENGINE_CODES = ['worker', 'argument', 'format', 'unsupported', 'memory', 'checksum', 'context', 'io'];
 
 export class BitpairError extends Error {
   /**
@@ -20,7 +20,7 @@ export class BitpairError extends Error {
 
 /** The error of a bp_err. */
 export function engineError(code, offset, text) {
-  return new BitpairError(ENGINE_CODES[code] ?? 'internal', text, offset > 0 ? { offset } : {});
+  return new BitpairError(ENGINE_CODES[code] ?? 'worker', text, offset > 0 ? { offset } : {});
 }
 
 /** Errors cross from worker to page as plain objects: a class does not survive structured cloning. */

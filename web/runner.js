@@ -7,6 +7,7 @@ import { makeYield } from './protocol.js';
 const BOS = 1;      // BP_TOKENIZE_BOS
 const SPECIAL = 2;  // BP_TOKENIZE_SPECIAL
 const PIECE_BYTES = 4096;
+const FIRST_STEP = 16;      // tokens, before anything is known about the speed
 const STEP_SECONDS = 0.02;  // aim of one step of prefill: with one more in flight an abort is seen within 50 ms
 const LISTEN_SECONDS = 0.01; // between two looks at the messages while decoding
 
@@ -20,8 +21,10 @@ export class Runner {
     this.session = session;
     this.timeline = []; // the ids behind the session's KV cache
     this.piece = wasm.alloc(PIECE_BYTES);
-    this.step = wasm.exports.bp_session_chunk(session);
-    this.ids = wasm.alloc(4 * wasm.exports.bp_session_chunk(session));
+    this.chunk = wasm.exports.bp_session_chunk(session);
+    this.ids = wasm.alloc(4 * this.chunk);
+    this.step = Math.min(FIRST_STEP, this.chunk); // tokens of one step of prefill
+    this.prefilled = 0;
     this.pause = makeYield();
     this.spm = this.string('tokenizer.ggml.model') === 'llama';
   }
@@ -75,8 +78,9 @@ export class Runner {
   async generate(prompt, options, emit, control) {
     const started = now();
     const cached = this.rewind(prompt);
-    this.setSampling(options);
+    this.setSampling(options); // refuses bad options before the work
     const fed = await this.prefill(prompt, cached, emit, control);
+    this.setSampling(options); // begins anew, so that an answer does not depend on how much of its prompt was cached
     const prefilled = now();
     const out = new Text(options.stop);
     const run = fed ? await this.decode(options, out, emit, control) : { finishReason: 'abort', count: 0, first: null };
@@ -126,13 +130,12 @@ export class Runner {
 
   /** Feeds prompt[at...]; false when it was aborted. */
   async prefill(prompt, at, emit, control) {
-    const largest = this.wasm.exports.bp_session_chunk(this.session);
     for (this.prefilled = at; this.prefilled < prompt.length;) {
       const begun = now();
       const ids = prompt.slice(this.prefilled, this.prefilled + this.step);
       this.feed(ids);
       this.prefilled += ids.length;
-      if (ids.length === this.step) this.step = nextStep(this.step, now() - begun, largest);
+      if (ids.length === this.step) this.step = nextStep(this.step, now() - begun, this.chunk);
       emit.prefill(this.prefilled, prompt.length);
       await this.pause();
       if (control.aborted) return false;

@@ -159,8 +159,8 @@ export class Wasm {
 
   /** Throws what the last failing call has written. */
   raise() {
-    const { wasm_err_code: code, wasm_err_offset: offset, wasm_err_text: text } = this.exports;
-    throw engineError(code(this.error), offset(this.error), this.cString(text(this.error)));
+    const { exports, error } = this;
+    throw engineError(exports.wasm_err_code(error), exports.wasm_err_offset(error), this.cString(exports.wasm_err_text(error)));
   }
 
   /** The value of a call that returns 0 or false on failure. */

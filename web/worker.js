@@ -100,7 +100,6 @@ function describe(wasm, engine, model, rest) {
   info.name = runner.string('general.name');
   info.contextSize = exports.bp_session_capacity(runner.session);
   info.isa = wasm.cString(exports.bp_engine_isa(engine));
-  info.simd = 'simd128';
   info.memoryBytes = wasm.memory.buffer.byteLength;
   const token = (id) => (id < 0 ? '' : new TextDecoder().decode(runner.tokenBytes(id, true)));
   return {
