@@ -1,0 +1,111 @@
+// serve.js - a static server for the demo page: cross-origin isolated, byte ranges, no dependency.
+//
+//   node scripts/serve.js [--port 8080] [--host 127.0.0.1] [--model FILE]
+//
+// It serves web/, models/ and the template engine, nothing else. --model puts FILE in the place of the page's model.
+
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { extname, join, normalize } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+import { MODEL_PATH } from '../web/demo/config.js';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const FOLDERS = ['/web/', '/models/', '/node_modules/@huggingface/jinja/dist/'];
+const TYPES = {
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.svg': 'image/svg+xml',
+  '.json': 'application/json',
+  '.wasm': 'application/wasm',
+  '.gguf': 'application/octet-stream',
+};
+const ISOLATED = {
+  'cross-origin-opener-policy': 'same-origin',
+  'cross-origin-embedder-policy': 'require-corp',
+  'cross-origin-resource-policy': 'same-origin',
+};
+const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'";
+
+/**
+ * The request handler.
+ * @param {{isolated?: boolean, model?: string}} options isolated false leaves the three headers out
+ */
+export function demoHandler({ isolated = true, model } = {}) {
+  return async (request, response) => {
+    const headers = { 'cache-control': 'no-cache', 'x-content-type-options': 'nosniff', ...(isolated ? ISOLATED : {}) };
+    try {
+      await answer(request, response, headers, model);
+    } catch (error) {
+      if (!response.headersSent) response.writeHead(error.code === 'ENOENT' ? 404 : 500, headers);
+      response.end(error.code === 'ENOENT' ? 'not found\n' : 'error\n');
+    }
+  };
+}
+
+async function answer(request, response, headers, model) {
+  const path = decodeURIComponent(new URL(request.url, 'http://host').pathname);
+  if (path === '/') return response.writeHead(302, { ...headers, location: '/web/demo/' }).end();
+  if (!['GET', 'HEAD'].includes(request.method)) return response.writeHead(405, { ...headers, allow: 'GET, HEAD' }).end();
+  const file = path === MODEL_PATH && model ? model : resolve(path);
+  const { size, mtimeMs } = await statFile(file);
+  const type = TYPES[extname(file)] ?? 'application/octet-stream';
+  Object.assign(headers, { 'content-type': type, 'accept-ranges': 'bytes', etag: `"${size}-${Math.floor(mtimeMs)}"` });
+  if (extname(file) === '.js') headers['content-security-policy'] = POLICY; // of workers; pages carry their own
+  if (request.headers['if-none-match'] === headers.etag) return response.writeHead(304, headers).end();
+  return send(request, response, headers, file, size);
+}
+
+/** A path inside the folders that are served; anything else is not found. */
+function resolve(path) {
+  const clean = normalize(path.endsWith('/') ? `${path}index.html` : path).replaceAll('\\', '/');
+  if (!FOLDERS.some((folder) => clean.startsWith(folder))) throw notFound();
+  return join(ROOT, clean);
+}
+
+const notFound = () => Object.assign(new Error('not found'), { code: 'ENOENT' });
+
+async function statFile(file) {
+  const found = await stat(file);
+  if (!found.isFile()) throw notFound();
+  return found;
+}
+
+function send(request, response, headers, file, size) {
+  const range = /^bytes=(\d*)-(\d*)$/.exec(request.headers.range ?? '');
+  let [start, end] = [0, size - 1];
+  if (range && (range[1] || range[2])) {
+    start = range[1] ? Number(range[1]) : Math.max(0, size - Number(range[2]));
+    end = range[1] && range[2] ? Math.min(Number(range[2]), size - 1) : size - 1;
+    if (start > end) return response.writeHead(416, { ...headers, 'content-range': `bytes */${size}` }).end();
+    headers['content-range'] = `bytes ${start}-${end}/${size}`;
+  }
+  response.writeHead(headers['content-range'] ? 206 : 200, { ...headers, 'content-length': size ? end - start + 1 : 0 });
+  if (request.method === 'HEAD' || size === 0) return response.end();
+  return createReadStream(file, { start, end }).on('error', () => response.destroy()).pipe(response);
+}
+
+/** Listens on `port` or the next one that is free. */
+export function listen(handler, port, host = '127.0.0.1') {
+  return new Promise((resolve, reject) => {
+    const server = createServer(handler);
+    server.on('listening', () => resolve(server));
+    server.on('error', (error) => {
+      if (error.code !== 'EADDRINUSE' || port === 0 || port >= 65535) return reject(error);
+      return server.listen(++port, host);
+    });
+    server.listen(port, host);
+  });
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const { values } = parseArgs({
+    options: { port: { type: 'string', default: '8080' }, host: { type: 'string', default: '127.0.0.1' }, model: { type: 'string' } },
+  });
+  const server = await listen(demoHandler({ model: values.model }), Number(values.port), values.host);
+  console.log(`bitpair is at http://localhost:${server.address().port}/ (Ctrl+C ends it)`);
+}

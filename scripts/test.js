@@ -1,0 +1,92 @@
+// test.js - everything `npm test` does, and one line at the end that sums up what all test programs have counted.
+// A step that fails does not keep the later ones from running, unless they need what it builds.
+
+import { spawn } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const jobs = String(availableParallelism());
+const totals = { passed: 0, failed: 0 };
+
+/** Sums that programs print: ours, and the reporter of node:test. */
+const COUNTS = [
+  { pattern: /^(?:\s*\d+: )?(\d+) passed, (\d+) failed\s*$/, passed: 1, failed: 2 },
+  { pattern: /^\S+ pass (\d+)$/, passed: 1 },
+  { pattern: /^\S+ (?:fail|cancelled) (\d+)$/, failed: 1 },
+];
+
+function count(line, sums) {
+  for (const { pattern, passed, failed } of COUNTS) {
+    const match = pattern.exec(line.replace(/\x1b\[\d+m/g, ''));
+    if (!match) continue;
+    if (passed) sums.passed += Number(match[passed]);
+    if (failed) sums.failed += Number(match[failed]);
+  }
+}
+
+function run(command, args, sums) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit'] });
+    let rest = '';
+    child.stdout.on('data', (data) => {
+      process.stdout.write(data);
+      const lines = (rest + data).split('\n');
+      rest = lines.pop();
+      for (const line of lines) count(line, sums);
+    });
+    child.on('error', (error) => {
+      console.error(`${command}: ${error.message}`);
+      resolve(1);
+    });
+    child.on('close', (code) => {
+      count(rest, sums);
+      resolve(code ?? 1);
+    });
+  });
+}
+
+/** Runs commands one after another; true when all succeeded and, where tests are expected, some were counted. */
+async function step(name, commands, { tests = false } = {}) {
+  const begun = performance.now();
+  const sums = { passed: 0, failed: 0 };
+  console.log(`\n== ${name}`);
+  let good = true;
+  for (const [command, ...args] of commands) {
+    if ((await run(command, args, sums)) === 0) continue;
+    good = false;
+    break;
+  }
+  if (good && tests && sums.passed === 0) good = false;
+  if (!good && sums.failed === 0) sums.failed = 1; // a crash, a build that fails, a step that checked nothing
+  totals.passed += sums.passed;
+  totals.failed += sums.failed;
+  const seconds = ((performance.now() - begun) / 1000).toFixed(1);
+  console.log(`== ${name}: ${good && sums.failed === 0 ? 'ok' : 'FAILED'} in ${seconds} s`);
+  return good;
+}
+
+const preset = (name) => [['cmake', '--preset', name], ['cmake', '--build', '--preset', name, '-j', jobs]];
+
+const testFiles = (folder) => readdirSync(`${ROOT}tests/${folder}`).filter((name) => name.endsWith('.test.js')).sort()
+  .map((name) => `tests/${folder}/${name}`);
+
+const nodeTests = (folder, parallel) =>
+  [[process.execPath, '--test', '--test-reporter=spec', `--test-concurrency=${parallel}`, '--expose-gc', ...testFiles(folder)]];
+
+const begun = performance.now();
+if (await step('set-up', [['bash', 'scripts/setup.sh']])) {
+  await step('floors', [['bash', 'tests/floors.sh']], { tests: true });
+  if (await step('native build with sanitizers', preset('sanitize')))
+    await step('native tests under sanitizers', [['ctest', '--test-dir', 'build/sanitize', '-V', '--no-tests=error', '-j', jobs]], { tests: true });
+  if (await step('native build', preset('native')))
+    await step('kernels, optimized', [['build/native/check_kernels'], ['build/native/check_golden_hash']], { tests: true });
+  if (await step('WASM build', preset('wasm'))) {
+    await step('package in Node', nodeTests('web', 1), { tests: true });
+    await step('page in Chromium', nodeTests('browser', 1), { tests: true });
+  }
+}
+console.log(`\n${((performance.now() - begun) / 60000).toFixed(1)} minutes`);
+console.log(`${totals.passed} passed, ${totals.failed} failed`);
+process.exitCode = totals.failed === 0 && totals.passed > 0 ? 0 : 1;
