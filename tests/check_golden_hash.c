@@ -1,0 +1,108 @@
+/* The bits of the fixture's logits, for every ISA of this machine, both arithmetic classes, several thread counts and ways to
+ * cut the text: one hash per class, the same that tests/web/golden.test.js finds in WASM.
+ * `check_golden_hash --print` writes tests/golden/logits.json anew, for a change of the numbers that is meant. */
+#include "check.h"
+#include "engine.h"
+#include "io/file.h"
+#include "io/json.h"
+#include "kernel.h"
+#include "sha256.h"
+
+#define MODEL "models/tinystories-656k.gguf"
+#define GOLDEN BITPAIR_ROOT "/tests/golden/logits.json"
+
+enum { IDS = 48, HEX = 65 };
+
+static int32_t ids[IDS];
+static const char *const CLASSES[] = {"lut8", "popcount"};
+
+static void to_hex(const uint8_t digest[32], char hex[HEX]) {
+    for (size_t i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+}
+
+/* SHA-256 of the float32 logits of every position, fed `step` tokens at a time. */
+static bool hash_logits(const file_view *file, const bp_engine_options *options, size_t step, char hex[HEX], bp_err *e) {
+    uint8_t digest[32];
+    bp_model_info info = {0};
+    bp_engine *engine = bp_engine_open(options, e);
+    bp_model *model = engine ? bp_model_open(engine, file->bytes, (size_t)file->size, e) : NULL;
+    bp_session *session = model ? bp_session_open(model, NULL, e) : NULL;
+    if (model) bp_model_describe(model, &info);
+    float *logits = malloc((size_t)IDS * info.vocab * sizeof *logits + 1);
+    sha256 sum;
+    sha256_init(&sum);
+    bool ok = session != NULL;
+    for (size_t at = 0; ok && at < IDS; at += step) {
+        size_t n = at + step < IDS ? step : IDS - at;
+        ok = bp_session_feed_all(session, ids + at, n, logits, e);
+        sha256_update(&sum, logits, n * info.vocab * sizeof *logits);
+    }
+    sha256_final(&sum, digest);
+    to_hex(digest, hex);
+    free(logits);
+    bp_session_close(session);
+    bp_model_close(model);
+    bp_engine_close(engine);
+    return ok;
+}
+
+static void check_class(const file_view *file, const char *arith, const char *wanted) {
+    static const size_t steps[] = {IDS, 7, 1};
+    char hex[HEX];
+    for (const char *const *isa = kernel_isas(); *isa; isa++)
+        for (uint32_t threads = 1; threads <= 3; threads++)
+            for (size_t s = 0; s < sizeof steps / sizeof *steps; s++) {
+                bp_err e = {0};
+                bp_engine_options options = {threads, *isa, arith};
+                bool ok = hash_logits(file, &options, steps[s], hex, &e);
+                CHECK(ok && strcmp(hex, wanted) == 0, "%s %s, %u threads, %zu at a time: %s, golden %s %s", arith, *isa,
+                      (unsigned)threads, steps[s], hex, wanted, e.text);
+            }
+}
+
+static bool print_golden(const file_view *file) {
+    char hex[HEX];
+    uint8_t digest[32];
+    bp_err e = {0};
+    sha256_digest(file->bytes, (size_t)file->size, digest);
+    to_hex(digest, hex);
+    printf("{\n  \"model\": \"" MODEL "\",\n  \"model_sha256\": \"%s\",\n  \"vocab\": 2048,\n  \"ids\": [", hex);
+    for (size_t i = 0; i < IDS; i++) printf("%s%d", i ? ", " : "", (int)ids[i]);
+    printf("],\n  \"logits_sha256\": {");
+    for (size_t c = 0; c < 2; c++) {
+        bp_engine_options options = {1, "ref", CLASSES[c]};
+        if (!hash_logits(file, &options, IDS, hex, &e)) return fprintf(stderr, "%s\n", e.text), false;
+        printf("%s\n    \"%s\": \"%s\"", c ? "," : "", CLASSES[c], hex);
+    }
+    printf("\n  }\n}\n");
+    return true;
+}
+
+static void check_golden(const file_view *file) {
+    bp_err e = {0};
+    cJSON *golden = json_read(GOLDEN, &e);
+    const cJSON *list = cJSON_GetObjectItem(golden, "ids"), *hashes = cJSON_GetObjectItem(golden, "logits_sha256");
+    CHECK(golden && cJSON_GetArraySize(list) == IDS, "%s", e.text);
+    size_t i = 0;
+    for (const cJSON *id = list ? list->child : NULL; id; id = id->next, i++)
+        CHECK(i < IDS && id->valueint == ids[i], "id %zu is %d", i, id->valueint);
+    for (size_t c = 0; c < 2; c++) {
+        const char *wanted = json_text(hashes, CLASSES[c]);
+        CHECK(wanted, "no hash for %s", CLASSES[c]);
+        if (wanted) check_class(file, CLASSES[c], wanted);
+    }
+    cJSON_Delete(golden);
+}
+
+int main(int argc, char **argv) {
+    file_view file;
+    bp_err e = {0};
+    for (size_t i = 0; i < IDS; i++) ids[i] = (int32_t)((i * 97 + 11) % 2048);
+    bool mapped = file_map(&file, BITPAIR_ROOT "/" MODEL, &e);
+    CHECK(mapped, "%s", e.text);
+    if (!mapped) return check_end();
+    if (argc > 1 && strcmp(argv[1], "--print") == 0) return print_golden(&file) ? 0 : 1;
+    check_golden(&file);
+    file_unmap(&file);
+    return check_end();
+}

@@ -1,0 +1,84 @@
+// The embedded model in Node: a conversation by its own template, and stopping a model that has work to do.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { load } from '../../web/index.js';
+import { EMBEDDED } from './helper.js';
+
+let model;
+before(async () => (model = await load(EMBEDDED, { threads: 2 })));
+after(() => model?.dispose());
+
+test('it is verified and says what it is', () => {
+  const { verified, architecture, layers, vocabulary, bitsPerWeight, tiers, tier } = model.info;
+  assert.deepEqual({ verified, architecture, layers, vocabulary }, { verified: true, architecture: 'llama', layers: 30, vocabulary: 49152 });
+  assert.ok(bitsPerWeight > 1 && bitsPerWeight < 5 && tiers >= 1 && tier === tiers);
+});
+
+test('chat: the template is applied, the next turn reads only what is new', async () => {
+  const messages = [{ role: 'user', content: 'What is the capital of France?' }];
+  const first = await model.chat(messages, { greedy: true, maxTokens: 60 }).result;
+  assert.match(first.text, /\p{L}{3,}/u);
+  assert.doesNotMatch(first.text, /<\|/);
+  messages.push({ role: 'assistant', content: first.text }, { role: 'user', content: 'And of Italy?' });
+  const second = await model.chat(messages, { greedy: true, maxTokens: 30 }).result;
+  assert.ok(second.stats.cachedTokens >= first.stats.promptTokens, `${second.stats.cachedTokens} cached`);
+  assert.ok(second.text.length > 0);
+});
+
+test('control tokens: named in a chat, plain text in a prompt', async () => {
+  const text = '<|im_start|>user\nHi<|im_end|>';
+  const special = await model.tokenize(text, { special: true });
+  const plain = await model.tokenize(text);
+  assert.ok(special.length < plain.length);
+  assert.equal(await model.detokenize(special, { special: true }), text);
+  assert.equal(await model.detokenize(special), 'user\nHi');
+  assert.equal(await model.detokenize(plain), text);
+});
+
+test('an abort is obeyed within 50 ms, in prefill and while decoding', async () => {
+  const long = Array.from({ length: 1800 }, (_, i) => 1000 + ((i * 7919) % 40000));
+  const late = [];
+  for (const delay of [20, 60, 110, 150, 230]) {
+    const abort = new AbortController();
+    let prefilled = 0;
+    const running = model.generate(long, { signal: abort.signal, onPrefill: ({ done }) => (prefilled = done) }).result;
+    await new Promise((resolve) => setTimeout(resolve, delay));
+    const asked = performance.now();
+    abort.abort();
+    assert.equal((await running).finishReason, 'abort');
+    late.push(performance.now() - asked);
+    assert.ok(prefilled < long.length, 'still reading');
+    long[0]++; // nothing of it is cached
+  }
+  const abort = new AbortController();
+  let asked;
+  for await (const { id } of model.generate('The sea', { signal: abort.signal, maxTokens: 400, temperature: 1 })) {
+    if (id === null) late.push(performance.now() - asked);
+    else if (!asked) [asked] = [performance.now(), abort.abort()];
+  }
+  late.sort((a, b) => a - b);
+  assert.ok(late[late.length >> 1] < 50, `median of ${late.map((ms) => ms.toFixed(0)).join(', ')} ms`);
+  assert.ok(await model.generate('The sea', { maxTokens: 3 }).text());
+});
+
+test('threads use less than half of their stacks', async () => {
+  const { STACK_BYTES } = await import('../../web/protocol.js');
+  const { openEngine, openSession } = await import('./helper.js');
+  const { readFileSync } = await import('node:fs');
+  const stacks = [];
+  const engine = await openEngine(2, { onStack: (pointer) => stacks.push(pointer) });
+  const { session } = openSession(engine, readFileSync(EMBEDDED));
+  const { wasm } = engine;
+  const ids = wasm.alloc(4 * 300);
+  new Int32Array(wasm.memory.buffer, ids, 300).fill(500);
+  wasm.check(wasm.exports.bp_session_feed(session, ids, 300, wasm.error));
+  wasm.check(wasm.exports.bp_session_feed(session, ids, 1, wasm.error));
+  for (const stack of stacks) {
+    const untouched = wasm.bytes(stack, STACK_BYTES).findIndex((byte) => byte !== 0);
+    assert.ok(untouched > STACK_BYTES / 2, `${STACK_BYTES - untouched} of ${STACK_BYTES} bytes were used`);
+  }
+  assert.equal(stacks.length, 1);
+  await engine.close();
+});

@@ -1,0 +1,93 @@
+// helper.js - what the tests share: models, a server with faults, the engine without its package.
+
+import { existsSync, readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
+import { gzipSync } from 'node:zlib';
+
+import { STACK_BYTES } from '../../web/protocol.js';
+import { openWasm } from '../../web/wasm.js';
+
+export const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+
+/** The small model of all fast tests, and the one the demo page loads. */
+export const FIXTURE = `${ROOT}models/tinystories-656k.gguf`;
+export const EMBEDDED = `${ROOT}models/smollm2-135m-instruct.gguf`;
+
+/** A file of ../shared/data; tests that need it fail without it. */
+export function sharedData(path) {
+  const full = `${process.env.BITPAIR_SHARED_DATA ?? `${ROOT}../shared/data`}/${path}`;
+  if (!existsSync(full)) throw new Error(`${full} is missing: set BITPAIR_SHARED_DATA`);
+  return full;
+}
+
+export const fixtureBytes = () => new Uint8Array(readFileSync(FIXTURE));
+
+/** Serves `bytes` at /model and, under other paths, with one fault each. -> {url(path), close()} */
+export async function faultyServer(bytes) {
+  const body = Buffer.from(bytes);
+  const half = body.subarray(0, body.length >> 1);
+  const type = { 'content-type': 'application/octet-stream' };
+  const routes = {
+    '/model': (response) => response.writeHead(200, { ...type, 'content-length': body.length }).end(body),
+    '/no-length': (response) => response.writeHead(200, type).end(body),
+    '/gzip': (response) => response.writeHead(200, { ...type, 'content-encoding': 'gzip' }).end(gzipSync(body)),
+    '/drip': (response) => drip(response.writeHead(200, { ...type, 'content-length': body.length }), body),
+    '/html': (response) => response.writeHead(200, { 'content-type': 'text/html' }).end('<!doctype html><title>Sign in</title>'.repeat(9)),
+    '/truncated': (response) => response.writeHead(200, type).end(half),
+    '/broken': (response) => response.writeHead(200, { 'content-length': body.length }).write(half, () => response.destroy()),
+    '/empty': (response) => response.writeHead(200, type).end(),
+    '/long': (response) => response.writeHead(200, type).end(Buffer.concat([body, Buffer.alloc(1000)])),
+    '/redirect': (response) => response.writeHead(302, { location: '/model' }).end(),
+  };
+  const server = createServer((request, response) => {
+    const route = routes[request.url];
+    if (route) route(response);
+    else response.writeHead(404, 'Not Found').end('nothing here');
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return {
+    url: (path) => `http://127.0.0.1:${server.address().port}${path}`,
+    close: () => server.closeAllConnections() || server.close(),
+  };
+}
+
+/** Odd pieces of growing size: every boundary falls somewhere. */
+async function drip(response, body) {
+  for (let at = 0, size = 7; at < body.length && !response.destroyed; at += size, size = Math.ceil(size * 1.7)) {
+    response.write(body.subarray(at, at + size));
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  response.end();
+}
+
+/** The engine itself, on this thread and `threads` - 1 workers: {wasm, engine, close}. onStack(pointer) per worker. */
+export async function openEngine(threads, { isa, arith, onStack } = {}) {
+  const { wasm, module, memory } = await openWasm(threads);
+  const stacks = Array.from({ length: threads - 1 }, () => wasm.alloc(STACK_BYTES));
+  stacks.forEach((stack) => onStack?.(stack));
+  const workers = await Promise.all(stacks.map((stack) => startThread(module, memory, stack)));
+  const named = (text, fn) => (text ? wasm.withText(text, fn) : fn(0));
+  const engine = named(isa, (i) => named(arith, (a) => wasm.check(wasm.exports.wasm_engine_open(threads, i, a, wasm.error))));
+  workers.forEach((worker, i) => worker.postMessage({ type: 'run', engine, index: i + 1 }));
+  return { wasm, engine, close: () => Promise.all(workers.map((worker) => worker.terminate())) };
+}
+
+async function startThread(module, memory, stack) {
+  const worker = new Worker(new URL('../../web/worker.js', import.meta.url));
+  await new Promise((resolve, reject) => {
+    worker.on('error', reject);
+    worker.on('message', ({ type, error }) => (type === 'ready' ? resolve() : reject(new Error(error.message))));
+    worker.postMessage({ type: 'thread', module, memory, stack });
+  });
+  return worker;
+}
+
+/** Opens `bytes` as a model: {model, session}, pointers. */
+export function openSession({ wasm, engine }, bytes, chunk = 0) {
+  const pointer = wasm.alloc(bytes.length);
+  wasm.bytes(pointer, bytes.length).set(bytes);
+  const model = wasm.check(wasm.exports.bp_model_open(engine, pointer, bytes.length, wasm.error));
+  return { model, session: wasm.check(wasm.exports.wasm_session_open(model, 0, chunk, wasm.error)) };
+}

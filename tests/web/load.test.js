@@ -1,0 +1,141 @@
+// Ways into the engine, and what goes wrong on them.
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { after, before, describe, test } from 'node:test';
+import { pathToFileURL } from 'node:url';
+
+import { BitpairError, load } from '../../web/index.js';
+import { FIXTURE, faultyServer, fixtureBytes } from './helper.js';
+
+const bytes = fixtureBytes();
+const options = { threads: 1 };
+let server;
+before(async () => (server = await faultyServer(bytes)));
+after(() => server.close());
+
+async function opens(source, more = {}) {
+  const reports = [];
+  const model = await load(source, { ...options, onProgress: (report) => reports.push(report), ...more });
+  assert.equal(model.info.bytes, bytes.length);
+  assert.equal(model.info.architecture, 'llama');
+  assert.equal(model.info.verified, true);
+  const { text } = await model.generate('Once upon a time', { greedy: true, maxTokens: 12 }).result;
+  await model.dispose();
+  assert.equal(reports.at(-1).phase, 'ready');
+  assert.ok(reports.some(({ phase, loaded, total }) => phase === 'download' && loaded === total));
+  assert.ok(reports.some(({ phase }) => phase === 'verify'));
+  return text;
+}
+
+const refused = (promise, code, message) =>
+  assert.rejects(promise, (error) => {
+    assert.ok(error instanceof BitpairError, String(error));
+    assert.equal(error.code, code, error.message);
+    assert.match(error.message, message);
+    return true;
+  });
+
+describe('a model loads from', () => {
+  let text;
+  before(async () => (text = await opens(FIXTURE)));
+  const sources = {
+    'a file URL': () => pathToFileURL(FIXTURE),
+    'a Uint8Array': () => bytes,
+    'a view into a larger buffer': () => new Uint8Array([0, 0, 0, ...bytes]).subarray(3),
+    'an ArrayBuffer': () => bytes.buffer.slice(0),
+    'a Blob': () => new Blob([bytes.subarray(0, 1000), bytes.subarray(1000)]),
+    'a URL': () => new URL(server.url('/model')),
+    'a Request': () => new Request(server.url('/model'), { headers: { 'x-test': '1' } }),
+    'a server without content-length': () => server.url('/no-length'),
+    'a compressed response': () => server.url('/gzip'),
+    'small pieces': () => server.url('/drip'),
+    'a redirect': () => server.url('/redirect'),
+    'a response with more behind the model': () => server.url('/long'),
+  };
+  for (const [name, source] of Object.entries(sources)) test(name, async () => assert.equal(await opens(source()), text));
+  test('a URL, on two threads', async () => assert.equal(await opens(server.url('/model'), { threads: 2 }), text));
+});
+
+describe('load() refuses', () => {
+  const fetching = (path) => load(server.url(path), options);
+  test('404', async () => {
+    await refused(fetching('/missing'), 'http', /missing answers 404 Not Found/);
+    await assert.rejects(fetching('/missing'), { status: 404, url: server.url('/missing') });
+  });
+  test('HTML', () => refused(fetching('/html'), 'format', /not a GGUF file \(status 200, content type text\/html\).*<!doctype html>/));
+  test('a truncated file', () => refused(fetching('/truncated'), 'network', /ends after \d+ of \d+ bytes/));
+  test('a connection that breaks', () => refused(fetching('/broken'), 'network', /broken broke off/));
+  test('an empty response', () => refused(fetching('/empty'), 'format', /ends after 0 bytes/));
+  test('no server', () => refused(load('http://127.0.0.1:9/model', options), 'network', /cannot be reached/));
+  test('a path that is not there', () => refused(load('/no/such/file.gguf', options), 'io', /no such file/));
+  test('a folder', () => refused(load('/', options), 'io', /cannot be read/));
+  test('other bytes', () => refused(load(new Uint8Array(100), options), 'format', /not a GGUF file/));
+  test('few bytes', () => refused(load(new Uint8Array(3), options), 'format', /not a GGUF file/));
+  test('no bytes', () => refused(load(new Uint8Array(0), options), 'format', /0 bytes/));
+  test('half a header', () => refused(load(bytes.slice(0, 5000), options), 'format', /inside its header|ends after/));
+  test('one byte missing', () => refused(load(bytes.slice(0, -1), options), 'format', /ends after/));
+  test('a flipped byte', async () => {
+    for (const at of [bytes.length - 100, bytes.length >> 1]) {
+      const bad = bytes.slice();
+      bad[at] ^= 16;
+      await refused(load(bad, options), 'checksum', /./);
+    }
+  });
+  test('sizes that lie', async () => {
+    for (const at of [8, 16]) { // counts of tensors and keys
+      const bad = bytes.slice();
+      bad.fill(255, at, at + 8);
+      await refused(load(bad, options), 'format', /./);
+    }
+  });
+  test('wrong arguments', async () => {
+    await refused(load(42), 'argument', /load\(\) takes/);
+    await refused(load(null), 'argument', /load\(\) takes/);
+    await refused(load(''), 'argument', /empty/);
+    await refused(load(FIXTURE, { threads: 0 }), 'argument', /threads must be/);
+    await refused(load(FIXTURE, { threads: 65 }), 'argument', /threads must be/);
+    await refused(load(FIXTURE, { contextSize: -1 }), 'argument', /contextSize/);
+  });
+  test('more context than the memory holds', () => refused(load(FIXTURE, { ...options, contextSize: 2 ** 31 - 1 }), 'memory', /./)
+    .catch(() => refused(load(FIXTURE, { ...options, contextSize: 2 ** 31 - 1 }), 'argument', /./)));
+});
+
+describe('abort', () => {
+  test('before the start', () => refused(load(FIXTURE, { signal: AbortSignal.abort() }), 'aborted', /./));
+
+  test('in the middle of a download', async () => {
+    const abort = new AbortController();
+    const begun = performance.now();
+    const loading = load(server.url('/drip'), {
+      ...options,
+      signal: abort.signal,
+      onProgress: ({ loaded }) => loaded > 0 && abort.abort(new Error('enough')),
+    });
+    await refused(loading, 'aborted', /./);
+    await assert.rejects(loading, (error) => error.name === 'AbortError' && error.cause.message === 'enough');
+    assert.ok(performance.now() - begun < 2000);
+  });
+});
+
+test('twenty loads and disposals leave no memory behind', async () => {
+  const used = [];
+  for (let i = 0; i < 20; i++) {
+    const model = await load(bytes, { threads: i % 2 ? 2 : 1 });
+    await model.dispose();
+    globalThis.gc?.();
+    used.push(process.memoryUsage().rss);
+  }
+  const growth = used.at(-1) - used[9];
+  assert.ok(growth < 40e6, `${(growth / 1e6).toFixed(1)} MB more after ten more loads`);
+});
+
+test('a program that forgets dispose() ends all the same', async () => {
+  const { spawn } = await import('node:child_process');
+  const program = `import { load } from ${JSON.stringify(new URL('../../web/index.js', import.meta.url).href)};
+    const model = await load(${JSON.stringify(FIXTURE)}, { threads: 2 });
+    await model.generate('Once', { maxTokens: 3 }).text();`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', program], { stdio: 'inherit', timeout: 20000 });
+  const [code] = await once(child, 'exit');
+  assert.equal(code, 0);
+});
