@@ -31,12 +31,19 @@ static void measure_embedding(inspection *v) {
         snprintf(v->embedding_type, sizeof v->embedding_type, "%llu bit planes", (unsigned long long)planes);
 }
 
-/* A string key as a C string, cut to capacity; "" where there is none. */
+/* A text of the file as a C string, cut to capacity. Control characters, which a terminal would obey, become '?'. */
+static const char *clean_text(const char *bytes, size_t size, char *out, size_t capacity) {
+    size_t n = bp_min(size, capacity - 1);
+    for (size_t i = 0; i < n; i++) out[i] = (uint8_t)bytes[i] < 0x20 || bytes[i] == 0x7F ? '?' : bytes[i];
+    out[n] = 0;
+    return out;
+}
+
+/* A string key; "" where there is none. */
 static const char *key_text(const inspection *v, const char *key, char *out, size_t capacity) {
     size_t size = 0;
     const char *bytes = bp_model_string(v->model, key, &size);
-    snprintf(out, capacity, "%.*s", (int)bp_min(size, capacity - 1), bytes ? bytes : "");
-    return out;
+    return clean_text(bytes, size, out, capacity);
 }
 
 /* ---- JSON ------------------------------------------------------------------------------------------------------- */
@@ -88,8 +95,7 @@ static void add_tensors(cJSON *root, const gguf *g) {
         const gguf_tensor *t = &g->tensors[i];
         char name[256];
         cJSON *entry = cJSON_CreateObject();
-        snprintf(name, sizeof name, "%.*s", (int)bp_min(t->name.size, sizeof name - 1), t->name.text);
-        cJSON_AddStringToObject(entry, "name", name);
+        cJSON_AddStringToObject(entry, "name", clean_text(t->name.text, t->name.size, name, sizeof name));
         cJSON_AddStringToObject(entry, "type", quant_name(t->type));
         cJSON *shape = cJSON_AddArrayToObject(entry, "shape");
         for (uint32_t d = t->n_dims; d-- > 0;) cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)t->dims[d]));
@@ -157,13 +163,13 @@ static void print_tensors(const gguf *g) {
     printf("\n%12s %12s  %-6s %-20s %s\n", "offset", "bytes", "type", "shape", "tensor");
     for (uint32_t i = 0; i < g->n_tensors; i++) {
         const gguf_tensor *t = &g->tensors[i];
-        char shape[96];
+        char shape[96], name[256];
         size_t used = 0;
         for (uint32_t d = t->n_dims; d-- > 0;)
             used += (size_t)snprintf(shape + used, sizeof shape - used, "%s%llu", used ? " x " : "",
                                      (unsigned long long)t->dims[d]);
-        printf("%12llu %12llu  %-6s %-20s %.*s\n", (unsigned long long)t->offset, (unsigned long long)t->bytes,
-               quant_name(t->type), shape, (int)bp_min(t->name.size, 256), t->name.text);
+        printf("%12llu %12llu  %-6s %-20s %s\n", (unsigned long long)t->offset, (unsigned long long)t->bytes,
+               quant_name(t->type), shape, clean_text(t->name.text, t->name.size, name, sizeof name));
     }
 }
 
