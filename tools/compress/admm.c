@@ -275,7 +275,7 @@ bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *
         float ramp = (float)bp_min(i, options->iterations - 3) / (float)(options->iterations - 3);
         r.rho = ramp * ramp * ramp > RHO_FLOOR ? ramp * ramp * ramp : RHO_FLOOR;
         ok = a_step(&r) && b_step(&r);
-        stopped = options->stopped && options->stopped();
+        stopped = options->tick && !options->tick(options->context);
     }
     if (ok && !stopped) finish(&r, f, weights);
     free(r.memory);

@@ -28,14 +28,15 @@ void binary_factors_product(workers *w, const binary_factors *f, float *V, float
 typedef struct {
     unsigned iterations;      /* >= 4 */
     float damping;            /* added to the unit diagonal of M0; 0.1 */
-    bool (*stopped)(void);    /* polled once per iteration; NULL: never */
+    bool (*tick)(void *context); /* called once per iteration; false stops. NULL: never stops */
+    void *context;
 } admm_options;
 
 /* Floating-point operations of admm_factorize, for progress and estimates. */
 double admm_work(size_t n, size_t m, size_t k, unsigned iterations, bool full);
 
 /* Fills f (opened with n, m, k) from W [n, m] and output weights [n] (NULL: all 1). The random start is drawn from r. Fails with
- * BP_ERR_MEMORY; BP_ERR_ARGUMENT where W is not finite; BP_OK in e->code when `stopped` said so. */
+ * BP_ERR_MEMORY; BP_ERR_ARGUMENT where W is not finite; BP_OK in e->code when tick stopped it. */
 bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, const admm_options *options,
                     rng *r, bp_err *e);
 

@@ -1,0 +1,168 @@
+#include "calib.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "io/file.h"
+#include "sha256.h"
+
+enum { PATH = 1024, BYTES_PER_TOKEN = 16, VALIDATION = 16 };
+
+/* Tokens of one file so far. */
+typedef struct {
+    const tokenizer *t;
+    const char *text, *path;
+    size_t size;
+    int32_t *ids;
+    size_t n, room;
+    void *scratch;
+    size_t scratch_size;
+} pool_of_tokens;
+
+/* ---- text ------------------------------------------------------------------------------------------------------ */
+
+/* Length of the UTF-8 character at p (left >= 1 bytes), 0 where there is none. */
+static size_t character(const uint8_t *p, size_t left) {
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    size_t n = p[0] < 0x80 ? 1 : p[0] < 0xc0 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf8 ? 4 : 0;
+    if (n == 0 || n > left) return 0;
+    if (n == 1) return 1;
+    uint32_t code = p[0] & (0x7fu >> n);
+    for (size_t i = 1; i < n; i++) {
+        if ((p[i] & 0xc0) != 0x80) return 0;
+        code = code << 6 | (p[i] & 0x3f);
+    }
+    return code < least[n] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) ? 0 : n;
+}
+
+static bool check_utf8(const pool_of_tokens *p, bp_err *e) {
+    const uint8_t *bytes = (const uint8_t *)p->text;
+    for (size_t i = 0; i < p->size;) {
+        size_t n = character(bytes + i, p->size - i);
+        if (n == 0) return bp_fail(e, BP_ERR_FORMAT, i, "calibration text '%s' is not UTF-8", p->path);
+        i += n;
+    }
+    return true;
+}
+
+/* The next place from i on where a line, else a word, else a character begins. */
+static size_t next_start(const pool_of_tokens *p, size_t i) {
+    enum { LOOK = 512 };
+    if (i == 0) return 0;
+    size_t end = bp_min(p->size, i + LOOK);
+    for (size_t j = i; j < end; j++)
+        if (p->text[j - 1] == '\n') return j;
+    for (size_t j = i; j < end; j++)
+        if (p->text[j] == ' ') return j;
+    while (i < p->size && ((uint8_t)p->text[i] & 0xc0) == 0x80) i++;
+    return i;
+}
+
+/* ---- tokens ---------------------------------------------------------------------------------------------------- */
+
+static bool reserve(pool_of_tokens *p, size_t bytes, bp_err *e) {
+    size_t ids = p->n + bytes + 8, scratch = bp_round_up(tokenizer_scratch(p->t, bytes) + 1, BP_ALIGN);
+    if (ids > p->room) {
+        int32_t *bigger = realloc(p->ids, 2 * ids * sizeof *bigger);
+        if (!bigger) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the calibration tokens");
+        p->ids = bigger;
+        p->room = 2 * ids;
+    }
+    if (scratch > p->scratch_size) {
+        free(p->scratch);
+        p->scratch = aligned_alloc(BP_ALIGN, scratch);
+        p->scratch_size = p->scratch ? scratch : 0;
+    }
+    return p->scratch || bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the calibration tokens");
+}
+
+/* The file is cut into `wanted` regions; each gives its first ctx tokens, or all it has where that is less. Windows are cut from what
+ * comes together. */
+static bool read_regions(pool_of_tokens *p, size_t wanted, size_t ctx, bp_err *e) {
+    for (size_t r = 0; r < wanted && p->n < wanted * ctx; r++) {
+        size_t begin = next_start(p, p->size / wanted * r), end = r + 1 == wanted ? p->size : next_start(p, p->size / wanted * (r + 1));
+        if (begin >= end) continue;
+        if (end - begin > ctx * BYTES_PER_TOKEN) end = bp_min(end, next_start(p, begin + ctx * BYTES_PER_TOKEN));
+        size_t n = 0;
+        bp_err inner = {0};
+        if (!reserve(p, end - begin, e)) return false;
+        if (!tokenizer_encode(p->t, p->text + begin, end - begin, TOKENIZE_SPECIAL, p->scratch, p->ids + p->n, &n, &inner))
+            return bp_fail(e, inner.code, begin + inner.offset, "calibration text '%s': %s", p->path, inner.text);
+        p->n += bp_min(n, ctx);
+    }
+    return true;
+}
+
+/* Windows of one file, appended to all->ids */
+static bool read_file(calibration *all, const tokenizer *t, const char *path, size_t wanted, sha256 *hash, bp_err *e) {
+    file_view f;
+    if (!file_map(&f, path, e)) return false;
+    pool_of_tokens p = {.t = t, .text = (const char *)f.bytes, .path = path, .size = (size_t)f.size};
+    sha256_update(hash, f.bytes, (size_t)f.size);
+    bool ok = check_utf8(&p, e) && read_regions(&p, wanted, all->ctx, e);
+    size_t windows = ok ? bp_min(wanted, p.n / all->ctx) : 0;
+    if (ok && windows == 0)
+        ok = bp_fail(e, BP_ERR_FORMAT, 0, "calibration text '%s' is too short: %zu tokens, and a sequence takes %zu (see --ctx)", path,
+                     p.n, all->ctx);
+    if (ok) memcpy(all->ids + all->n_seqs * all->ctx, p.ids, windows * all->ctx * sizeof *all->ids);
+    all->n_seqs += windows;
+    free(p.ids);
+    free(p.scratch);
+    file_unmap(&f);
+    return ok;
+}
+
+/* Moves every 16th sequence to the end, where validation reads. */
+static bool split(calibration *c, bp_err *e) {
+    size_t row = c->ctx * sizeof *c->ids, train = 0, val = 0;
+    c->n_val = bp_max(1, c->n_seqs / VALIDATION);
+    int32_t *kept = malloc(c->n_val * row);
+    if (!kept) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the calibration tokens");
+    for (size_t i = 0; i < c->n_seqs; i++) {
+        const int32_t *from = c->ids + i * c->ctx;
+        if ((i + 1) * c->n_val / c->n_seqs > val)
+            memcpy(kept + val++ * c->ctx, from, row);
+        else
+            memmove(c->ids + train++ * c->ctx, from, row);
+    }
+    memcpy(c->ids + train * c->ctx, kept, val * row);
+    free(kept);
+    return true;
+}
+
+static bool next_path(const char **rest, char *path, bp_err *e) {
+    size_t n = strcspn(*rest, ",");
+    if (n == 0 || n >= PATH) return bp_fail(e, BP_ERR_ARGUMENT, 0, "--calib: empty or overlong file name in '%s'", *rest);
+    memcpy(path, *rest, n);
+    path[n] = 0;
+    *rest += n + ((*rest)[n] == ',');
+    return true;
+}
+
+bool calibration_load(calibration *c, const tokenizer *t, const char *paths, size_t n_seqs, size_t ctx, bp_err *e) {
+    char path[PATH];
+    size_t files = 1;
+    sha256 hash;
+    sha256_init(&hash);
+    *c = (calibration){.ctx = ctx, .ids = malloc(n_seqs * ctx * sizeof *c->ids)};
+    bool ok = c->ids || bp_fail(e, BP_ERR_MEMORY, 0, "no memory for %zu calibration tokens", n_seqs * ctx);
+    for (const char *s = paths; *s; s++) files += *s == ',';
+    if (ok && files > CALIB_FILES) ok = bp_fail(e, BP_ERR_ARGUMENT, 0, "--calib: %zu files, at most %d", files, CALIB_FILES);
+    for (size_t i = 0; ok && i < files; i++) {
+        size_t first, end;
+        bp_share(n_seqs, i, files, &first, &end);
+        ok = next_path(&paths, path, e) && read_file(c, t, path, end - first, &hash, e);
+    }
+    sha256_final(&hash, c->digest);
+    if (ok && c->n_seqs < CALIB_LEAST)
+        ok = bp_fail(e, BP_ERR_FORMAT, 0, "the calibration text is too short: %zu sequences of %zu tokens, at least %d are needed (see --ctx)",
+                     c->n_seqs, ctx, CALIB_LEAST);
+    ok = ok && split(c, e);
+    if (!ok) calibration_free(c);
+    return ok;
+}
+
+void calibration_free(calibration *c) {
+    free(c->ids);
+    c->ids = NULL;
+}

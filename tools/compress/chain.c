@@ -1,0 +1,259 @@
+#include "chain.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "linalg/linalg.h"
+#include "mathf.h"
+
+enum { QUERIES = 64, LOGIT_ROWS = 32 }; /* rows of one block of scores, of logits */
+
+static size_t q_width(const model_config *c) { return (size_t)c->n_heads * c->head_dim; }
+static size_t kv_width(const model_config *c) { return (size_t)c->n_kv_heads * c->head_dim; }
+static size_t x_width(const model_config *c) { return bp_max(bp_max(c->d_model, c->d_ff), q_width(c)); }
+
+/* Floats of scratch for one sequence: q, k, v and a block of scores, or gate and up, or logits. */
+static size_t scratch_floats(const model_config *c, size_t ctx) {
+    size_t attention = ctx * (q_width(c) + 2 * kv_width(c)) + QUERIES * ctx, feed = 2 * ctx * c->d_ff;
+    return bp_round_up(bp_max(bp_max(attention, feed), LOGIT_ROWS * ((size_t)c->vocab + c->d_model)), 16);
+}
+
+static uint64_t chain_floats(const model_config *c, size_t n_seqs, size_t ctx, uint32_t threads) {
+    uint64_t tokens = (uint64_t)n_seqs * ctx;
+    return CHAINS * tokens * (c->d_model + x_width(c)) + ctx * c->head_dim + (uint64_t)threads * scratch_floats(c, ctx);
+}
+
+uint64_t chain_bytes(const model *m, size_t n_seqs, size_t ctx, uint32_t threads) {
+    return sizeof(float) * chain_floats(&m->config, n_seqs, ctx, threads);
+}
+
+static void rope_table(const chain *c) {
+    const model_config *config = &c->model->config;
+    size_t half = config->head_dim / 2;
+    double step = log((double)config->rope_theta) * 2 / config->head_dim;
+    for (size_t t = 0; t < c->ctx; t++)
+        for (size_t j = 0; j < half; j++) {
+            double angle = (double)t * exp(-step * (double)j) / (config->rope_freqs ? (double)config->rope_freqs[j] : 1);
+            c->rope[(t * half + j) * 2] = (float)cos(angle);
+            c->rope[(t * half + j) * 2 + 1] = (float)sin(angle);
+        }
+}
+
+bool chain_open(chain *c, workers *w, const model *m, const int32_t *ids, size_t n_seqs, size_t n_val, size_t ctx, bp_err *e) {
+    const model_config *config = &m->config;
+    *c = (chain){.model = m, .w = w, .ids = ids, .n_seqs = n_seqs, .ctx = ctx, .n_tokens = n_seqs * ctx};
+    c->n_train = (n_seqs - n_val) * ctx;
+    c->width = x_width(config);
+    c->own_size = scratch_floats(config, ctx);
+    float *p = c->memory = malloc((size_t)chain_bytes(m, n_seqs, ctx, workers_count(w)));
+    if (!p) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the activations of %zu tokens: lower --calib-tokens", c->n_tokens);
+    for (int side = 0; side < CHAINS; side++) {
+        c->stream[side] = p;
+        c->x[side] = c->stream[side] + c->n_tokens * config->d_model;
+        p = c->x[side] + c->n_tokens * c->width;
+    }
+    c->rope = p;
+    c->own = p + ctx * config->head_dim;
+    rope_table(c);
+    return true;
+}
+
+void chain_close(chain *c) {
+    free(c->memory);
+    *c = (chain){0};
+}
+
+/* ---- steps: each is a loop over sequences ---------------------------------------------------------------------- */
+
+typedef struct {
+    chain *c;
+    chain_side side;
+    const model_layer *layer;
+    const block_weights *b;
+    const linear *table;  /* embedding or head */
+    const float *weight;  /* of a norm, or W [d_model, m] */
+    size_t m;
+    double *sums;         /* one per sequence */
+} step;
+
+static void embed_sequence(void *context, size_t seq, uint32_t worker) {
+    const step *s = context;
+    chain *c = s->c;
+    size_t d = c->model->config.d_model;
+    (void)worker;
+    for (size_t t = seq * c->ctx; t < (seq + 1) * c->ctx; t++)
+        linear_row(s->table, (size_t)c->ids[t], c->stream[s->side] + t * d);
+}
+
+void chain_embed(chain *c, chain_side side, const linear *table) {
+    step s = {.c = c, .side = side, .table = table};
+    workers_for(c->w, c->n_seqs, embed_sequence, &s);
+}
+
+static void rmsnorm(float *y, const float *x, const float *weight, size_t n, float eps) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += (double)x[i] * x[i];
+    float scale = (float)(1 / sqrt(sum / (double)n + (double)eps));
+    for (size_t i = 0; i < n; i++) y[i] = x[i] * scale * weight[i];
+}
+
+static void normalise_sequence(void *context, size_t seq, uint32_t worker) {
+    const step *s = context;
+    chain *c = s->c;
+    size_t d = c->model->config.d_model;
+    (void)worker;
+    for (int side = 0; side < CHAINS; side++)
+        for (size_t t = seq * c->ctx; t < (seq + 1) * c->ctx; t++)
+            rmsnorm(c->x[side] + t * c->width, c->stream[side] + t * d, s->weight, d, c->model->config.norm_eps);
+}
+
+void chain_normalise(chain *c, const float *weight) {
+    step s = {.c = c, .weight = weight};
+    workers_for(c->w, c->n_seqs, normalise_sequence, &s);
+}
+
+/* out [ctx, w->n] = x W' + bias */
+static void project(const chain *c, float *out, const float *x, const linear *w, const float *W) {
+    linalg_gemm(false, true, c->ctx, w->n, w->m, 1, x, c->width, W, w->m, 0, out, w->n);
+    if (!w->bias) return;
+    for (size_t t = 0; t < c->ctx; t++)
+        for (size_t i = 0; i < w->n; i++) out[t * w->n + i] += w->bias[i];
+}
+
+/* norm (Qwen3) and rotation of every head of q or k [ctx, heads * head_dim] */
+static void rotate(const chain *c, float *x, size_t heads, const float *norm) {
+    const model_config *config = &c->model->config;
+    size_t dim = config->head_dim, half = dim / 2, stride = config->rope_interleaved ? 2 : 1, other = config->rope_interleaved ? 1 : half;
+    for (size_t t = 0; t < c->ctx; t++) {
+        const float *table = c->rope + t * dim;
+        for (size_t h = 0; h < heads; h++) {
+            float *head = x + (t * heads + h) * dim;
+            if (norm) rmsnorm(head, head, norm, dim, config->norm_eps);
+            for (size_t j = 0; j < half; j++) {
+                float cosine = table[2 * j], sine = table[2 * j + 1], a = head[j * stride], b = head[j * stride + other];
+                head[j * stride] = a * cosine - b * sine;
+                head[j * stride + other] = a * sine + b * cosine;
+            }
+        }
+    }
+}
+
+/* Row of scores [n] -> weights; entries from `seen` on lie in the future. */
+static void softmax(float *row, size_t seen, size_t n, float scale) {
+    float top = row[0];
+    double sum = 0;
+    for (size_t j = 1; j < seen; j++) top = row[j] > top ? row[j] : top;
+    for (size_t j = 0; j < seen; j++) {
+        row[j] = bp_expf((row[j] - top) * scale);
+        sum += (double)row[j];
+    }
+    float inverse = (float)(1 / sum);
+    for (size_t j = 0; j < seen; j++) row[j] *= inverse;
+    for (size_t j = seen; j < n; j++) row[j] = 0;
+}
+
+/* One head of one sequence: out [ctx, head_dim] (row stride width) = softmax(q k' / sqrt(head_dim)) v */
+static void attend_head(const chain *c, float *out, const float *q, const float *k, const float *v, float *scores) {
+    const model_config *config = &c->model->config;
+    size_t dim = config->head_dim, qs = q_width(config), ks = kv_width(config);
+    float scale = 1 / sqrtf((float)dim);
+    for (size_t first = 0; first < c->ctx; first += QUERIES) {
+        size_t rows = bp_min(QUERIES, c->ctx - first), seen = first + rows;
+        linalg_gemm(false, true, rows, seen, dim, 1, q + first * qs, qs, k, ks, 0, scores, seen);
+        for (size_t i = 0; i < rows; i++) softmax(scores + i * seen, first + i + 1, seen, scale);
+        linalg_gemm(false, false, rows, dim, seen, 1, scores, seen, v, ks, 0, out + first * c->width, c->width);
+    }
+}
+
+static void attend_sequence(void *context, size_t seq, uint32_t worker) {
+    const step *s = context;
+    chain *c = s->c;
+    const model_config *config = &c->model->config;
+    size_t dim = config->head_dim, group = config->n_heads / config->n_kv_heads;
+    float *x = c->x[s->side] + seq * c->ctx * c->width;
+    float *q = c->own + worker * c->own_size, *k = q + c->ctx * q_width(config), *v = k + c->ctx * kv_width(config);
+    project(c, q, x, &s->layer->q, s->b->W[PART_Q]);
+    project(c, k, x, &s->layer->k, s->b->W[PART_K]);
+    project(c, v, x, &s->layer->v, s->b->W[PART_V]);
+    rotate(c, q, config->n_heads, s->layer->q_norm);
+    rotate(c, k, config->n_kv_heads, s->layer->k_norm);
+    for (size_t h = 0; h < config->n_heads; h++)
+        attend_head(c, x + h * dim, q + h * dim, k + h / group * dim, v + h / group * dim, v + c->ctx * kv_width(config));
+}
+
+void chain_attend(chain *c, chain_side side, const model_layer *layer, const block_weights *b) {
+    step s = {.c = c, .side = side, .layer = layer, .b = b};
+    workers_for(c->w, c->n_seqs, attend_sequence, &s);
+}
+
+static void feed_sequence(void *context, size_t seq, uint32_t worker) {
+    const step *s = context;
+    chain *c = s->c;
+    size_t d = c->model->config.d_model, ff = c->model->config.d_ff;
+    float *x = c->x[s->side] + seq * c->ctx * c->width, *gate = c->own + worker * c->own_size, *up = gate + c->ctx * ff;
+    linalg_gemm(false, true, c->ctx, ff, d, 1, x, c->width, s->b->W[PART_GATE], d, 0, gate, ff);
+    linalg_gemm(false, true, c->ctx, ff, d, 1, x, c->width, s->b->W[PART_UP], d, 0, up, ff);
+    for (size_t t = 0; t < c->ctx; t++)
+        for (size_t i = 0; i < ff; i++) x[t * c->width + i] = bp_siluf(gate[t * ff + i]) * up[t * ff + i];
+}
+
+void chain_feed(chain *c, chain_side side, const block_weights *b) {
+    step s = {.c = c, .side = side, .b = b};
+    workers_for(c->w, c->n_seqs, feed_sequence, &s);
+}
+
+static void add_sequence(void *context, size_t seq, uint32_t worker) {
+    const step *s = context;
+    chain *c = s->c;
+    size_t d = c->model->config.d_model, first = seq * c->ctx;
+    (void)worker;
+    linalg_gemm(false, true, c->ctx, d, s->m, 1, c->x[s->side] + first * c->width, c->width, s->weight, s->m, 1,
+                c->stream[s->side] + first * d, d);
+}
+
+void chain_add(chain *c, chain_side side, const float *W, size_t m) {
+    step s = {.c = c, .side = side, .weight = W, .m = m};
+    workers_for(c->w, c->n_seqs, add_sequence, &s);
+}
+
+/* ---- the score at the end -------------------------------------------------------------------------------------- */
+
+static double row_nll(const float *logits, size_t vocab, int32_t target) {
+    double sum = 0;
+    float top = logits[0];
+    for (size_t i = 1; i < vocab; i++) top = logits[i] > top ? logits[i] : top;
+    for (size_t i = 0; i < vocab; i++) sum += (double)bp_expf(logits[i] - top);
+    return log(sum) + (double)top - (double)logits[target];
+}
+
+static void nll_sequence(void *context, size_t item, uint32_t worker) {
+    const step *s = context;
+    chain *c = s->c;
+    size_t d = c->model->config.d_model, vocab = c->model->config.vocab, first = c->n_train + item * c->ctx;
+    float *x = c->own + worker * c->own_size, *logits = x + LOGIT_ROWS * d;
+    s->sums[item] = 0;
+    for (size_t t = 0; t + 1 < c->ctx; t += LOGIT_ROWS) {
+        size_t rows = bp_min(LOGIT_ROWS, c->ctx - 1 - t);
+        for (size_t i = 0; i < rows; i++)
+            rmsnorm(x + i * d, c->stream[s->side] + (first + t + i) * d, c->model->out_norm, d, c->model->config.norm_eps);
+        linalg_gemm(false, true, rows, vocab, d, 1, x, d, s->weight, d, 0, logits, vocab);
+        for (size_t i = 0; i < rows; i++) s->sums[item] += row_nll(logits + i * vocab, vocab, c->ids[first + t + i + 1]);
+    }
+}
+
+double chain_nll(chain *c, chain_side side, const linear *head) {
+    size_t d = c->model->config.d_model, vocab = c->model->config.vocab, n = (c->n_tokens - c->n_train) / c->ctx;
+    float *W = malloc((size_t)vocab * d * sizeof *W);
+    double *sums = malloc((n + 1) * sizeof *sums), total = 0;
+    if (!W || !sums || n == 0) {
+        total = NAN;
+    } else {
+        for (size_t i = 0; i < vocab; i++) linear_row(head, i, W + i * d);
+        step s = {.c = c, .side = side, .weight = W, .sums = sums};
+        workers_for(c->w, n, nll_sequence, &s);
+        for (size_t i = 0; i < n; i++) total += sums[i];
+    }
+    free(W);
+    free(sums);
+    return total / (double)(n * (c->ctx - 1));
+}

@@ -1,0 +1,296 @@
+#include "compress.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "checkpoint.h"
+#include "cli.h"
+#include "linalg/linalg.h"
+#include "platform.h"
+#include "statistics.h"
+
+enum { NAME = 64 };
+
+typedef struct {
+    const compress_options *o;
+    const model *m;
+    workers *w;
+    chain chain;
+    checkpoint work_folder;
+    block_weights dense, student;      /* of the current block */
+    factors *layers;                   /* [n_layers * PARTS] */
+    packed_table embedding, head;      /* where they are rounded */
+    float *before;                     /* [validation tokens, d_model] dense stream at the block's entry */
+    cli_progress progress;
+    uint64_t done;                     /* work, in units of 2^20 operations; shared by threads */
+    double total;
+    uint32_t layer;                    /* current block */
+} job;
+
+/* ---- progress -------------------------------------------------------------------------------------------------- */
+
+static uint64_t units(double work) { return (uint64_t)(work / (1 << 20)); }
+
+static void advance(job *j, double work) {
+    char detail[48];
+    __atomic_fetch_add(&j->done, units(work), __ATOMIC_RELAXED);
+    snprintf(detail, sizeof detail, "block %u of %u", (unsigned)j->layer + 1, (unsigned)j->m->config.n_layers);
+    cli_progress_update(&j->progress, (double)j->done, j->total, detail);
+}
+
+static bool interrupted(bp_err *e) { return cli_interrupted() && !bp_fail(e, BP_OK, 0, "interrupted"); }
+
+/* One layer in the making; `main`: on the thread that may print. */
+typedef struct {
+    job *j;
+    double iteration_work;
+    bool main;
+} ticker;
+
+static bool tick(void *context) {
+    ticker *t = context;
+    if (t->main) advance(t->j, t->iteration_work);
+    else __atomic_fetch_add(&t->j->done, units(t->iteration_work), __ATOMIC_RELAXED);
+    return !cli_interrupted();
+}
+
+/* ---- a group of layers that share their input ------------------------------------------------------------------ */
+
+typedef struct {
+    job *j;
+    const part *parts;
+    size_t n_parts;
+    bool residual;           /* outputs go to the residual stream */
+    bool missing[PARTS];     /* not in the work folder: to be made */
+    const statistics *s;
+    const metric *t;
+    workers *inner;          /* threads of one layer; NULL when the layers run side by side */
+    bp_err errors[PARTS];
+    bool failed[PARTS];
+} group;
+
+static factors *layer_factors(const group *g, size_t i) { return &g->j->layers[g->j->layer * PARTS + g->parts[i]]; }
+
+static void make_layer(void *context, size_t i, uint32_t worker) {
+    group *g = context;
+    job *j = g->j;
+    const compress_options *o = j->o;
+    if (!g->missing[i]) return;
+    char name[NAME];
+    factors *f = layer_factors(g, i);
+    part_full_name(name, sizeof name, j->layer, g->parts[i]);
+    ticker t = {j, plan_layer_work(o, f->n, f->m) / ((double)o->iterations * f->n_stages), worker == 0};
+    factor_options options = {o->seed, (unsigned)o->iterations, (float)o->damping, (float)o->lambda, tick, &t};
+    g->failed[i] = !factors_make(g->inner, f, name, j->dense.W[g->parts[i]], g->s, g->t, !o->diagonal, &options, &g->errors[i]) ||
+                   !checkpoint_save(&j->work_folder, name, f, &g->errors[i]);
+}
+
+static void report_layer(const group *g, size_t i) {
+    char name[NAME];
+    const factors *f = layer_factors(g, i);
+    const factor_report *r = &f->report;
+    if (g->j->o->quiet) return;
+    part_full_name(name, sizeof name, g->j->layer, g->parts[i]);
+    fprintf(stderr, "%-20s %4u x %-4u  %-10s lambda %-6.3g  target %.4f  fit %.4f  validation", name, (unsigned)f->n, (unsigned)f->m,
+            target_kind_name(r->target.kind), (double)r->target.lambda, r->target.error, r->fit);
+    for (uint32_t s = 0; s < f->n_stages; s++) fprintf(stderr, " %.4f", r->validation[s]);
+    fprintf(stderr, "%s\n", g->missing[i] ? "" : "  (kept)");
+}
+
+/* Statistics, metric, and the missing layers: two threads take a layer each, more share one after the other. */
+static bool make_missing(group *g, bp_err *e) {
+    job *j = g->j;
+    const compress_options *o = j->o;
+    size_t m = part_linear(&j->m->layers[j->layer], g->parts[0])->m;
+    statistics s;
+    metric t;
+    bool side_by_side = workers_count(j->w) <= 2 && g->n_parts > 1;
+    if (!statistics_take(&s, &j->chain, o->diagonal ? CHAIN_DENSE : CHAIN_STUDENT, m, g->residual && !o->diagonal, (float)o->clip, e))
+        return false;
+    bool ok = metric_open(&t, s.train.H, m, !o->diagonal, e);
+    if (ok) {
+        g->s = &s;
+        g->t = &t;
+        g->inner = side_by_side ? NULL : j->w;
+        workers_for(side_by_side ? j->w : NULL, g->n_parts, make_layer, g);
+        metric_close(&t);
+    }
+    for (size_t i = 0; ok && i < g->n_parts; i++)
+        if (g->failed[i]) {
+            if (e) *e = g->errors[i];
+            ok = false;
+        }
+    statistics_close(&s);
+    return ok;
+}
+
+/* Makes or recalls the layers of a group; the student's weights are ready after it. */
+static bool make_group(job *j, const part *parts, size_t n_parts, bool residual, bp_err *e) {
+    group g = {.j = j, .parts = parts, .n_parts = n_parts, .residual = residual};
+    bool any = false;
+    for (size_t i = 0; i < n_parts; i++) {
+        const linear *w = part_linear(&j->m->layers[j->layer], parts[i]);
+        uint32_t k[MODEL_STAGES];
+        char name[NAME];
+        plan_middles(j->o, w->n, w->m, k);
+        part_full_name(name, sizeof name, j->layer, parts[i]);
+        if (!factors_open(layer_factors(&g, i), w->n, w->m, k, j->o->n_stages, e)) return false;
+        g.missing[i] = !checkpoint_load(&j->work_folder, name, layer_factors(&g, i));
+        if (!g.missing[i]) j->total -= (double)units(plan_layer_work(j->o, w->n, w->m));
+        any |= g.missing[i];
+    }
+    if (interrupted(e) || (any && !make_missing(&g, e))) return false;
+    cli_progress_end(&j->progress);
+    for (size_t i = 0; i < n_parts; i++) {
+        report_layer(&g, i);
+        if (!factors_dense(j->w, layer_factors(&g, i), j->student.W[parts[i]], e)) return false;
+    }
+    return true;
+}
+
+/* ---- a block --------------------------------------------------------------------------------------------------- */
+
+static void keep_before(job *j) {
+    size_t d = j->m->config.d_model;
+    memcpy(j->before, j->chain.stream[CHAIN_DENSE] + j->chain.n_train * d,
+           (j->chain.n_tokens - j->chain.n_train) * d * sizeof *j->before);
+}
+
+/* On validation tokens: error of the student's stream relative to the dense one, mean over tokens; and over all, relative to the
+ * block's own contribution. */
+static void report_block(const job *j) {
+    size_t d = j->m->config.d_model, first = j->chain.n_train, n = j->chain.n_tokens - first;
+    double relative = 0, error = 0, update = 0;
+    for (size_t t = 0; t < n; t++) {
+        const float *r = j->chain.stream[CHAIN_DENSE] + (first + t) * d, *q = j->chain.stream[CHAIN_STUDENT] + (first + t) * d;
+        double wrong = 0, size = 1e-30;
+        for (size_t i = 0; i < d; i++) {
+            double difference = (double)r[i] - (double)q[i], step = (double)r[i] - (double)j->before[t * d + i];
+            wrong += difference * difference;
+            size += (double)r[i] * r[i];
+            update += step * step;
+        }
+        error += wrong;
+        relative += wrong / size;
+    }
+    if (!j->o->quiet)
+        fprintf(stderr, "block %u: stream error %.4f per token, %.4f of the block's update\n", (unsigned)j->layer, relative / (double)n,
+                error / update);
+}
+
+static void add_both(job *j, part p) {
+    size_t m = part_linear(&j->m->layers[j->layer], p)->m;
+    chain_add(&j->chain, CHAIN_DENSE, j->dense.W[p], m);
+    chain_add(&j->chain, CHAIN_STUDENT, j->student.W[p], m);
+}
+
+static bool make_block(job *j, bp_err *e) {
+    static const part inputs[] = {PART_Q, PART_K, PART_V}, out[] = {PART_O}, feed[] = {PART_GATE, PART_UP}, down[] = {PART_DOWN};
+    const model_layer *l = &j->m->layers[j->layer];
+    double work = plan_block_work(j->o, j->m, j->chain.n_tokens) / 4;
+    block_dequantize(j->w, &j->dense, l);
+    keep_before(j);
+    chain_normalise(&j->chain, l->attn_norm);
+    if (!make_group(j, inputs, 3, false, e)) return false;
+    advance(j, work);
+    chain_attend(&j->chain, CHAIN_DENSE, l, &j->dense);
+    chain_attend(&j->chain, CHAIN_STUDENT, l, &j->student);
+    if (!make_group(j, out, 1, true, e)) return false;
+    add_both(j, PART_O);
+    advance(j, work);
+    chain_normalise(&j->chain, l->ffn_norm);
+    if (!make_group(j, feed, 2, false, e)) return false;
+    advance(j, work);
+    chain_feed(&j->chain, CHAIN_DENSE, &j->dense);
+    chain_feed(&j->chain, CHAIN_STUDENT, &j->student);
+    if (!make_group(j, down, 1, true, e)) return false;
+    add_both(j, PART_DOWN);
+    advance(j, work);
+    report_block(j);
+    return true;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------------------------- */
+
+static bool round_tables(job *j, bp_err *e) {
+    uint32_t planes = (uint32_t)j->o->embedding_bits;
+    bool tied = j->m->head.rows == j->m->embedding.rows;
+    if (planes == 0) return true;
+    return packed_table_make(&j->embedding, j->w, &j->m->embedding, planes, e) &&
+           (tied || packed_table_make(&j->head, j->w, &j->m->head, planes, e));
+}
+
+static linear student_embedding(const job *j) { return j->embedding.bytes ? packed_table_view(&j->embedding) : j->m->embedding; }
+
+static linear student_head(const job *j) {
+    if (j->head.bytes) return packed_table_view(&j->head);
+    return j->m->head.rows == j->m->embedding.rows ? student_embedding(j) : j->m->head;
+}
+
+static bool write_result(const job *j, const char *source, compress_result *r, bp_err *e) {
+    char recipe[512];
+    plan_recipe(j->o, recipe, sizeof recipe);
+    container c = {j->m, j->embedding.bytes ? &j->embedding : NULL, j->head.bytes ? &j->head : NULL, j->layers, j->o->n_stages, source,
+                   recipe};
+    return container_write(&c, j->o->out_path, j->o->force, &r->file, e);
+}
+
+static bool run_blocks(job *j, const calibration *calib, compress_result *r, bp_err *e) {
+    linear embedding, head;
+    if (!chain_open(&j->chain, j->w, j->m, calib->ids, calib->n_seqs, calib->n_val, calib->ctx, e) || !round_tables(j, e)) return false;
+    j->before = malloc(calib->n_val * calib->ctx * j->m->config.d_model * sizeof *j->before);
+    j->layers = calloc((size_t)j->m->config.n_layers * PARTS, sizeof *j->layers);
+    if (!j->before || !j->layers) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the block loop");
+    if (!block_open(&j->dense, &j->m->layers[0], e) || !block_open(&j->student, &j->m->layers[0], e)) return false;
+    embedding = student_embedding(j);
+    chain_embed(&j->chain, CHAIN_DENSE, &j->m->embedding);
+    chain_embed(&j->chain, CHAIN_STUDENT, &embedding);
+    for (j->layer = 0; j->layer < j->m->config.n_layers; j->layer++)
+        if (!make_block(j, e)) return false;
+    head = student_head(j);
+    r->dense_ppl = exp(chain_nll(&j->chain, CHAIN_DENSE, &j->m->head));
+    r->student_ppl = exp(chain_nll(&j->chain, CHAIN_STUDENT, &head));
+    r->embedding_error = j->embedding.error;
+    return true;
+}
+
+static void job_close(job *j) {
+    for (size_t i = 0; j->layers && i < (size_t)j->m->config.n_layers * PARTS; i++) factors_close(&j->layers[i]);
+    free(j->layers);
+    free(j->before);
+    block_close(&j->dense);
+    block_close(&j->student);
+    packed_table_free(&j->embedding);
+    packed_table_free(&j->head);
+    chain_close(&j->chain);
+    workers_close(j->w);
+}
+
+/* What a resumed run must share with the one that began the work folder. */
+static void fingerprint(const compress_options *o, const calibration *calib, const char *source, char *out, size_t capacity) {
+    char recipe[512], digest[65];
+    plan_recipe(o, recipe, sizeof recipe);
+    for (size_t i = 0; i < 32; i++) snprintf(digest + 2 * i, 3, "%02x", calib->digest[i]);
+    snprintf(out, capacity, "source: %s\noptions: %s\ncalibration: %s\n", source, recipe, digest);
+}
+
+bool compress_run(const compress_options *o, const model *m, const calibration *calib, const char *source, compress_result *result,
+                  bp_err *e) {
+    char print[2048];
+    size_t n_tokens = calib->n_seqs * calib->ctx;
+    job j = {.o = o, .m = m, .total = (double)units(plan_make(o, m, n_tokens).work)};
+    double started = platform_seconds();
+    *result = (compress_result){.calib_tokens = n_tokens};
+    linalg_init();
+    fingerprint(o, calib, source, print, sizeof print);
+    bool ok = checkpoint_open(&j.work_folder, o->out_path, print, o->resume, o->force, e) && (j.w = workers_open((uint32_t)o->threads, e));
+    cli_progress_begin(&j.progress, "compress", o->quiet);
+    ok = ok && run_blocks(&j, calib, result, e);
+    cli_progress_end(&j.progress);
+    ok = ok && write_result(&j, source, result, e);
+    if (ok) checkpoint_remove(&j.work_folder);
+    job_close(&j);
+    result->seconds = platform_seconds() - started;
+    return ok;
+}

@@ -1,0 +1,43 @@
+/* plan.h - the options of a compression, and what will come of them: sizes, memory, work. */
+#ifndef BITPAIR_PLAN_H
+#define BITPAIR_PLAN_H
+
+#include "model.h"
+
+typedef struct {
+    const char *model_path, *out_path;
+    const char *calib;                /* files, separated by commas */
+    double stage_bits[MODEL_STAGES];  /* nominal bits per weight of each stage */
+    uint32_t n_stages;
+    uint64_t calib_tokens, ctx, iterations, embedding_bits, seed, threads;
+    uint64_t max_memory;              /* MB; 0: no limit */
+    bool diagonal;                    /* the paper's recipe: diagonal statistics of the dense model, no target */
+    double damping, lambda, clip;     /* lambda < 0: by validation */
+    bool resume, force, dry_run, quiet, json;
+} compress_options;
+
+/* stage_bits from "1,1,0.5", or from a sum of bits in ceil(bits) equal stages. BP_ERR_ARGUMENT. */
+bool plan_parse_stages(compress_options *o, const char *text, bp_err *e);
+bool plan_split_bits(compress_options *o, double bits, bp_err *e);
+
+typedef struct {
+    uint64_t file_bytes;
+    double bits_per_weight;   /* linear layers, scales counted */
+    uint64_t memory;          /* bytes */
+    double work;              /* floating-point operations */
+    double seconds;           /* at the speed of a present-day core */
+} compress_plan;
+
+/* Middle dimensions of a layer [n, m]: one per stage. */
+void plan_middles(const compress_options *o, size_t n, size_t m, uint32_t k[MODEL_STAGES]);
+
+/* Work of factorizing a layer [n, m], and of all the rest of one block (chains and statistics). */
+double plan_layer_work(const compress_options *o, size_t n, size_t m);
+double plan_block_work(const compress_options *o, const model *m, size_t n_tokens);
+
+compress_plan plan_make(const compress_options *o, const model *m, size_t n_tokens);
+
+/* The options that shape the result, as one line of JSON in out [capacity]. */
+void plan_recipe(const compress_options *o, char *out, size_t capacity);
+
+#endif

@@ -1,0 +1,143 @@
+#include "statistics.h"
+
+#include <stdlib.h>
+
+#include "linalg/linalg.h"
+
+enum { TILE = 192, CHUNK = 2048, SLICE = 512 }; /* entries of a moment per item; tokens per loop and per product */
+
+/* One side of an outer product: rows x - minus of [tokens, columns]. */
+typedef struct {
+    const float *x, *minus; /* minus: NULL for 0 */
+    size_t stride, columns;
+} operand;
+
+/* out [left.columns, right.columns] += sum over tokens [first, end) of weight left right' */
+typedef struct {
+    float *out;
+    operand left, right;
+    bool symmetric; /* left = right: only tiles on and above the diagonal */
+    const float *weight;
+    size_t first, end;
+    float *own; /* scratch: 2 * SLICE * TILE floats for each worker */
+} product;
+
+static void copy_slice(float *to, const operand *o, size_t column, size_t columns, size_t token, size_t tokens, const float *weight) {
+    for (size_t t = 0; t < tokens; t++) {
+        const float *x = o->x + (token + t) * o->stride + column;
+        const float *minus = o->minus ? o->minus + (token + t) * o->stride + column : NULL;
+        float w = weight ? weight[token + t] : 1;
+        for (size_t j = 0; j < columns; j++) to[t * columns + j] = w * (minus ? x[j] - minus[j] : x[j]);
+    }
+}
+
+static void product_tile(void *context, size_t item, uint32_t worker) {
+    const product *p = context;
+    size_t across = bp_ceil_div(p->right.columns, TILE), i = item / across * TILE, j = item % across * TILE;
+    if (p->symmetric && i > j) return;
+    size_t rows = bp_min(TILE, p->left.columns - i), columns = bp_min(TILE, p->right.columns - j);
+    float *left = p->own + worker * 2 * SLICE * TILE, *right = left + SLICE * TILE;
+    for (size_t t = p->first; t < p->end; t += SLICE) {
+        size_t tokens = bp_min(SLICE, p->end - t);
+        copy_slice(left, &p->left, i, rows, t, tokens, NULL);
+        copy_slice(right, &p->right, j, columns, t, tokens, p->weight);
+        linalg_gemm(true, false, rows, columns, tokens, 1, left, rows, right, columns, 1, p->out + i * p->right.columns + j,
+                    p->right.columns);
+    }
+}
+
+/* out = mean over tokens [first, end) of weight left right', chunk by chunk so that all tiles read a chunk while it is in the cache */
+static void mean_product(workers *w, float *out, operand left, operand right, const float *weight, size_t first, size_t end, float *own) {
+    bool symmetric = left.x == right.x && !left.minus;
+    double total = 0;
+    for (size_t t = first; t < end; t++) total += (double)weight[t];
+    memset(out, 0, left.columns * right.columns * sizeof *out);
+    for (size_t t = first; t < end; t += CHUNK) {
+        product p = {out, left, right, symmetric, weight, t, bp_min(t + CHUNK, end), own};
+        workers_for(w, bp_ceil_div(left.columns, TILE) * bp_ceil_div(right.columns, TILE), product_tile, &p);
+    }
+    if (symmetric) linalg_mirror(out, left.columns);
+    float scale = (float)(1 / total);
+    for (size_t i = 0; i < left.columns * right.columns; i++) out[i] *= scale;
+}
+
+static int ascending(const void *a, const void *b) {
+    float x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return (x > y) - (x < y);
+}
+
+/* weight [tokens] = min(1, clip * median |x_q|^2 / |x_q|^2); squares, sorted: scratch [tokens] */
+static void token_weights(float *weight, float *sorted, const chain *c, chain_side side, size_t m, float clip) {
+    const float *x = c->x[side];
+    for (size_t t = 0; t < c->n_tokens; t++) {
+        double sum = 0;
+        for (size_t j = 0; j < m; j++) sum += (double)x[t * c->width + j] * x[t * c->width + j];
+        weight[t] = sorted[t] = (float)sum;
+    }
+    qsort(sorted, c->n_tokens, sizeof *sorted, ascending);
+    float cap = clip * sorted[c->n_tokens / 2];
+    for (size_t t = 0; t < c->n_tokens; t++) weight[t] = clip > 0 && weight[t] > cap && cap > 0 ? cap / weight[t] : 1;
+}
+
+static double mean_difference(const chain *c, const float *weight, size_t d) {
+    const float *r = c->stream[CHAIN_DENSE], *q = c->stream[CHAIN_STUDENT];
+    double sum = 0, total = 0;
+    for (size_t t = c->n_train; t < c->n_tokens; t++) {
+        double square = 0;
+        for (size_t j = 0; j < d; j++) {
+            double difference = (double)r[t * d + j] - (double)q[t * d + j];
+            square += difference * difference;
+        }
+        sum += (double)weight[t] * square;
+        total += (double)weight[t];
+    }
+    return sum / total;
+}
+
+static void fill(statistics *s, const chain *c, chain_side side, const float *weight, float *own) {
+    size_t n = c->n_tokens;
+    operand xd = {c->x[CHAIN_DENSE], NULL, c->width, s->m}, xq = {c->x[side], NULL, c->width, s->m};
+    operand difference = {c->stream[CHAIN_DENSE], c->stream[CHAIN_STUDENT], s->d, s->d};
+    mean_product(c->w, s->train.H, xq, xq, weight, 0, c->n_train, own);
+    mean_product(c->w, s->train.C, xd, xq, weight, 0, c->n_train, own);
+    mean_product(c->w, s->val.H, xq, xq, weight, c->n_train, n, own);
+    mean_product(c->w, s->val.C, xd, xq, weight, c->n_train, n, own);
+    mean_product(c->w, s->D, xd, xd, weight, c->n_train, n, own);
+    if (!s->E) return;
+    mean_product(c->w, s->train.R, difference, xq, weight, 0, c->n_train, own);
+    mean_product(c->w, s->val.R, difference, xq, weight, c->n_train, n, own);
+    mean_product(c->w, s->E, difference, xd, weight, c->n_train, n, own);
+    s->delta = mean_difference(c, weight, s->d);
+}
+
+bool statistics_take(statistics *s, const chain *c, chain_side side, size_t m, bool residual, float clip, bp_err *e) {
+    size_t d = c->model->config.d_model, scratch = workers_count(c->w) * 2 * SLICE * TILE;
+    *s = (statistics){.m = m, .d = d};
+    float *p = s->memory = malloc((5 * m * m + (residual ? 3 * d * m : 0)) * sizeof *p);
+    float *own = malloc((scratch + 2 * c->n_tokens) * sizeof *own);
+    if (!p || !own) {
+        free(p);
+        free(own);
+        return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the statistics of %zu channels", m);
+    }
+    float **square[] = {&s->train.H, &s->train.C, &s->val.H, &s->val.C, &s->D}, **cross[] = {&s->train.R, &s->val.R, &s->E};
+    for (size_t i = 0; i < 5; i++, p += m * m) *square[i] = p;
+    for (size_t i = 0; residual && i < 3; i++, p += d * m) *cross[i] = p;
+    float *weight = own + scratch;
+    token_weights(weight, weight + c->n_tokens, c, side, m, clip);
+    fill(s, c, side, weight, own);
+    free(own);
+    return true;
+}
+
+void statistics_close(statistics *s) {
+    free(s->memory);
+    *s = (statistics){0};
+}
+
+double statistics_work(size_t n_tokens, size_t n_train, size_t m, size_t d, bool residual) {
+    double T = (double)n_tokens, val = (double)(n_tokens - n_train), dm = (double)m;
+    return 3 * T * dm * dm + val * dm * dm + (residual ? 2 * (T + val) * (double)d * dm : 0);
+}
