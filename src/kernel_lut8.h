@@ -1,4 +1,5 @@
-/* kernel_lut8.h - how the decode product walks the matrix, shared by the ISA files. Before including it an ISA file defines
+/* kernel_lut8.h - how the decode product walks the matrix, shared by the ISA files. Before including it an ISA file
+ * defines
  *
  *     INLINE                   static inline, always
  *     rows_i16, rows_i32       the integers of the 16 rows of a tile
@@ -38,8 +39,8 @@ INLINE void lut8_plain(float *y, const kernel_signs *w, const void *input, size_
     }
 }
 
-/* Blocks first..end (at most PANEL_BLOCKS) of a matrix of planes. Every plane is read in one run over the blocks, since a
- * stream that jumps comes from memory at a third of the speed. */
+/* Blocks first..end (at most PANEL_BLOCKS) of a matrix of planes. Every plane is read in one run over the blocks, since
+ * a stream that jumps comes from memory at a third of the speed. */
 INLINE void lut8_panel(float *y, const kernel_signs *w, const void *input, size_t tile, size_t step, int count,
                        size_t first, size_t end) {
     rows_i32 sums[PANEL_BLOCKS][4];
@@ -51,8 +52,7 @@ INLINE void lut8_panel(float *y, const kernel_signs *w, const void *input, size_
             for (int i = 0; i < count; i++) to[i] = p ? rows_add(to[i], added[i], (int)p) : rows_widen(added[i]);
         }
     for (size_t block = first; block < end; block++)
-        for (int i = 0; i < count; i++)
-            lut8_flush(y, w, input, tile + (size_t)i * step, block, sums[block - first][i]);
+        for (int i = 0; i < count; i++) lut8_flush(y, w, input, tile + (size_t)i * step, block, sums[block - first][i]);
 }
 
 INLINE void lut8_tiles(float *y, const kernel_signs *w, const void *input, size_t tile, size_t step, int count) {
@@ -64,16 +64,23 @@ INLINE void lut8_tiles(float *y, const kernel_signs *w, const void *input, size_
             lut8_panel(y, w, input, tile, step, count, block, bp_min(block + PANEL_BLOCKS, blocks));
 }
 
-/* Four quarters of the range walk in lockstep: four distant sequential streams come from memory several times as fast as
- * one, or as four neighbouring ones. */
+/* Four quarters of the range walk in lockstep: four distant sequential streams come from memory several times as fast
+ * as one, or as four neighbouring ones. */
 static void lut8_product_streams(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
     const size_t quarter = (end - first) / 4, rest = first + 4 * quarter;
     for (size_t t = first; t < first + quarter; t++) lut8_tiles(y, w, input, t, quarter, 4);
     switch (end - rest) {
-    case 1: lut8_tiles(y, w, input, rest, 1, 1); break;
-    case 2: lut8_tiles(y, w, input, rest, 1, 2); break;
-    case 3: lut8_tiles(y, w, input, rest, 1, 3); break;
-    default: break;
+    case 1:
+        lut8_tiles(y, w, input, rest, 1, 1);
+        break;
+    case 2:
+        lut8_tiles(y, w, input, rest, 1, 2);
+        break;
+    case 3:
+        lut8_tiles(y, w, input, rest, 1, 3);
+        break;
+    default:
+        break;
     }
 }
 

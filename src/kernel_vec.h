@@ -1,13 +1,13 @@
-/* kernel_vec.h - the float kernels, written once over vectors of KERNEL_VEC_LANES floats. An ISA file defines, before it
- * includes this file:
+/* kernel_vec.h - the float kernels, written once over vectors of KERNEL_VEC_LANES floats. An ISA file defines, before
+ * it includes this file:
  *
  *     KERNEL_VEC_LANES                        4 or 8
  *     vf                                      vector type of that many floats
  *     static inline vf vf_set(float x)        x in all lanes
  *     static inline vf vf_halves(const uint16_t *h)   KERNEL_VEC_LANES finite halves, exact
  *
- * Lane operations are those of the scalar reference in the same order. Where a vector is padded, the padding products are
- * +0, and adding +0 to a partial sum changes no bit: a sum that started at +0 is never -0. */
+ * Lane operations are those of the scalar reference in the same order. Where a vector is padded, the padding products
+ * are +0, and adding +0 to a partial sum changes no bit: a sum that started at +0 is never -0. */
 #ifndef BP_KERNEL_VEC_H
 #define BP_KERNEL_VEC_H
 
@@ -15,8 +15,8 @@
 #include "mathf.h"
 
 enum {
-    VEC_PARTS = 16 / KERNEL_VEC_LANES,    /* vectors of the 16 partial sums */
-    VEC_DIMS = 8 * KERNEL_VEC_LANES,      /* dimensions of attention's output held in registers */
+    VEC_PARTS = 16 / KERNEL_VEC_LANES, /* vectors of the 16 partial sums */
+    VEC_DIMS = 8 * KERNEL_VEC_LANES,   /* dimensions of attention's output held in registers */
     VEC_HEAD_MAX = 256
 };
 

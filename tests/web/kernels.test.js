@@ -1,0 +1,97 @@
+// The kernels inside WebAssembly give the bits of the native ones: compiles tests/wasm_kernels.c, runs the golden
+// computations with every table of that build and compares with tests/golden/kernel_hashes.h.
+// `node tests/web/kernels.test.js --bench` prints speeds instead.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
+const SOURCES = [
+  'tests/wasm_kernels.c', 'src/kernel.c', 'src/kernel_ref.c', 'src/kernel_simd128.c', 'src/mathf.c', 'src/quant.c',
+  'src/platform_wasm.c',
+];
+const FLAGS = [
+  '--target=wasm32', '-std=c11', '-O3', '-ffp-contract=off', '-fno-math-errno', '-msimd128', '-mbulk-memory',
+  '-mnontrapping-fptoint', '-nostdlibinc', '-fvisibility=hidden',
+];
+
+/** The first of the names that can be run. */
+function find(...names) {
+  const found = names.find((name) => spawnSync(name, ['--version']).status === 0);
+  if (!found) throw new Error(`none of ${names.join(', ')} is installed`);
+  return found;
+}
+
+function run(command, args) {
+  const result = spawnSync(command, args, { cwd: root, encoding: 'utf8' });
+  if (result.status !== 0) throw new Error(`${command} ${args.join(' ')}\n${result.stderr}`);
+}
+
+/** Compiles and links the module into build/; returns its bytes. */
+function build() {
+  const clang = find('clang-19', 'clang-20', 'clang-21', 'clang');
+  const linker = find('wasm-ld-19', 'wasm-ld-20', 'wasm-ld-21', 'wasm-ld');
+  const folder = join(root, 'build/wasm_kernels');
+  mkdirSync(folder, { recursive: true });
+  const objects = SOURCES.map((source) => {
+    const object = join(folder, source.replaceAll('/', '_') + '.o');
+    const extra = source.endsWith('platform_wasm.c') ? ['-fno-builtin'] : [];
+    run(clang, [...FLAGS, ...extra, '-Isrc', '-Itests', '-c', source, '-o', object]);
+    return object;
+  });
+  const out = join(folder, 'kernels.wasm');
+  run(linker, ['--no-entry', '--gc-sections', '--stack-first', '-z', 'stack-size=1048576', ...objects, '-o', out]);
+  return readFileSync(out);
+}
+
+async function load() {
+  const { instance } = await WebAssembly.instantiate(build(), { env: { seconds: () => performance.now() / 1000 } });
+  return instance.exports;
+}
+
+function goldenHashes() {
+  const header = readFileSync(join(root, 'tests/golden/kernel_hashes.h'), 'utf8');
+  const hashes = Object.fromEntries([...header.matchAll(/#define (GOLDEN_\w+) (0x[0-9a-f]+)/g)].map((m) => [m[1], BigInt(m[2])]));
+  return ['LUT8', 'POPCOUNT', 'FLOAT', 'MATHF', 'QUANT'].map((family) => hashes[`GOLDEN_${family}`]);
+}
+
+async function bench() {
+  const kernels = await load();
+  const shapes = [[288, 576, 1], [576, 288, 1], [576, 576, 1], [1536, 576, 1], [576, 1536, 1], [49152, 576, 4], [49152, 576, 6]];
+  const tokens = [0, 2, 3, 4, 6, 8, 9, 12, 16];
+  console.log('GMAC/s, simd128; product, batch of ' + tokens.slice(1).join(', '));
+  for (let warm = 0; warm < 200; warm++) for (const t of tokens) kernels.bench_product(0, 1, 576, 576, 1, t, 10);
+  for (const [rows, cols, planes] of shapes) {
+    const speeds = tokens.map((t) => {
+      const macs = rows * cols * planes * Math.max(1, t);
+      const rounds = Math.ceil(2e9 / macs);
+      return (macs / kernels.bench_product(0, 1, rows, cols, planes, t, rounds) / 1e9).toFixed(1).padStart(7);
+    });
+    console.log(`lut8 ${rows}x${cols} planes ${planes}`.padEnd(30), speeds.join(' '));
+  }
+  const seconds = kernels.bench_product(1, 1, 1536, 576, 1, 0, 500);
+  console.log('popcount 1536x576', ((1536 * 576) / seconds / 1e9).toFixed(1));
+  ['lut8 prepare 576', 'dots 576 x 16', 'swiglu 1536', 'rmsnorm 576', 'attention 64 x 400', 'to_half 192', 'popcount prepare 576']
+    .forEach((name, what) => {
+      kernels.bench_other(what, 1, 20000);
+      console.log(name.padEnd(22), (kernels.bench_other(what, 1, 20000) * 1e6).toFixed(3), 'us');
+    });
+}
+
+if (process.argv.includes('--bench')) {
+  await bench();
+} else {
+  test('golden hashes of the kernels in WebAssembly', async () => {
+    const kernels = await load();
+    goldenHashes().forEach((expected, family) => {
+      assert.ok(expected, `hash of family ${family} in kernel_hashes.h`);
+      for (const isa of [0, 1]) {
+        const actual = BigInt.asUintN(64, kernels.golden(family, isa));
+        assert.equal(actual.toString(16), expected.toString(16), `family ${family}, ${['ref', 'simd128'][isa]}`);
+      }
+    });
+  });
+}
