@@ -45,27 +45,36 @@ static void expect(const char *jinja, bool system, size_t turns, const char *wan
 }
 
 static void check_families(void) {
-    expect(LLAMA3, false, 1, "<s><|start_header_id|>user<|end_header_id|>\n\nHi there<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
+    expect(LLAMA3, false, 1,
+           "<s><|start_header_id|>user<|end_header_id|>\n\nHi "
+           "there<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
     expect(LLAMA3, true, 3,
-           "<s><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
+           "<s><|start_header_id|>system<|end_header_id|>\n\nBe "
+           "brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
            "Hi there<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nHello!<|eot_id|><|start_header_id|>user"
            "<|end_header_id|>\n\nBye<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
     expect(TINYLLAMA, false, 1, "<|user|>\n Hi there </s>\n<|assistant|>\n");
-    expect(TINYLLAMA, true, 3, "<|system|>\nBe brief.</s>\n<|user|>\n Hi there </s>\n<|assistant|>\nHello!</s>\n<|user|>\nBye</s>\n<|assistant|>\n");
+    expect(TINYLLAMA, true, 3,
+           "<|system|>\nBe brief.</s>\n<|user|>\n Hi there "
+           "</s>\n<|assistant|>\nHello!</s>\n<|user|>\nBye</s>\n<|assistant|>\n");
     expect(LLAMA2, false, 1, "<s>[INST] Hi there [/INST]");
     expect(LLAMA2, true, 1, "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n Hi there [/INST]");
     expect(LLAMA2, false, 3, "<s>[INST] Hi there [/INST] Hello! </s><s>[INST] Bye [/INST]");
     expect(MISTRAL, false, 1, "<s>[INST]  Hi there  [/INST]");
     expect(MISTRAL, false, 3, "<s>[INST]  Hi there  [/INST]Hello!</s>[INST] Bye [/INST]");
-    expect(CHATML_APOSTROPHE, false, 1, "<|im_start|>system\nYou're kind.<|im_end|>\n<|im_start|>user\n Hi there <|im_end|>\n<|im_start|>assistant\n");
+    expect(
+        CHATML_APOSTROPHE, false, 1,
+        "<|im_start|>system\nYou're kind.<|im_end|>\n<|im_start|>user\n Hi there <|im_end|>\n<|im_start|>assistant\n");
 }
 
 /* SmolLM2 and Qwen2.5 from their own files. */
 static void check_files(void) {
     static const struct {
         const char *path, *system;
-    } FILES[] = {{"tokenizers/smollm2/tokenizer_config.json", "You are a helpful AI assistant named SmolLM, trained by Hugging Face"},
-                 {"tokenizers/qwen2.5/tokenizer_config.json", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."}};
+    } FILES[] = {{"tokenizers/smollm2/tokenizer_config.json",
+                  "You are a helpful AI assistant named SmolLM, trained by Hugging Face"},
+                 {"tokenizers/qwen2.5/tokenizer_config.json",
+                  "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."}};
     for (size_t i = 0; i < 2; i++) {
         bp_err e = {0};
         char wanted[512];
@@ -73,11 +82,14 @@ static void check_files(void) {
         const char *jinja = config ? json_text(config, "chat_template") : NULL;
         CHECK(jinja, "%s", e.text);
         if (!jinja) continue;
-        snprintf(wanted, sizeof wanted, "<|im_start|>system\n%s<|im_end|>\n<|im_start|>user\n Hi there <|im_end|>\n<|im_start|>assistant\n", FILES[i].system);
+        snprintf(wanted, sizeof wanted,
+                 "<|im_start|>system\n%s<|im_end|>\n<|im_start|>user\n Hi there <|im_end|>\n<|im_start|>assistant\n",
+                 FILES[i].system);
         expect(jinja, false, 1, wanted);
-        expect(jinja, true, 3,
-               "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n Hi there <|im_end|>\n<|im_start|>assistant\n"
-               "Hello!<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n");
+        expect(
+            jinja, true, 3,
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n Hi there <|im_end|>\n<|im_start|>assistant\n"
+            "Hello!<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n");
         cJSON_Delete(config);
     }
 }
@@ -85,7 +97,9 @@ static void check_files(void) {
 static void check_unknown(void) {
     chat_template t;
     bp_err e = {0};
-    CHECK(!chat_template_open(&t, "{{ x }}", 7, "", "", &e) && e.code == BP_ERR_UNSUPPORTED && strstr(e.text, "bitpair run"), "%s", e.text);
+    CHECK(!chat_template_open(&t, "{{ x }}", 7, "", "", &e) && e.code == BP_ERR_UNSUPPORTED &&
+              strstr(e.text, "bitpair run"),
+          "%s", e.text);
     chat_template_close(&t);
     CHECK(!chat_template_open(&t, "", 0, "", "", &e), "an empty template");
     /* cut short inside the default system message: no default, no harm */

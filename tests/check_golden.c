@@ -1,4 +1,5 @@
-/* The engine against an independent forward pass of the main model (shared/data/golden): log-likelihoods, logits, a chat answer. */
+/* The engine against an independent forward pass of the main model (shared/data/golden): log-likelihoods, logits, a
+ * chat answer. */
 #include <math.h>
 
 #include "chat_template.h"
@@ -10,7 +11,8 @@ enum { MOST = 256 };
 
 static size_t read_ids(const cJSON *array, int32_t ids[MOST]) {
     size_t n = 0;
-    for (const cJSON *item = array ? array->child : NULL; item && n < MOST; item = item->next) ids[n++] = item->valueint;
+    for (const cJSON *item = array ? array->child : NULL; item && n < MOST; item = item->next)
+        ids[n++] = item->valueint;
     return n;
 }
 
@@ -21,8 +23,8 @@ static double nll(const float *logits, size_t vocab, int32_t id) {
     return log(sum) + top - (double)logits[id];
 }
 
-/* Every token's -ln p, and the ten highest logits of the last position. The golden pass keeps its cache in float32, the engine in
- * half precision: hence the tolerances. */
+/* Every token's -ln p, and the ten highest logits of the last position. The golden pass keeps its cache in float32, the
+ * engine in half precision: hence the tolerances. */
 static void check_text(bp_session *session, size_t vocab, const cJSON *golden) {
     int32_t ids[MOST];
     bp_err e = {0};
@@ -34,7 +36,8 @@ static void check_text(bp_session *session, size_t vocab, const cJSON *golden) {
     const cJSON *item = wanted->child;
     for (size_t i = 0; i + 1 < n; i++, item = item->next) {
         double found = nll(logits + i * vocab, vocab, ids[i + 1]);
-        CHECK(fabs(found - item->valuedouble) < 0.02, "token %zu: nll %.5f, golden %.5f", i + 1, found, item->valuedouble);
+        CHECK(fabs(found - item->valuedouble) < 0.02, "token %zu: nll %.5f, golden %.5f", i + 1, found,
+              item->valuedouble);
     }
     for (item = top->child; item; item = item->next) {
         float found = logits[(n - 1) * vocab + (size_t)item->child->valueint];
@@ -55,13 +58,15 @@ static void check_answer(bp_session *session, const bp_model *model, const cJSON
     size_t n = read_ids(cJSON_GetObjectItem(chat, "prompt_ids"), prompt);
     size_t m = read_ids(cJSON_GetObjectItem(chat, "greedy_ids"), answer);
     CHECK(n > 0 && m > 0 && bp_session_rewind(session, 0, &e) && bp_session_sampling(session, &greedy, &e) &&
-              bp_session_feed(session, prompt, n, &e), "%s", e.text);
+              bp_session_feed(session, prompt, n, &e),
+          "%s", e.text);
     for (size_t i = 0; i < m; i++) {
         char piece[64];
         int32_t id = bp_session_sample(session, &e);
         CHECK(id == answer[i], "answer token %zu is %d, golden %d", i, id, answer[i]);
         CHECK(bp_model_is_end(model, id) == (i + 1 == m), "token %zu: end of turn?", i);
-        if (!bp_model_is_end(model, id)) text_append(&words, piece, bp_token_text(model, id, false, piece, sizeof piece));
+        if (!bp_model_is_end(model, id))
+            text_append(&words, piece, bp_token_text(model, id, false, piece, sizeof piece));
         if (!bp_session_feed(session, &id, 1, &e)) break;
     }
     const char *wanted = json_text(chat, "greedy_text");

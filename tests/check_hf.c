@@ -1,4 +1,5 @@
-/* Hugging Face folders: the reader and the engine against the definition, on real and on small random models; hostile files. */
+/* Hugging Face folders: the reader and the engine against the definition, on real and on small random models; hostile
+ * files. */
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,8 +12,8 @@
 static char folder[] = "/tmp/bitpair-check-hf-XXXXXX";
 
 static void remove_files(void) {
-    static const char *const NAMES[] = {"config.json", "tokenizer.json", "model.safetensors", "model-1.safetensors",
-                                        "model-2.safetensors", "model.safetensors.index.json"};
+    static const char *const NAMES[] = {"config.json",         "tokenizer.json",      "model.safetensors",
+                                        "model-1.safetensors", "model-2.safetensors", "model.safetensors.index.json"};
     for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
         char path[256];
         snprintf(path, sizeof path, "%s/%s", folder, NAMES[i]);
@@ -20,7 +21,15 @@ static void remove_files(void) {
     }
 }
 
-static const tiny_model LLAMA = {.class_name = "LlamaForCausalLM", .layers = 2, .d = 64, .ff = 96, .heads = 4, .kv = 2, .hd = 16, .vocab = 64, .dtype = "F32"};
+static const tiny_model LLAMA = {.class_name = "LlamaForCausalLM",
+                                 .layers = 2,
+                                 .d = 64,
+                                 .ff = 96,
+                                 .heads = 4,
+                                 .kv = 2,
+                                 .hd = 16,
+                                 .vocab = 64,
+                                 .dtype = "F32"};
 
 static tiny_model variant(const char *class_name, const char *dtype) {
     tiny_model m = LLAMA;
@@ -100,7 +109,8 @@ static void check_head_as_embedding(void) {
     snprintf(m.tensors[0].name, sizeof m.tensors[0].name, "lm_head.weight");
     tiny_write(&m, folder, false);
     CHECK(hf_read(folder, &image[1], &size[1], &e), "%s", e.text);
-    CHECK(image[0] && image[1] && size[0] == size[1] && memcmp(image[0], image[1], (size_t)size[0]) == 0, "images differ");
+    CHECK(image[0] && image[1] && size[0] == size[1] && memcmp(image[0], image[1], (size_t)size[0]) == 0,
+          "images differ");
     free(image[0]);
     free(image[1]);
     tiny_free(&m);

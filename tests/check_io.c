@@ -96,9 +96,11 @@ static void check_roundtrip(void) {
     void *memory = image ? open_image(&g, image, size, &e) : NULL;
     CHECK(memory, "%s", e.text);
     check_keys(&g);
-    const gguf_tensor *m = gguf_tensor_find(&g, "matrix"), *v = gguf_tensor_find(&g, "vector"), *c = gguf_tensor_find(&g, "cube");
+    const gguf_tensor *m = gguf_tensor_find(&g, "matrix"), *v = gguf_tensor_find(&g, "vector"),
+                      *c = gguf_tensor_find(&g, "cube");
     CHECK(g.n_tensors == 3 && g.full_size == size && g.alignment == 64, "table");
-    CHECK(m && m->type == QUANT_Q4_1 && m->n_dims == 2 && m->dims[0] == 64 && m->dims[1] == 3 && m->bytes == 120, "matrix");
+    CHECK(m && m->type == QUANT_Q4_1 && m->n_dims == 2 && m->dims[0] == 64 && m->dims[1] == 3 && m->bytes == 120,
+          "matrix");
     CHECK(v && v->bytes == 20 && v->offset % 64 == 0 && v->offset == gguf_writer_offset(w, 1), "vector");
     CHECK(c && c->n_dims == 3 && c->dims[2] == 2 && c->bytes == 256, "cube");
     CHECK(c && ((const uint8_t *)gguf_data(&g, c))[255] == 255, "tensor bytes");
@@ -156,14 +158,18 @@ static void check_bad_tensors(void) {
     const struct {
         uint32_t type, n_dims;
         uint64_t dims[2];
-    } bad[] = {{QUANT_Q4_1, 1, {33, 1}}, {99, 1, {32, 1}}, {QUANT_F32, 2, {UINT64_C(1) << 40, UINT64_C(1) << 40}}, {QUANT_F32, 0, {1, 1}}};
+    } bad[] = {{QUANT_Q4_1, 1, {33, 1}},
+               {99, 1, {32, 1}},
+               {QUANT_F32, 2, {UINT64_C(1) << 40, UINT64_C(1) << 40}},
+               {QUANT_F32, 0, {1, 1}}};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         bp_err e = {0};
         uint8_t *header = NULL;
         uint64_t size, full;
         gguf_writer *w = gguf_writer_new();
         gguf_put_tensor(w, "bad", bad[i].type, bad[i].n_dims, bad[i].dims);
-        CHECK(!gguf_writer_finish(w, 64, &header, &size, &full, &e) && strstr(e.text, "bad"), "tensor %zu: %s", i, e.text);
+        CHECK(!gguf_writer_finish(w, 64, &header, &size, &full, &e) && strstr(e.text, "bad"), "tensor %zu: %s", i,
+              e.text);
         gguf_writer_free(w);
     }
 }
@@ -203,7 +209,8 @@ static void check_files(void) {
     CHECK(!write_file(path, false, "second", &e) && strstr(e.text, "--force") && file_is(path, "first"), "%s", e.text);
     CHECK(write_file(path, true, "third", &e) && file_is(path, "third") && count_files() == 1, "%s", e.text);
     file_out *f = file_create(path, true, 0, &e);
-    CHECK(f && file_append(f, "....", 4, &e) && file_write_at(f, 1, "ab", 2, &e) && file_append(f, "!", 1, &e), "%s", e.text);
+    CHECK(f && file_append(f, "....", 4, &e) && file_write_at(f, 1, "ab", 2, &e) && file_append(f, "!", 1, &e), "%s",
+          e.text);
     CHECK(file_is(path, "third"), "seen before its commit");
     CHECK(file_commit(f, &e) && file_is(path, ".ab.!"), "%s", e.text);
     f = file_create(path, true, 0, &e);
@@ -229,7 +236,8 @@ static void check_race(void) {
 static void check_refusals(void) {
     bp_err e = {0};
     file_view f;
-    CHECK(!file_map(&f, in_folder("nowhere"), &e) && e.code == BP_ERR_IO && strstr(e.text, "No such file"), "%s", e.text);
+    CHECK(!file_map(&f, in_folder("nowhere"), &e) && e.code == BP_ERR_IO && strstr(e.text, "No such file"), "%s",
+          e.text);
     CHECK(!file_map(&f, folder, &e) && strstr(e.text, "folder"), "%s", e.text);
     CHECK(!file_create(folder, true, 0, &e) && strstr(e.text, "folder"), "%s", e.text);
     CHECK(!file_create("/dev/null", true, 0, &e) && strstr(e.text, "regular"), "%s", e.text);

@@ -1,5 +1,6 @@
-/* tiny_model.h - small random models as Hugging Face folders, and their forward pass in double precision, straight from the
- * definition (half-split rotary embedding, weights as in the folder): what the reader and the engine are held to. */
+/* tiny_model.h - small random models as Hugging Face folders, and their forward pass in double precision, straight from
+ * the definition (half-split rotary embedding, weights as in the folder): what the reader and the engine are held to.
+ */
 #ifndef TINY_MODEL_H
 #define TINY_MODEL_H
 
@@ -25,7 +26,7 @@ typedef struct {
     const char *class_name; /* "LlamaForCausalLM" */
     uint32_t layers, d, ff, heads, kv, hd, vocab;
     bool tied, biases, qk_norms, scaled;
-    const char *dtype;      /* "F32", "F16", "BF16" */
+    const char *dtype; /* "F32", "F16", "BF16" */
     tiny_tensor tensors[TINY_TENSORS];
     size_t n;
 } tiny_model;
@@ -142,8 +143,8 @@ static void tiny_write_shard(const tiny_model *m, const char *folder, const char
         else
             snprintf(shape, sizeof shape, "%u", t->columns);
         used += (size_t)snprintf(header + used, sizeof header - used,
-                                 ", \"%s\": {\"dtype\": \"%s\", \"shape\": [%s], \"data_offsets\": [%zu, %zu]}", t->name,
-                                 m->dtype, shape, at, at + bytes);
+                                 ", \"%s\": {\"dtype\": \"%s\", \"shape\": [%s], \"data_offsets\": [%zu, %zu]}",
+                                 t->name, m->dtype, shape, at, at + bytes);
         at += bytes;
     }
     used += (size_t)snprintf(header + used, sizeof header - used, "}");
@@ -174,14 +175,19 @@ static void tiny_write_index(const tiny_model *m, const char *folder, size_t hal
 /* config.json; `extra` is put at its end: ", \"name\": value" */
 static void tiny_write_config(const tiny_model *m, const char *folder, const char *extra) {
     FILE *f = tiny_file(folder, "config.json");
-    fprintf(f, "{\"architectures\": [\"%s\"], \"hidden_act\": \"silu\", \"hidden_size\": %u, \"intermediate_size\": %u, ",
+    fprintf(f,
+            "{\"architectures\": [\"%s\"], \"hidden_act\": \"silu\", \"hidden_size\": %u, \"intermediate_size\": %u, ",
             m->class_name, m->d, m->ff);
-    fprintf(f, "\"num_hidden_layers\": %u, \"num_attention_heads\": %u, \"num_key_value_heads\": %u, ", m->layers, m->heads, m->kv);
-    fprintf(f, "\"vocab_size\": %u, \"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0, ", m->vocab);
+    fprintf(f, "\"num_hidden_layers\": %u, \"num_attention_heads\": %u, \"num_key_value_heads\": %u, ", m->layers,
+            m->heads, m->kv);
+    fprintf(f,
+            "\"vocab_size\": %u, \"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0, ",
+            m->vocab);
     if (m->hd * m->heads != m->d) fprintf(f, "\"head_dim\": %u, ", m->hd);
     if (m->scaled)
         fputs("\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, "
-              "\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 64}, ", f);
+              "\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 64}, ",
+              f);
     fprintf(f, "\"tie_word_embeddings\": %s%s}", m->tied ? "true" : "false", extra);
     fclose(f);
 }
@@ -189,11 +195,15 @@ static void tiny_write_config(const tiny_model *m, const char *folder, const cha
 /* A byte-level tokenizer of single letters, as many as fit. */
 static void tiny_write_tokenizer(const tiny_model *m, const char *folder) {
     FILE *f = tiny_file(folder, "tokenizer.json");
-    fputs("{\"version\": \"1.0\", \"added_tokens\": [], \"normalizer\": null, \"pre_tokenizer\": {\"type\": \"ByteLevel\", "
-          "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}, \"post_processor\": null, \"decoder\": "
-          "{\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true}, \"model\": "
+    fputs("{\"version\": \"1.0\", \"added_tokens\": [], \"normalizer\": null, \"pre_tokenizer\": {\"type\": "
+          "\"ByteLevel\", "
+          "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}, \"post_processor\": null, "
+          "\"decoder\": "
+          "{\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true}, "
+          "\"model\": "
           "{\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, \"continuing_subword_prefix\": null, "
-          "\"end_of_word_suffix\": null, \"fuse_unk\": false, \"byte_fallback\": false, \"vocab\": {", f);
+          "\"end_of_word_suffix\": null, \"fuse_unk\": false, \"byte_fallback\": false, \"vocab\": {",
+          f);
     for (uint32_t i = 0; i < m->vocab; i++) {
         if (i < 26)
             fprintf(f, "%s\"%c\": %u", i ? ", " : "", 'a' + (char)i, i);
@@ -219,7 +229,8 @@ static void tiny_write(const tiny_model *m, const char *folder, bool sharded) {
 /* ---- the forward pass ------------------------------------------------------------------------------------------- */
 
 /* y [n] (+)= W [n, k] x (+ bias) */
-static void tiny_matvec(double *y, const float *w, const float *bias, const double *x, uint32_t n, uint32_t k, bool add) {
+static void tiny_matvec(double *y, const float *w, const float *bias, const double *x, uint32_t n, uint32_t k,
+                        bool add) {
     for (uint32_t i = 0; i < n; i++) {
         double sum = bias ? (double)bias[i] : 0;
         for (uint32_t j = 0; j < k; j++) sum += (double)w[(size_t)i * k + j] * x[j];
@@ -255,7 +266,8 @@ typedef struct {
     double *k, *v; /* [layers][positions][kv * hd] */
 } tiny_cache;
 
-static void tiny_attend(const tiny_model *m, const tiny_cache *cache, double *out, const double *q, uint32_t layer, uint32_t position) {
+static void tiny_attend(const tiny_model *m, const tiny_cache *cache, double *out, const double *q, uint32_t layer,
+                        uint32_t position) {
     size_t width = (size_t)m->kv * m->hd;
     for (uint32_t h = 0; h < m->heads; h++) {
         double scores[TINY_POSITIONS], sum = 0, top = -1e300;
@@ -283,12 +295,17 @@ static void tiny_layer(const tiny_model *m, const tiny_cache *cache, double *x, 
     double *k = cache->k + ((size_t)layer * TINY_POSITIONS + position) * nkv;
     double *v = cache->v + ((size_t)layer * TINY_POSITIONS + position) * nkv;
     tiny_norm(normed, x, tiny_find(m, layer, "input_layernorm.weight"), m->d);
-    tiny_matvec(q, tiny_find(m, layer, "self_attn.q_proj.weight"), tiny_find(m, layer, "self_attn.q_proj.bias"), normed, nq, m->d, false);
-    tiny_matvec(k, tiny_find(m, layer, "self_attn.k_proj.weight"), tiny_find(m, layer, "self_attn.k_proj.bias"), normed, nkv, m->d, false);
-    tiny_matvec(v, tiny_find(m, layer, "self_attn.v_proj.weight"), tiny_find(m, layer, "self_attn.v_proj.bias"), normed, nkv, m->d, false);
+    tiny_matvec(q, tiny_find(m, layer, "self_attn.q_proj.weight"), tiny_find(m, layer, "self_attn.q_proj.bias"), normed,
+                nq, m->d, false);
+    tiny_matvec(k, tiny_find(m, layer, "self_attn.k_proj.weight"), tiny_find(m, layer, "self_attn.k_proj.bias"), normed,
+                nkv, m->d, false);
+    tiny_matvec(v, tiny_find(m, layer, "self_attn.v_proj.weight"), tiny_find(m, layer, "self_attn.v_proj.bias"), normed,
+                nkv, m->d, false);
     for (uint32_t h = 0; h < m->heads + m->kv; h++) {
         double *head = h < m->heads ? q + h * m->hd : k + (h - m->heads) * m->hd;
-        if (m->qk_norms) tiny_norm(head, head, tiny_find(m, layer, h < m->heads ? "self_attn.q_norm.weight" : "self_attn.k_norm.weight"), m->hd);
+        if (m->qk_norms)
+            tiny_norm(head, head,
+                      tiny_find(m, layer, h < m->heads ? "self_attn.q_norm.weight" : "self_attn.k_norm.weight"), m->hd);
         tiny_rotate(m, head, position);
     }
     tiny_attend(m, cache, attended, q, layer, position);

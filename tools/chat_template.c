@@ -25,8 +25,9 @@ static char *unescape(const char *from, size_t n) {
     return out;
 }
 
-/* The default system message of a ChatML template stands in it as one literal: '<|im_start|>system\nTEXT<|im_end|>...'; the
- * line break is written out or as an escape. A literal that ends before <|im_end|> is continued by the caller's message. */
+/* The default system message of a ChatML template stands in it as one literal: '<|im_start|>system\nTEXT<|im_end|>...';
+ * the line break is written out or as an escape. A literal that ends before <|im_end|> is continued by the caller's
+ * message. */
 static char *find_default_system(const char *jinja, size_t size) {
     const char *open = "<|im_start|>system", *close = "<|im_end|>", *end = jinja + size;
     for (const char *at = jinja; (at = find(at, (size_t)(end - at), open)) != NULL; at++) {
@@ -66,8 +67,9 @@ static bool recognise(chat_template *t, const char *jinja, size_t size) {
 bool chat_template_open(chat_template *t, const char *jinja, size_t size, const char *bos, const char *eos, bp_err *e) {
     *t = (chat_template){0};
     if (!recognise(t, jinja, size))
-        return bp_fail(e, BP_ERR_UNSUPPORTED, 0,
-                       "the model's chat template is of no family that this tool knows; `bitpair run` takes a raw prompt");
+        return bp_fail(
+            e, BP_ERR_UNSUPPORTED, 0,
+            "the model's chat template is of no family that this tool knows; `bitpair run` takes a raw prompt");
     t->dated = find(jinja, size, "Cutting Knowledge Date") != NULL;
     t->thinks = find(jinja, size, "</think>") != NULL;
     t->spaced = find(jinja, size, "' ' + message") || find(jinja, size, "\" \" + message");
@@ -178,10 +180,20 @@ static void render_zephyr(const chat_template *t, const chat_message *messages, 
 void chat_template_render(const chat_template *t, const chat_message *messages, size_t n, text *out) {
     if (t->bos) APPEND(out, t->bos_text);
     switch (t->family) {
-    case CHAT_CHATML: render_chatml(t, messages, n, out); break;
-    case CHAT_LLAMA3: render_llama3(t, messages, n, out); break;
-    case CHAT_LLAMA2: render_llama2(t, messages, n, out); break;
-    case CHAT_MISTRAL: render_mistral(t, messages, n, out); break;
-    case CHAT_ZEPHYR: render_zephyr(t, messages, n, out); break;
+    case CHAT_CHATML:
+        render_chatml(t, messages, n, out);
+        break;
+    case CHAT_LLAMA3:
+        render_llama3(t, messages, n, out);
+        break;
+    case CHAT_LLAMA2:
+        render_llama2(t, messages, n, out);
+        break;
+    case CHAT_MISTRAL:
+        render_mistral(t, messages, n, out);
+        break;
+    case CHAT_ZEPHYR:
+        render_zephyr(t, messages, n, out);
+        break;
     }
 }

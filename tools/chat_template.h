@@ -1,5 +1,6 @@
-/* chat_template.h - the chat templates of known model families, written out in C. The page and the npm package interpret
- * any Jinja template; this tool recognises a family by the text of its template and renders the same string. */
+/* chat_template.h - the chat templates of known model families, written out in C. The page and the npm package
+ * interpret any Jinja template; this tool recognises a family by the text of its template and renders the same string.
+ */
 #ifndef BITPAIR_CHAT_TEMPLATE_H
 #define BITPAIR_CHAT_TEMPLATE_H
 
@@ -25,12 +26,13 @@ typedef struct {
     char bos_text[64], eos_text[64];
 } chat_template;
 
-/* Recognises the template jinja [size]. bos and eos are the texts of these tokens ("" for none). BP_ERR_UNSUPPORTED for a template of
- * no known family, BP_ERR_MEMORY. */
+/* Recognises the template jinja [size]. bos and eos are the texts of these tokens ("" for none). BP_ERR_UNSUPPORTED for
+ * a template of no known family, BP_ERR_MEMORY. */
 bool chat_template_open(chat_template *t, const char *jinja, size_t size, const char *bos, const char *eos, bp_err *e);
 void chat_template_close(chat_template *t);
 
-/* Appends the conversation [n] and the header of the next answer to `out`. Only the first message may be a system message. */
+/* Appends the conversation [n] and the header of the next answer to `out`. Only the first message may be a system
+ * message. */
 void chat_template_render(const chat_template *t, const chat_message *messages, size_t n, text *out);
 
 #endif

@@ -34,8 +34,7 @@ static void print_option(char letter, const char *name, const char *metavar, con
 
 static void print_help(const cli_spec *spec) {
     printf("bitpair %s - %s\n\nUsage: bitpair %s %s\n\nOptions:\n", spec->name, spec->summary, spec->name, spec->usage);
-    for (const cli_option *o = spec->options; o && o->name; o++)
-        print_option(o->letter, o->name, o->metavar, o->help);
+    for (const cli_option *o = spec->options; o && o->name; o++) print_option(o->letter, o->name, o->metavar, o->help);
     print_option('h', "help", NULL, "show this text");
     if (spec->examples) printf("\nExamples:\n%s", spec->examples);
 }

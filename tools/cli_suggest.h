@@ -10,7 +10,8 @@ typedef struct {
     size_t distance;  /* its distance from `typed`, or the first one that is too far */
 } cli_suggestion;
 
-/* typed must stay alive. Words further away than a third of its length (at least 1 edit, 2 from 4 letters on) do not count. */
+/* typed must stay alive. Words further away than a third of its length (at least 1 edit, 2 from 4 letters on) do not
+ * count. */
 cli_suggestion cli_suggestion_for(const char *typed);
 
 /* Keeps `word` when it is nearer than all before it. */

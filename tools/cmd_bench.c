@@ -118,7 +118,8 @@ int cmd_bench(int argc, char **argv) {
     const cli_option options[] = {
         {"prompt-tokens", 'p', CLI_COUNT, &o.prompt, 1, 65536, "N", "tokens of the prompt (default 128)"},
         {"tokens", 'n', CLI_COUNT, &o.generate, 1, 65536, "N", "tokens generated after it (default 64)"},
-        {"repetitions", 'r', CLI_COUNT, &o.repetitions, 1, MOST_REPETITIONS, "N", "rounds; the median counts (default 5)"},
+        {"repetitions", 'r', CLI_COUNT, &o.repetitions, 1, MOST_REPETITIONS, "N",
+         "rounds; the median counts (default 5)"},
         {"json", 0, CLI_FLAG, &o.json, 0, 0, NULL, "one line of JSON on stdout"},
         {"quiet", 'q', CLI_FLAG, &o.quiet, 0, 0, NULL, "no rounds on stderr"},
         MACHINE_OPTIONS(o.machine),

@@ -62,7 +62,8 @@ static int32_t *render_ids(const conversation *c, size_t *n, bp_err *e) {
     return ids;
 }
 
-/* Tokens of the conversation; while they leave no room for an answer, the oldest question and its answer are forgotten. */
+/* Tokens of the conversation; while they leave no room for an answer, the oldest question and its answer are forgotten.
+ */
 static int32_t *fitting_ids(conversation *c, size_t *n, bp_err *e) {
     size_t capacity = bp_session_capacity(c->session), answer = bp_min(64, capacity / 4);
     for (bool told = false;; told = true) {
@@ -202,15 +203,14 @@ int cmd_chat(int argc, char **argv) {
         GENERATE_OPTIONS(o.generate),
         MACHINE_OPTIONS(o.machine),
         {0}};
-    const cli_spec spec = {
-        .name = "chat",
-        .usage = "MODEL [--prompt TEXT] [options]",
-        .summary = "talk with a model; without --prompt, line by line",
-        .examples = "  bitpair chat model.gguf\n"
-                    "  bitpair chat model.gguf --prompt 'What is the capital of France?' --greedy\n"
-                    "  bitpair chat model.gguf --system 'Answer in one sentence.' < questions.txt\n",
-        .options = options,
-        .n_positional = 1};
+    const cli_spec spec = {.name = "chat",
+                           .usage = "MODEL [--prompt TEXT] [options]",
+                           .summary = "talk with a model; without --prompt, line by line",
+                           .examples = "  bitpair chat model.gguf\n"
+                                       "  bitpair chat model.gguf --prompt 'What is the capital of France?' --greedy\n"
+                                       "  bitpair chat model.gguf --system 'Answer in one sentence.' < questions.txt\n",
+                           .options = options,
+                           .n_positional = 1};
     const char *path;
     int rc = cli_parse(&spec, argc, argv, &path);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;

@@ -100,14 +100,13 @@ int cmd_eval(int argc, char **argv) {
         {"quiet", 'q', CLI_FLAG, &o.quiet, 0, 0, NULL, "no progress on stderr"},
         MACHINE_OPTIONS(o.machine),
         {0}};
-    const cli_spec spec = {
-        .name = "eval",
-        .usage = "MODEL --text FILE [options]",
-        .summary = "measure the perplexity of a model on a text",
-        .examples = "  bitpair eval model.gguf --text heldout.txt --ctx 512 --tokens 20480 --json\n"
-                    "  bitpair eval small.gguf --text heldout.txt --teacher large.gguf\n",
-        .options = options,
-        .n_positional = 1};
+    const cli_spec spec = {.name = "eval",
+                           .usage = "MODEL --text FILE [options]",
+                           .summary = "measure the perplexity of a model on a text",
+                           .examples = "  bitpair eval model.gguf --text heldout.txt --ctx 512 --tokens 20480 --json\n"
+                                       "  bitpair eval small.gguf --text heldout.txt --teacher large.gguf\n",
+                           .options = options,
+                           .n_positional = 1};
     const char *path;
     int rc = cli_parse(&spec, argc, argv, &path);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;

@@ -202,10 +202,9 @@ static bool inspect(const char *path, bool json, bool tensors, bp_err *e) {
 
 int cmd_inspect(int argc, char **argv) {
     bool json = false, tensors = false;
-    const cli_option options[] = {
-        {"json", 0, CLI_FLAG, &json, 0, 0, NULL, "everything as one line of JSON on stdout"},
-        {"tensors", 0, CLI_FLAG, &tensors, 0, 0, NULL, "list the tensors as well"},
-        {0}};
+    const cli_option options[] = {{"json", 0, CLI_FLAG, &json, 0, 0, NULL, "everything as one line of JSON on stdout"},
+                                  {"tensors", 0, CLI_FLAG, &tensors, 0, 0, NULL, "list the tensors as well"},
+                                  {0}};
     const cli_spec spec = {.name = "inspect",
                            .usage = "MODEL [options]",
                            .summary = "show what is in a model file",

@@ -22,7 +22,8 @@ static bool check_length(const gguf *g, verify_result *r, bp_err *e) {
     if (g->size > g->full_size)
         return bp_fail(e, BP_ERR_FORMAT, g->full_size, "the file goes on after its last tensor: %llu bytes too many",
                        (unsigned long long)(g->size - g->full_size));
-    return bp_fail(e, BP_ERR_FORMAT, g->size, "the file is truncated: it has %llu bytes of %llu, and no tier ends there",
+    return bp_fail(e, BP_ERR_FORMAT, g->size,
+                   "the file is truncated: it has %llu bytes of %llu, and no tier ends there",
                    (unsigned long long)g->size, (unsigned long long)g->full_size);
 }
 

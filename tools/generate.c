@@ -42,7 +42,8 @@ bool generate_feed(bp_session *session, const int32_t *ids, size_t n, int32_t *f
     double started = clock_seconds();
     size_t chunk = bp_session_chunk(session), room = bp_session_capacity(session) - bp_session_position(session);
     if (n > room)
-        return bp_fail(e, BP_ERR_CONTEXT, 0, "the prompt has %zu tokens, the context has room for %zu: see --ctx", n, room);
+        return bp_fail(e, BP_ERR_CONTEXT, 0, "the prompt has %zu tokens, the context has room for %zu: see --ctx", n,
+                       room);
     for (size_t i = 0; i < n && !stats->interrupted; i += chunk) {
         if (!feed(session, ids + i, bp_min(chunk, n - i), fed, e)) return false;
         stats->interrupted = cli_interrupted();
@@ -115,7 +116,8 @@ void generate_report(const generate_stats *stats) {
             stats->full ? " (the context is full: see --ctx)" : "");
 }
 
-int32_t *generate_tokenize(const bp_model *model, const char *bytes, size_t size, uint32_t flags, size_t *n, bp_err *e) {
+int32_t *generate_tokenize(const bp_model *model, const char *bytes, size_t size, uint32_t flags, size_t *n,
+                           bp_err *e) {
     int32_t *ids = size < SIZE_MAX / 8 ? malloc((size + 8) * sizeof *ids) : NULL;
     if (!ids) {
         bp_fail(e, BP_ERR_MEMORY, 0, "out of memory for the tokens of a text of %zu bytes", size);

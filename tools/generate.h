@@ -15,8 +15,9 @@ typedef struct {
 generate_options generate_defaults(uint64_t max_tokens);
 
 /* Rows of a cli_option table. */
+/* clang-format off */
 #define GENERATE_OPTIONS(o)                                                                                            \
-    {"max-tokens", 'n', CLI_COUNT, &(o).max_tokens, 1, 1000000, "N", "most tokens of an answer"},                      \
+    {"max-tokens", 'n', CLI_COUNT, &(o).max_tokens, 1, 1000000, "N", "most tokens (default 256, chat 1024)"},          \
         {"ctx", 'c', CLI_COUNT, &(o).ctx, 0, 1048576, "N", "context in tokens (default: the model's, 2048 at most)"},  \
         {"greedy", 'g', CLI_FLAG, &(o).greedy, 0, 0, NULL, "always the most likely token"},                            \
         {"temperature", 0, CLI_REAL, &(o).temperature, 0, 100, "X", "0 is greedy (default 0.7)"},                      \
@@ -27,6 +28,7 @@ generate_options generate_defaults(uint64_t max_tokens);
         {"repeat-last", 0, CLI_COUNT, &(o).repeat_last, 0, 1024, "N", "tokens the penalty looks back (default 64)"},   \
         {"seed", 's', CLI_COUNT, &(o).seed, 0, 0, "N", "of the random numbers (default 0)"},                           \
         {"quiet", 'q', CLI_FLAG, &(o).quiet, 0, 0, NULL, "no statistics on stderr"}
+/* clang-format on */
 
 /* A session with the context and sampling of the options. */
 bp_session *generate_open(bp_model *model, const generate_options *o, bp_err *e);
@@ -34,16 +36,16 @@ bp_session *generate_open(bp_model *model, const generate_options *o, bp_err *e)
 typedef struct {
     size_t prompt_tokens, tokens;
     double prompt_seconds, seconds;
-    bool interrupted;  /* by SIGINT: what was there is printed */
-    bool full;         /* stopped because the context is full */
+    bool interrupted; /* by SIGINT: what was there is printed */
+    bool full;        /* stopped because the context is full */
 } generate_stats;
 
-/* Feeds ids [n], a part at a time so that SIGINT stops it. fed [capacity of the session] or NULL: fed[p] <- the token at
- * position p, here and below. */
+/* Feeds ids [n], a part at a time so that SIGINT stops it. fed [capacity of the session] or NULL: fed[p] <- the token
+ * at position p, here and below. */
 bool generate_feed(bp_session *session, const int32_t *ids, size_t n, int32_t *fed, generate_stats *stats, bp_err *e);
 
-/* Samples until an end token, max_tokens, a full context or SIGINT; prints to stdout as characters become whole. `answer` (may be
- * NULL) receives the same text. trim: drop white space before the first word. */
+/* Samples until an end token, max_tokens, a full context or SIGINT; prints to stdout as characters become whole.
+ * `answer` (may be NULL) receives the same text. trim: drop white space before the first word. */
 bool generate_answer(bp_session *session, const bp_model *model, const generate_options *o, bool trim, text *answer,
                      int32_t *fed, generate_stats *stats, bp_err *e);
 

@@ -21,7 +21,8 @@ static const struct {
 enum { N_COMMANDS = sizeof COMMANDS / sizeof COMMANDS[0] };
 
 static void print_usage(FILE *to) {
-    fprintf(to, "bitpair %s - language models of one or two bits per weight\n\nUsage: bitpair COMMAND ...\n\nCommands:\n",
+    fprintf(to,
+            "bitpair %s - language models of one or two bits per weight\n\nUsage: bitpair COMMAND ...\n\nCommands:\n",
             BITPAIR_VERSION);
     for (size_t i = 0; i < N_COMMANDS; i++) fprintf(to, "  %-10s %s\n", COMMANDS[i].name, COMMANDS[i].summary);
     fputs("\nMODEL is a GGUF file or a Hugging Face folder with safetensors.\n"

@@ -35,17 +35,22 @@ static uint32_t sequence_length(uint8_t lead) {
     return lead < 0x80 ? 1 : lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
 }
 
-/* May `byte` follow what is held? The second byte of some sequences is restricted: no overlong forms, no surrogates, nothing
- * above U+10FFFF. */
+/* May `byte` follow what is held? The second byte of some sequences is restricted: no overlong forms, no surrogates,
+ * nothing above U+10FFFF. */
 static bool continues(const utf8_stream *s, uint8_t byte) {
     if ((byte & 0xC0) != 0x80) return false;
     if (s->n != 1) return true;
     switch (s->held[0]) {
-    case 0xE0: return byte >= 0xA0;
-    case 0xED: return byte < 0xA0;
-    case 0xF0: return byte >= 0x90;
-    case 0xF4: return byte < 0x90;
-    default: return true;
+    case 0xE0:
+        return byte >= 0xA0;
+    case 0xED:
+        return byte < 0xA0;
+    case 0xF0:
+        return byte >= 0x90;
+    case 0xF4:
+        return byte < 0x90;
+    default:
+        return true;
     }
 }
 

@@ -4,7 +4,8 @@
 
 #include "base.h"
 
-/* bytes [size], NUL-terminated once something was appended. Zeroed: empty. Out of memory: `lost`, and nothing more is added. */
+/* bytes [size], NUL-terminated once something was appended. Zeroed: empty. Out of memory: `lost`, and nothing more is
+ * added. */
 typedef struct {
     char *bytes;
     size_t size, room;

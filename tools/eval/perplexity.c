@@ -15,11 +15,11 @@ typedef struct {
 
 typedef struct {
     const perplexity_options *options;
-    size_t vocab, batch;       /* rows of logits at a time */
+    size_t vocab, batch; /* rows of logits at a time */
     bp_session *model, *teacher;
-    float *logits, *taught;    /* [batch][vocab] */
-    row_score *scores;         /* [batch] */
-    const int32_t *next;       /* [rows at hand]: the token that follows each */
+    float *logits, *taught; /* [batch][vocab] */
+    row_score *scores;      /* [batch] */
+    const int32_t *next;    /* [rows at hand]: the token that follows each */
 } scorer;
 
 /* ---- one row ---------------------------------------------------------------------------------------------------- */

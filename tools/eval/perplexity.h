@@ -2,7 +2,8 @@
  *     nll  = mean over scored positions of -ln p(next token)
  *     KL   = mean of sum_v p_teacher(v) (ln p_teacher(v) - ln p(v)), in nats, over the full distribution
  *     top1 = share of positions where both have the same most likely token
- * The tokens are cut into windows of `ctx`, each read from an empty cache, nothing put before it; its first token is not scored. */
+ * The tokens are cut into windows of `ctx`, each read from an empty cache, nothing put before it; its first token is
+ * not scored. */
 #ifndef BITPAIR_PERPLEXITY_H
 #define BITPAIR_PERPLEXITY_H
 
@@ -10,23 +11,24 @@
 #include "engine.h"
 
 typedef struct {
-    uint64_t tokens;  /* in the windows */
-    uint64_t scored;  /* predicted: tokens less one per window */
-    uint64_t bytes;   /* of the text of the scored tokens */
+    uint64_t tokens; /* in the windows */
+    uint64_t scored; /* predicted: tokens less one per window */
+    uint64_t bytes;  /* of the text of the scored tokens */
     double nll, ppl, bits_per_byte;
-    double kl, top1;  /* with a teacher, else 0 */
+    double kl, top1; /* with a teacher, else 0 */
 } perplexity;
 
 typedef struct {
-    bp_model *model, *teacher;  /* teacher NULL: none; it has the vocabulary of the model */
-    uint32_t ctx;               /* 2.. */
-    workers *workers;           /* scores rows in parallel; results do not depend on their number */
-    bool (*progress)(void *context, uint64_t done, uint64_t total, double nll); /* false stops: BP_ERR_ARGUMENT "interrupted" */
+    bp_model *model, *teacher; /* teacher NULL: none; it has the vocabulary of the model */
+    uint32_t ctx;              /* 2.. */
+    workers *workers;          /* scores rows in parallel; results do not depend on their number */
+    bool (*progress)(void *context, uint64_t done, uint64_t total,
+                     double nll); /* false stops: BP_ERR_ARGUMENT "interrupted" */
     void *context;
 } perplexity_options;
 
-/* ids [n]: whole windows are used; a text shorter than one window is a window of its own. Sums are taken in double in the
- * order of the text. */
+/* ids [n]: whole windows are used; a text shorter than one window is a window of its own. Sums are taken in double in
+ * the order of the text. */
 bool perplexity_measure(perplexity *p, const perplexity_options *o, const int32_t *ids, size_t n, bp_err *e);
 
 #endif

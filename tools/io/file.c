@@ -79,10 +79,10 @@ void file_unmap(file_view *f) {
 struct file_out {
     int fd;
     bool force;
-    bool nameless;    /* made with O_TMPFILE: even a killed process leaves nothing behind */
-    uint64_t end;     /* where file_append writes */
-    char *path;       /* the target */
-    char *temporary;  /* beside it; a template for mkostemp while nameless */
+    bool nameless;   /* made with O_TMPFILE: even a killed process leaves nothing behind */
+    uint64_t end;    /* where file_append writes */
+    char *path;      /* the target */
+    char *temporary; /* beside it; a template for mkostemp while nameless */
     char *folder;
 };
 

@@ -151,17 +151,22 @@ static size_t scalar_size(gguf_kind kind) {
     switch (kind) {
     case GGUF_U8:
     case GGUF_I8:
-    case GGUF_BOOL: return 1;
+    case GGUF_BOOL:
+        return 1;
     case GGUF_U16:
-    case GGUF_I16: return 2;
+    case GGUF_I16:
+        return 2;
     case GGUF_U32:
     case GGUF_I32:
-    case GGUF_F32: return 4;
+    case GGUF_F32:
+        return 4;
     case GGUF_U64:
     case GGUF_I64:
-    case GGUF_F64: return 8;
+    case GGUF_F64:
+        return 8;
     case GGUF_STRING:
-    case GGUF_ARRAY: break;
+    case GGUF_ARRAY:
+        break;
     }
     return 0;
 }
@@ -260,8 +265,8 @@ bool gguf_writer_finish(gguf_writer *w, uint32_t alignment, uint8_t **header, ui
             return bp_fail(e, BP_ERR_ARGUMENT, 0, "tensor '%s': the file grows too large", w->tensors[i].name);
     }
     output out = {calloc(1, (size_t)data), 0};
-    if (!out.base) return bp_fail(e, BP_ERR_MEMORY, 0, "out of memory for a GGUF header of %llu bytes",
-                                  (unsigned long long)data);
+    if (!out.base)
+        return bp_fail(e, BP_ERR_MEMORY, 0, "out of memory for a GGUF header of %llu bytes", (unsigned long long)data);
     append_header(&out, w, data);
     *header = out.base;
     *header_size = data;

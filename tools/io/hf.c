@@ -39,13 +39,20 @@ enum { N_LAYER_RULES = sizeof LAYER_RULES / sizeof LAYER_RULES[0] };
 
 static uint64_t size_of(const hf_config *c, size_name size) {
     switch (size) {
-    case SIZE_ONE: return 1;
-    case SIZE_MODEL: return c->d_model;
-    case SIZE_FF: return c->d_ff;
-    case SIZE_QUERY: return (uint64_t)c->n_heads * c->head_dim;
-    case SIZE_KV: return (uint64_t)c->n_kv_heads * c->head_dim;
-    case SIZE_HEAD: return c->head_dim;
-    case SIZE_VOCAB: return c->vocab;
+    case SIZE_ONE:
+        return 1;
+    case SIZE_MODEL:
+        return c->d_model;
+    case SIZE_FF:
+        return c->d_ff;
+    case SIZE_QUERY:
+        return (uint64_t)c->n_heads * c->head_dim;
+    case SIZE_KV:
+        return (uint64_t)c->n_kv_heads * c->head_dim;
+    case SIZE_HEAD:
+        return c->head_dim;
+    case SIZE_VOCAB:
+        return c->vocab;
     }
     return 0;
 }
@@ -69,7 +76,7 @@ typedef struct {
     gguf_writer *writer;
     planned *items; /* item i is tensor i of the writer; rope_freqs comes after them */
     size_t n_items;
-    bool *used;     /* per tensor of `weights` */
+    bool *used; /* per tensor of `weights` */
 } reader;
 
 static bool check_tensor(const reader *r, const planned *p, bp_err *e) {
@@ -94,8 +101,8 @@ static bool plan_tensor(reader *r, const char *from, const char *to, size_name r
     const safetensors_tensor *t = safetensors_find(&r->weights, from);
     planned p = {t, size_of(&r->config, rows), size_of(&r->config, columns), rows == SIZE_ONE, interleave};
     if (!t)
-        return bp_fail(e, BP_ERR_FORMAT, 0, "%s: tensor '%s' is missing", r->weights.n_files ? r->weights.files[0].path : "",
-                       from);
+        return bp_fail(e, BP_ERR_FORMAT, 0, "%s: tensor '%s' is missing",
+                       r->weights.n_files ? r->weights.files[0].path : "", from);
     if (!check_tensor(r, &p, e)) return false;
     uint64_t dims[2] = {p.columns, p.rows};
     gguf_put_tensor(r->writer, to, p.vector ? QUANT_F32 : t->type, p.vector ? 1 : 2, dims);
@@ -165,7 +172,8 @@ static bool plan_tensors(reader *r, bp_err *e) {
 
 /* ---- the image -------------------------------------------------------------------------------------------------- */
 
-/* Hugging Face rotates (i, i + d/2) of a head, GGUF's Llama (2i, 2i + 1): row j d/2 + i of a head goes to row 2i + j. */
+/* Hugging Face rotates (i, i + d/2) of a head, GGUF's Llama (2i, 2i + 1): row j d/2 + i of a head goes to row 2i + j.
+ */
 static void copy_interleaved(uint8_t *to, const uint8_t *from, uint64_t rows, uint64_t row_bytes, uint64_t head_dim) {
     for (uint64_t row = 0; row < rows; row++) {
         uint64_t in_head = row % head_dim, half = head_dim / 2;

@@ -42,15 +42,17 @@ static bool read_architecture(hf_config *c, const cJSON *config, bp_err *e) {
         c->arch = KNOWN[i].arch;
         return true;
     }
-    return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "config.json: architecture '%s'; this build reads Llama, Qwen2 and Qwen3 models",
-                   name ? name : type ? type : "(none)");
+    return bp_fail(e, BP_ERR_UNSUPPORTED, 0,
+                   "config.json: architecture '%s'; this build reads Llama, Qwen2 and Qwen3 models",
+                   name   ? name
+                   : type ? type
+                          : "(none)");
 }
 
 /* Options that would change the computation in ways that the engine does not know. */
 static bool check_options(const cJSON *config, bp_err *e) {
     const char *act = json_text(config, "hidden_act");
-    if (act && strcmp(act, "silu") != 0)
-        return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "config.json: hidden_act '%s'", act);
+    if (act && strcmp(act, "silu") != 0) return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "config.json: hidden_act '%s'", act);
     if (json_flag(config, "use_sliding_window", false))
         return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "config.json: use_sliding_window");
     if (member(config, "quantization_config"))
@@ -75,10 +77,10 @@ static bool read_sizes(hf_config *c, const cJSON *config, bp_err *e) {
         return bp_fail(e, BP_ERR_FORMAT, 0, "config.json: hidden_size %u is no multiple of num_attention_heads %u",
                        c->d_model, c->n_heads);
     if (c->n_heads % c->n_kv_heads != 0)
-        return bp_fail(e, BP_ERR_FORMAT, 0, "config.json: num_attention_heads %u is no multiple of num_key_value_heads %u",
-                       c->n_heads, c->n_kv_heads);
-    if (c->head_dim % 2 != 0)
-        return bp_fail(e, BP_ERR_FORMAT, 0, "config.json: head_dim %u is odd", c->head_dim);
+        return bp_fail(e, BP_ERR_FORMAT, 0,
+                       "config.json: num_attention_heads %u is no multiple of num_key_value_heads %u", c->n_heads,
+                       c->n_kv_heads);
+    if (c->head_dim % 2 != 0) return bp_fail(e, BP_ERR_FORMAT, 0, "config.json: head_dim %u is odd", c->head_dim);
     return true;
 }
 
@@ -143,8 +145,8 @@ void hf_config_put(const hf_config *c, gguf_writer *w) {
     gguf_put_u32(w, arch_key(c, "vocab_size"), c->vocab);
 }
 
-/* Long waves (over original / low) are stretched by `factor`, short ones (below original / high) stay, those between are
- * blended. */
+/* Long waves (over original / low) are stretched by `factor`, short ones (below original / high) stay, those between
+ * are blended. */
 void hf_config_rope_divisors(const hf_config *c, float *out) {
     const double two_pi = 6.283185307179586;
     for (uint32_t i = 0; i < c->head_dim / 2; i++) {

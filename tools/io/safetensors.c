@@ -35,7 +35,8 @@ static bool read_shape(safetensors_tensor *t, const cJSON *shape, uint64_t size,
     if (!cJSON_IsArray(shape)) return false;
     for (const cJSON *dim = shape->child; dim; dim = dim->next) {
         uint64_t n;
-        if (t->n_dims == SAFETENSORS_DIMS || !json_u64(dim, &n) || __builtin_mul_overflow(*bytes, n, bytes)) return false;
+        if (t->n_dims == SAFETENSORS_DIMS || !json_u64(dim, &n) || __builtin_mul_overflow(*bytes, n, bytes))
+            return false;
         t->dims[t->n_dims++] = n;
     }
     return true;
@@ -105,8 +106,9 @@ static bool add_file(safetensors *s, char *path, bp_err *e) {
     if (f->view.size < 8) return bp_fail(e, BP_ERR_FORMAT, 0, "%s: too short for a safetensors file", path);
     memcpy(&header, f->view.bytes, 8);
     if (header > f->view.size - 8)
-        return bp_fail(e, BP_ERR_FORMAT, 0, "%s: a header of %llu bytes does not fit into the file: truncated, or not safetensors",
-                       path, (unsigned long long)header);
+        return bp_fail(e, BP_ERR_FORMAT, 0,
+                       "%s: a header of %llu bytes does not fit into the file: truncated, or not safetensors", path,
+                       (unsigned long long)header);
     f->header = json_parse((const char *)f->view.bytes + 8, (size_t)header, path, 8, e);
     if (!f->header) return false;
     if (!cJSON_IsObject(f->header)) return bp_fail(e, BP_ERR_FORMAT, 8, "%s: the header is no JSON object", path);

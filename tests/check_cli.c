@@ -1,0 +1,200 @@
+/* The command line as a user meets it: exit codes, messages, what goes to which stream. Runs the `bitpair` beside this
+ * program. */
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "io/json.h"
+
+static char folder[] = "/tmp/bitpair-check-cli-XXXXXX";
+static char tool[512], out[1 << 20], err[1 << 16];
+
+static void read_back(const char *name, char *to, size_t capacity) {
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(to, 1, capacity - 1, f) : 0;
+    to[n] = 0;
+    if (f) fclose(f);
+}
+
+/* Runs `before bitpair arguments`; fills out and err; returns the exit code. */
+static int run_after(const char *before, const char *arguments) {
+    char command[4096];
+    snprintf(command, sizeof command, "%s '%s' %s >%s/out 2>%s/err", before, tool, arguments, folder, folder);
+    int status = system(command);
+    read_back("out", out, sizeof out);
+    read_back("err", err, sizeof err);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int run(const char *arguments) { return run_after("", arguments); }
+
+/* One clear line on stderr, nothing on stdout. */
+static void expect_failure(const char *arguments, int code, const char *part) {
+    int rc = run(arguments);
+    CHECK(rc == code, "'%s' ends with %d: %s", arguments, rc, err);
+    CHECK(strstr(err, part), "'%s' says: %s", arguments, err);
+    CHECK(!out[0], "'%s' prints: %s", arguments, out);
+    if (code == 1) CHECK(strchr(err, '\n') == err + strlen(err) - 1, "'%s' says more than a line: %s", arguments, err);
+}
+
+static void check_help(void) {
+    static const char *const COMMANDS[] = {"chat", "run", "compress", "eval", "bench", "inspect", "verify", "tokenize"};
+    char arguments[64];
+    CHECK(run("--version") == 0 && strncmp(out, "bitpair 0.", 10) == 0 && !err[0], "%s", out);
+    CHECK(run("--help") == 0 && !err[0], "%s", err);
+    for (size_t i = 0; i < sizeof COMMANDS / sizeof COMMANDS[0]; i++) {
+        CHECK(run("--help") == 0 && strstr(out, COMMANDS[i]), "%s is not in --help", COMMANDS[i]);
+        snprintf(arguments, sizeof arguments, "%s --help", COMMANDS[i]);
+        CHECK(run(arguments) == 0 && strstr(out, "Usage: bitpair") && strstr(out, "Examples:") && !err[0], "%s: %s%s",
+              arguments, out, err);
+    }
+}
+
+static void check_usage(void) {
+    expect_failure("", 2, "Usage");
+    expect_failure("inspekt x", 2, "did you mean 'inspect'?");
+    expect_failure("frobnicate", 2, "unknown command 'frobnicate'");
+    expect_failure("inspect", 2, "Usage: bitpair inspect MODEL");
+    expect_failure("inspect a b", 2, "unexpected word 'b'");
+    expect_failure("inspect a --jsn", 2, "did you mean '--json'?");
+    expect_failure("inspect a --json=1", 2, "--json=1");
+    expect_failure("inspect a -z", 2, "-z");
+    expect_failure("eval a", 2, "--text");
+    expect_failure("eval a --text", 2, "value is missing");
+    expect_failure("eval a --text b --ctx 1", 2, "from 2 to");
+    expect_failure("eval a --text b --ctx 5x", 2, "not '5x'");
+    expect_failure("eval a --text b --tokens -5", 2, "whole number");
+    expect_failure("bench a --threads 65", 2, "from 1 to 64");
+    expect_failure("run a", 2, "--prompt");
+    expect_failure("run a --prompt b --file c", 2, "either");
+    expect_failure("run a -p b --temperature nan", 2, "not 'nan'");
+    expect_failure("run a -p b --seed 18446744073709551616", 2, "whole number");
+}
+
+static void write_text(const char *name, const char *bytes, size_t n) {
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "wb");
+    if (!f) return;
+    fwrite(bytes, 1, n, f);
+    fclose(f);
+}
+
+static void check_bad_input(const char *model) {
+    char arguments[2048];
+    expect_failure("inspect /no/such/file", 1, "No such file");
+    snprintf(arguments, sizeof arguments, "inspect %s", folder);
+    expect_failure(arguments, 1, "config.json");
+    write_text("text.gguf", "this is no model, but it is longer than a header", 48);
+    snprintf(arguments, sizeof arguments, "run %s/text.gguf --prompt x", folder);
+    expect_failure(arguments, 1, "text.gguf");
+    write_text("empty.gguf", "", 0);
+    snprintf(arguments, sizeof arguments, "verify %s/empty.gguf", folder);
+    expect_failure(arguments, 1, "empty.gguf");
+    snprintf(arguments, sizeof arguments, "verify %s", model);
+    expect_failure(arguments, 1, "no checksums");
+    write_text("latin.txt", "caf\xE9 au lait", 12);
+    snprintf(arguments, sizeof arguments, "eval %s --quiet --text %s/latin.txt", model, folder);
+    expect_failure(arguments, 1, "latin.txt");
+    write_text("short.txt", "", 0);
+    snprintf(arguments, sizeof arguments, "eval %s --quiet --text %s/short.txt", model, folder);
+    expect_failure(arguments, 1, "at least 2");
+    snprintf(arguments, sizeof arguments, "eval %s --quiet --text %s/none.txt", model, folder);
+    expect_failure(arguments, 1, "none.txt");
+    snprintf(arguments, sizeof arguments, "run %s --prompt x --isa abacus", model);
+    expect_failure(arguments, 1, "abacus");
+    snprintf(arguments, sizeof arguments, "chat %s --prompt x", model);
+    expect_failure(arguments, 1, "bitpair run");
+    snprintf(arguments, sizeof arguments, "run %s --prompt x --ctx 1000000", model);
+    expect_failure(arguments, 1, "context");
+}
+
+/* The real output of each subcommand, on a small model. */
+static double number_of(const char *name) {
+    bp_err e = {0};
+    cJSON *root = json_parse(out, strlen(out), "stdout", 0, &e);
+    double x = root ? cJSON_GetNumberValue(cJSON_GetObjectItem(root, name)) : -1;
+    CHECK(root, "%s: %s", e.text, out);
+    cJSON_Delete(root);
+    return x;
+}
+
+static void check_figures(const char *model, const char *text) {
+    char arguments[2048];
+    snprintf(arguments, sizeof arguments, "inspect %s --json", model);
+    CHECK(run(arguments) == 0 && number_of("bytes") > 2600000 && number_of("bits_per_weight") == 32, "%s", err);
+    snprintf(arguments, sizeof arguments, "inspect %s --tensors", model);
+    CHECK(run(arguments) == 0 && strstr(out, "blk.1.ffn_down.weight") && strstr(out, "128 x 384"), "%s", out);
+    snprintf(arguments, sizeof arguments, "eval %s --text %s --tokens 1000 --ctx 256 --json --quiet", model, text);
+    CHECK(run(arguments) == 0 && !err[0], "%s", err);
+    CHECK(number_of("tokens") == 768 && number_of("scored") == 765, "%s", out);
+    double nll = number_of("nll");
+    CHECK(nll > 0.5 && nll < 5 && number_of("ppl") > 1 && number_of("bits_per_byte") > 0.3, "%s", out);
+    snprintf(arguments, sizeof arguments,
+             "eval %s --text %s --tokens 1000 --ctx 256 --json --quiet --teacher %s --threads 1", model, text, model);
+    CHECK(run(arguments) == 0 && number_of("kl") == 0 && number_of("top1") == 1, "%s%s", out, err);
+    CHECK(number_of("nll") == nll, "threads change the result");
+    snprintf(arguments, sizeof arguments, "bench %s --threads 2 --json --repetitions 1 --quiet", model);
+    CHECK(run(arguments) == 0 && number_of("prefill_tps") > 0 && number_of("decode_tps") > 0 &&
+              number_of("threads") == 2,
+          "%s%s", out, err);
+}
+
+static void check_generation(const char *model) {
+    char arguments[2048], first[4096];
+    snprintf(arguments, sizeof arguments, "run %s --prompt 'Once upon a time' --greedy --max-tokens 20", model);
+    CHECK(run(arguments) == 0 && out[0] && strstr(err, "answer 20 tokens"), "%s%s", out, err);
+    snprintf(first, sizeof first, "%.4000s", out);
+    snprintf(arguments, sizeof arguments, "run %s --file - --temperature 0 --max-tokens 20 --quiet --threads 1", model);
+    CHECK(run_after("printf 'Once upon a time' |", arguments) == 0 && strcmp(out, first) == 0 && !err[0], "%s%s", out,
+          err);
+    snprintf(arguments, sizeof arguments, "run %s -p 'Once upon a time' -n 20 -q --temperature 1 --seed 5", model);
+    CHECK(run(arguments) == 0, "%s", err);
+    snprintf(first, sizeof first, "%.4000s", out);
+    CHECK(run(arguments) == 0 && strcmp(out, first) == 0, "the same seed gives another text");
+    snprintf(arguments, sizeof arguments, "run -q -n 5 -- %s --prompt", model);
+    CHECK(run(arguments) == 2 && strstr(err, "unexpected word '--prompt'"), "%s", err);
+}
+
+/* SIGINT: what was there is printed, and the exit code tells. */
+static void check_interrupt(const char *large, const char *small, const char *text) {
+    char arguments[2048];
+    snprintf(arguments, sizeof arguments,
+             "run %s --prompt 'Once upon a time' --repeat-penalty 1.3 --ctx 8192 --max-tokens 8000", large);
+    CHECK(run_after("timeout --preserve-status -s INT 3", arguments) == 130 && out[0] && out[strlen(out) - 1] == '\n',
+          "%s%s", out, err);
+    snprintf(arguments, sizeof arguments, "eval %s --quiet --text %s", small, text);
+    CHECK(run_after("timeout --preserve-status -s INT 1", arguments) == 130 && !out[0], "%s%s", out, err);
+}
+
+static void check_full_output(const char *model) {
+    char command[2048];
+    snprintf(command, sizeof command, "'%s' inspect %s >/dev/full 2>%s/err", tool, model, folder);
+    int status = system(command);
+    read_back("err", err, sizeof err);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 1 && strstr(err, "standard output"), "%s", err);
+}
+
+int main(void) {
+    char model[600], text[600];
+    ssize_t n = readlink("/proc/self/exe", tool, sizeof tool - 16);
+    while (n > 0 && tool[n - 1] != '/') n--;
+    snprintf(tool + n, sizeof tool - (size_t)n, "bitpair");
+    CHECK(access(tool, X_OK) == 0 && mkdtemp(folder), "no %s", tool);
+    setenv("NO_COLOR", "1", 1);
+    snprintf(model, sizeof model, "%s", check_data("models/tinystories-656k"));
+    snprintf(text, sizeof text, "%s", check_data("text/tinystories_sample_2MiB.txt"));
+    check_help();
+    check_usage();
+    check_bad_input(model);
+    check_figures(model, text);
+    check_generation(model);
+    check_interrupt(check_data("models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"), model, text);
+    check_full_output(model);
+    char command[256];
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    CHECK(system(command) == 0, "cannot remove %s", folder);
+    return check_end();
+}
