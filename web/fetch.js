@@ -27,12 +27,13 @@ export async function readModel(wasm, source, page) {
     return { pointer: sink.pointer, size: sink.loaded, fullSize: sink.size, name: stream.name };
   } catch (error) {
     sink.release();
-    throw readError(error, stream.name);
+    throw readError(error, source.kind, stream.name);
   }
 }
 
-function readError(error, name) {
+function readError(error, kind, name) {
   if (error instanceof BitpairError || error instanceof WebAssembly.RuntimeError) return error;
+  if (kind !== 'url') return new BitpairError('io', `${name} cannot be read: ${error.message}`, { cause: error });
   return new BitpairError('network', `${name} broke off: ${error.message}`, { cause: error });
 }
 

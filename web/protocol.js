@@ -63,7 +63,8 @@ function startWebWorker() {
 async function startNodeWorker() {
   const { Worker: NodeWorker } = await nodeModule('node:worker_threads');
   const base = import.meta.url; // not inside new URL(): bundlers would take it for an asset of their own
-  const worker = new NodeWorker(new URL('./worker.js', base));
+  // Flags of this process, --input-type for one, need not suit a file.
+  const worker = new NodeWorker(new URL('./worker.js', base), { execArgv: [] });
   const link = {
     post: (message, transfer = []) => worker.postMessage(message, transfer),
     terminate: () => worker.terminate(),

@@ -27,6 +27,13 @@ test('chat: the template is applied, the next turn reads only what is new', asyn
   assert.ok(second.text.length > 0);
 });
 
+test('text survives its way through tokens, also character by character', async () => {
+  const text = 'The cat. \u00c0 bient\u00f4t, \u4f60\u597d \u{1f600}\u{1f44d}\u{1f3fd} \ufeff\n\tend';
+  const ids = await model.tokenize(text);
+  assert.equal(await model.detokenize(ids), text);
+  assert.match(await model.detokenize(await model.tokenize('\u{1f600}').then((all) => all.slice(0, 1))), /^\ufffd?$|\u{1f600}/u);
+});
+
 test('control tokens: named in a chat, plain text in a prompt', async () => {
   const text = '<|im_start|>user\nHi<|im_end|>';
   const special = await model.tokenize(text, { special: true });
