@@ -1,6 +1,5 @@
 /* tiny_model.h - small random models as Hugging Face folders, and their forward pass in double precision, straight from
- * the definition (half-split rotary embedding, weights as in the folder): what the reader and the engine are held to.
- */
+ * the definition (half-split rotary embedding, weights as in the folder): what reader and engine are held to. */
 #ifndef TINY_MODEL_H
 #define TINY_MODEL_H
 

@@ -1,6 +1,5 @@
 /* chat_template.h - the chat templates of known model families, written out in C. The page and the npm package
- * interpret any Jinja template; this tool recognises a family by the text of its template and renders the same string.
- */
+ * interpret any Jinja template; this tool recognises a family by the text of its template and renders the same. */
 #ifndef BITPAIR_CHAT_TEMPLATE_H
 #define BITPAIR_CHAT_TEMPLATE_H
 

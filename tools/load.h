@@ -1,5 +1,4 @@
-/* load.h - an engine from the machine options, and a model from the word MODEL: what every subcommand that runs needs.
- */
+/* load.h - an engine from the machine options, and a model from the word MODEL: what every subcommand needs. */
 #ifndef BITPAIR_LOAD_H
 #define BITPAIR_LOAD_H
 
@@ -17,11 +16,12 @@ typedef struct {
 machine_options machine_defaults(void);
 
 /* Rows of a cli_option table. */
+/* clang-format off */
 #define MACHINE_OPTIONS(o)                                                                                             \
     {"threads", 't', CLI_COUNT, &(o).threads, 1, 64, "N", "threads (default: all processors)"},                        \
-        {"isa", 0, CLI_TEXT, &(o).isa, 0, 0, "NAME", "kernels: ref, avx2, ... (default: the best here)"}, {            \
-        "arith", 0, CLI_TEXT, &(o).arith, 0, 0, "NAME", "arithmetic: lut8 or popcount (default lut8)"                  \
-    }
+        {"isa", 0, CLI_TEXT, &(o).isa, 0, 0, "NAME", "kernels: ref, avx2, ... (default: the best here)"},              \
+        {"arith", 0, CLI_TEXT, &(o).arith, 0, 0, "NAME", "arithmetic: lut8 or popcount (default lut8)"}
+/* clang-format on */
 
 bp_engine *machine_engine(const machine_options *o, bp_err *e);
 

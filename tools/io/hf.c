@@ -172,8 +172,7 @@ static bool plan_tensors(reader *r, bp_err *e) {
 
 /* ---- the image -------------------------------------------------------------------------------------------------- */
 
-/* Hugging Face rotates (i, i + d/2) of a head, GGUF's Llama (2i, 2i + 1): row j d/2 + i of a head goes to row 2i + j.
- */
+/* Hugging Face rotates (i, i + d/2) of a head, GGUF's Llama (2i, 2i + 1): row j d/2 + i goes to row 2i + j. */
 static void copy_interleaved(uint8_t *to, const uint8_t *from, uint64_t rows, uint64_t row_bytes, uint64_t head_dim) {
     for (uint64_t row = 0; row < rows; row++) {
         uint64_t in_head = row % head_dim, half = head_dim / 2;
