@@ -35,15 +35,15 @@ typedef struct {
 static uint32_t tiny_state;
 
 /* uniform in [-1, 1) */
-static double tiny_random(void) {
+static inline double tiny_random(void) {
     tiny_state = tiny_state * 1664525u + 1013904223u;
     return (double)(tiny_state >> 8) / 8388608.0 - 1.0;
 }
 
-static size_t tiny_element(const tiny_model *m) { return m->dtype[0] == 'F' && m->dtype[1] == '3' ? 4 : 2; }
+static inline size_t tiny_element(const tiny_model *m) { return m->dtype[0] == 'F' && m->dtype[1] == '3' ? 4 : 2; }
 
 /* The bits that the file holds for a value, and the value they mean. */
-static uint32_t tiny_encode(const tiny_model *m, float x, float *rounded) {
+static inline uint32_t tiny_encode(const tiny_model *m, float x, float *rounded) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
     if (m->dtype[0] == 'B') {
@@ -58,7 +58,8 @@ static uint32_t tiny_encode(const tiny_model *m, float x, float *rounded) {
     return bits;
 }
 
-static void tiny_add(tiny_model *m, uint32_t rows, uint32_t columns, double middle, double spread, const char *name) {
+static inline void tiny_add(tiny_model *m, uint32_t rows, uint32_t columns, double middle, double spread,
+                            const char *name) {
     tiny_tensor *t = &m->tensors[m->n++];
     size_t count = (size_t)(rows ? rows : 1) * columns;
     snprintf(t->name, sizeof t->name, "%s", name);
@@ -68,7 +69,7 @@ static void tiny_add(tiny_model *m, uint32_t rows, uint32_t columns, double midd
     for (size_t i = 0; i < count; i++) tiny_encode(m, (float)(middle + spread * tiny_random()), &t->data[i]);
 }
 
-static void tiny_make(tiny_model *m, uint32_t seed) {
+static inline void tiny_make(tiny_model *m, uint32_t seed) {
     tiny_state = seed;
     m->n = 0;
     tiny_add(m, m->vocab, m->d, 0, 1, "model.embed_tokens.weight");
@@ -100,12 +101,12 @@ static void tiny_make(tiny_model *m, uint32_t seed) {
     }
 }
 
-static void tiny_free(tiny_model *m) {
+static inline void tiny_free(tiny_model *m) {
     for (size_t i = 0; i < m->n; i++) free(m->tensors[i].data);
     m->n = 0;
 }
 
-static const float *tiny_find(const tiny_model *m, uint32_t layer, const char *suffix) {
+static inline const float *tiny_find(const tiny_model *m, uint32_t layer, const char *suffix) {
     char name[80];
     if (layer == TINY_NO_LAYER)
         snprintf(name, sizeof name, "%s", suffix);
@@ -118,7 +119,7 @@ static const float *tiny_find(const tiny_model *m, uint32_t layer, const char *s
 
 /* ---- the folder ------------------------------------------------------------------------------------------------- */
 
-static FILE *tiny_file(const char *folder, const char *name) {
+static inline FILE *tiny_file(const char *folder, const char *name) {
     char path[512];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     FILE *f = fopen(path, "wb");
@@ -130,7 +131,8 @@ static FILE *tiny_file(const char *folder, const char *name) {
 }
 
 /* One safetensors file of the tensors [first, end). */
-static void tiny_write_shard(const tiny_model *m, const char *folder, const char *name, size_t first, size_t end) {
+static inline void tiny_write_shard(const tiny_model *m, const char *folder, const char *name, size_t first,
+                                    size_t end) {
     static char header[1 << 16];
     size_t used = (size_t)snprintf(header, sizeof header, "{\"__metadata__\": {\"format\": \"pt\"}"), at = 0;
     for (size_t i = first; i < end; i++) {
@@ -162,7 +164,7 @@ static void tiny_write_shard(const tiny_model *m, const char *folder, const char
     fclose(f);
 }
 
-static void tiny_write_index(const tiny_model *m, const char *folder, size_t half) {
+static inline void tiny_write_index(const tiny_model *m, const char *folder, size_t half) {
     FILE *f = tiny_file(folder, "model.safetensors.index.json");
     fputs("{\"metadata\": {\"total_size\": 1}, \"weight_map\": {", f);
     for (size_t i = 0; i < m->n; i++)
@@ -172,7 +174,7 @@ static void tiny_write_index(const tiny_model *m, const char *folder, size_t hal
 }
 
 /* config.json; `extra` is put at its end: ", \"name\": value" */
-static void tiny_write_config(const tiny_model *m, const char *folder, const char *extra) {
+static inline void tiny_write_config(const tiny_model *m, const char *folder, const char *extra) {
     FILE *f = tiny_file(folder, "config.json");
     fprintf(f,
             "{\"architectures\": [\"%s\"], \"hidden_act\": \"silu\", \"hidden_size\": %u, \"intermediate_size\": %u, ",
@@ -192,7 +194,7 @@ static void tiny_write_config(const tiny_model *m, const char *folder, const cha
 }
 
 /* A byte-level tokenizer of single letters, as many as fit. */
-static void tiny_write_tokenizer(const tiny_model *m, const char *folder) {
+static inline void tiny_write_tokenizer(const tiny_model *m, const char *folder) {
     FILE *f = tiny_file(folder, "tokenizer.json");
     fputs("{\"version\": \"1.0\", \"added_tokens\": [], \"normalizer\": null, \"pre_tokenizer\": {\"type\": "
           "\"ByteLevel\", "
@@ -213,7 +215,7 @@ static void tiny_write_tokenizer(const tiny_model *m, const char *folder) {
     fclose(f);
 }
 
-static void tiny_write(const tiny_model *m, const char *folder, bool sharded) {
+static inline void tiny_write(const tiny_model *m, const char *folder, bool sharded) {
     tiny_write_config(m, folder, "");
     tiny_write_tokenizer(m, folder);
     if (!sharded) {
@@ -228,8 +230,8 @@ static void tiny_write(const tiny_model *m, const char *folder, bool sharded) {
 /* ---- the forward pass ------------------------------------------------------------------------------------------- */
 
 /* y [n] (+)= W [n, k] x (+ bias) */
-static void tiny_matvec(double *y, const float *w, const float *bias, const double *x, uint32_t n, uint32_t k,
-                        bool add) {
+static inline void tiny_matvec(double *y, const float *w, const float *bias, const double *x, uint32_t n, uint32_t k,
+                               bool add) {
     for (uint32_t i = 0; i < n; i++) {
         double sum = bias ? (double)bias[i] : 0;
         for (uint32_t j = 0; j < k; j++) sum += (double)w[(size_t)i * k + j] * x[j];
@@ -237,7 +239,7 @@ static void tiny_matvec(double *y, const float *w, const float *bias, const doub
     }
 }
 
-static void tiny_norm(double *y, const double *x, const float *w, uint32_t n) {
+static inline void tiny_norm(double *y, const double *x, const float *w, uint32_t n) {
     double sum = 0;
     for (uint32_t i = 0; i < n; i++) sum += x[i] * x[i];
     double scale = 1 / sqrt(sum / n + 1e-5);
@@ -245,7 +247,7 @@ static void tiny_norm(double *y, const double *x, const float *w, uint32_t n) {
 }
 
 /* Rotation of one head, (i, i + hd/2) together, with the Llama 3 scaling as transformers computes it. */
-static void tiny_rotate(const tiny_model *m, double *x, uint32_t position) {
+static inline void tiny_rotate(const tiny_model *m, double *x, uint32_t position) {
     const double pi = 3.141592653589793;
     for (uint32_t i = 0; i < m->hd / 2; i++) {
         double frequency = pow(10000, -2.0 * i / m->hd), wavelength = 2 * pi / frequency;
@@ -265,8 +267,8 @@ typedef struct {
     double *k, *v; /* [layers][positions][kv * hd] */
 } tiny_cache;
 
-static void tiny_attend(const tiny_model *m, const tiny_cache *cache, double *out, const double *q, uint32_t layer,
-                        uint32_t position) {
+static inline void tiny_attend(const tiny_model *m, const tiny_cache *cache, double *out, const double *q,
+                               uint32_t layer, uint32_t position) {
     size_t width = (size_t)m->kv * m->hd;
     for (uint32_t h = 0; h < m->heads; h++) {
         double scores[TINY_POSITIONS], sum = 0, top = -1e300;
@@ -288,7 +290,8 @@ static void tiny_attend(const tiny_model *m, const tiny_cache *cache, double *ou
     }
 }
 
-static void tiny_layer(const tiny_model *m, const tiny_cache *cache, double *x, uint32_t layer, uint32_t position) {
+static inline void tiny_layer(const tiny_model *m, const tiny_cache *cache, double *x, uint32_t layer,
+                              uint32_t position) {
     double normed[512], q[512], attended[512], gate[512], up[512];
     uint32_t nq = m->heads * m->hd, nkv = m->kv * m->hd;
     double *k = cache->k + ((size_t)layer * TINY_POSITIONS + position) * nkv;
@@ -317,7 +320,7 @@ static void tiny_layer(const tiny_model *m, const tiny_cache *cache, double *x, 
 }
 
 /* logits [n][vocab] of ids [n], n <= TINY_POSITIONS; every width at most 512 */
-static void tiny_forward(const tiny_model *m, const int32_t *ids, uint32_t n, double *logits) {
+static inline void tiny_forward(const tiny_model *m, const int32_t *ids, uint32_t n, double *logits) {
     size_t cached = (size_t)m->layers * TINY_POSITIONS * m->kv * m->hd;
     tiny_cache cache = {malloc(cached * sizeof(double)), malloc(cached * sizeof(double))};
     const float *embedding = tiny_find(m, TINY_NO_LAYER, "model.embed_tokens.weight");

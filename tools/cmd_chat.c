@@ -62,7 +62,7 @@ static int32_t *render_ids(const conversation *c, size_t *n, bp_err *e) {
     return ids;
 }
 
-/* Tokens of the conversation; while there is no room for an answer, the oldest question and its answer are forgotten. */
+/* Tokens of the conversation; while there is no room for an answer, the oldest turn is forgotten. */
 static int32_t *fitting_ids(conversation *c, size_t *n, bp_err *e) {
     size_t capacity = bp_session_capacity(c->session), answer = bp_min(64, capacity / 4);
     for (bool told = false;; told = true) {
