@@ -17,7 +17,7 @@ const INTEGERS = ['maxTokens', 'topK', 'repeatLast'];
 
 /** The caller's options with all that is left out, checked as far as types go; the engine checks the ranges. */
 export function completeOptions(options) {
-  const complete = { bos: options.bos, special: options.special };
+  const complete = { bos: !!options.bos, special: !!options.special, ignoreEnd: !!options.ignoreEnd };
   for (const [key, value] of Object.entries(DEFAULTS)) complete[key] = checkNumber(key, options[key] ?? value);
   if (complete.maxTokens < 1) fail('argument', 'maxTokens must be at least 1');
   if (options.greedy) complete.temperature = 0;

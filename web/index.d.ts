@@ -157,6 +157,8 @@ export interface GenerateOptions {
   seed?: number | bigint;
   /** Ends the answer when one of these appears; it is not part of the text. They may span tokens. */
   stop?: string | readonly string[];
+  /** Go on past tokens that end a turn, for measuring. Default false. */
+  ignoreEnd?: boolean;
   /** Ends the generation within about 50 ms, also while the prompt is read: finishReason 'abort', no error. */
   signal?: AbortSignal;
   /** Tokens of the prompt read so far, those taken over from before included. */

@@ -8,7 +8,8 @@ const BOS = 1;      // BP_TOKENIZE_BOS
 const SPECIAL = 2;  // BP_TOKENIZE_SPECIAL
 const PIECE_BYTES = 4096;
 const FIRST_STEP = 16;      // tokens, before anything is known about the speed
-const STEP_SECONDS = 0.02;  // aim of one step of prefill: with one more in flight an abort is seen within 50 ms
+const STEP_SECONDS = 0.03;  // aim of one step of prefill, so that an abort is seen within 50 ms
+const STEP_MOST = 0.045;    // a step of 16 tokens may take this long: the kernels are slower on fewer
 const LISTEN_SECONDS = 0.01; // between two looks at the messages while decoding
 
 const now = () => performance.now() / 1000;
@@ -143,7 +144,7 @@ export class Runner {
     return true;
   }
 
-  async decode({ maxTokens }, out, emit, control) {
+  async decode({ maxTokens, ignoreEnd }, out, emit, control) {
     const { wasm, session } = this;
     let count = 0;
     let first = null;
@@ -153,7 +154,7 @@ export class Runner {
       const id = wasm.exports.bp_session_sample(session, wasm.error);
       if (id < 0) wasm.raise();
       first ??= now();
-      if (wasm.exports.bp_model_is_end(this.model, id)) return finish('stop');
+      if (!ignoreEnd && wasm.exports.bp_model_is_end(this.model, id)) return finish('stop');
       count++;
       emit.token(id, out.push(this.tokenBytes(id)));
       if (out.found !== null) return finish('stop');
@@ -170,11 +171,12 @@ export class Runner {
   }
 }
 
-/** Tokens of the next step, so that it takes STEP_SECONDS; kernels like multiples of 16. */
+/** Tokens of the next step, so that it takes STEP_SECONDS. The kernels like multiples of 16. */
 function nextStep(step, seconds, largest) {
-  const fit = (step * STEP_SECONDS) / Math.max(seconds, 1e-6);
-  const rounded = fit >= 16 ? 16 * Math.floor(fit / 16) : Math.floor(fit);
-  return Math.max(1, Math.min(largest, rounded));
+  const each = Math.max(seconds, 1e-6) / step;
+  const fit = Math.floor(STEP_SECONDS / each);
+  if (fit >= 16 || 16 * each <= STEP_MOST) return Math.min(largest, Math.max(16, fit - (fit % 16)));
+  return Math.max(1, fit);
 }
 
 const textDecoder = () => new TextDecoder('utf-8', { ignoreBOM: true });
