@@ -72,6 +72,7 @@ void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_
     s->attended = ARENA_NEW(a, float, chunk * q);
     s->gate = ARENA_NEW(a, float, chunk * bp_round_up(c->d_ff, KERNEL_TILE));
     s->up = ARENA_NEW(a, float, chunk * bp_round_up(c->d_ff, KERNEL_TILE));
+    s->mid_width = n.mid;
     s->mid = ARENA_NEW(a, float, chunk * n.mid);
     s->logits = ARENA_NEW(a, float, KERNEL_LANES * bp_round_up(c->vocab, KERNEL_TILE));
     s->threads = ARENA_NEW(a, session_thread, pool_threads(p));

@@ -27,7 +27,8 @@ typedef struct {
     float *q, *key, *value;  /* [chunk][... padded] */
     float *attended;         /* [chunk][n_heads * head_dim] */
     float *gate, *up;        /* [chunk][d_ff padded] */
-    float *mid;              /* [chunk][widest group of middle dimensions] */
+    float *mid;              /* [chunk][mid_width] */
+    size_t mid_width;        /* widest sum of middle dimensions of layers that share an input */
     float *logits;           /* [KERNEL_LANES][vocab padded] */
     session_thread *threads; /* [threads] */
 } session;

@@ -47,6 +47,7 @@ static span span_make(const pass *p, const team *t) {
     sp.q = padded((size_t)c->n_heads * c->head_dim);
     sp.ff = padded(c->d_ff);
     sp.work = sp.own->work;
+    sp.work.mid += sp.first * s->mid_width; /* threads run different layers at one time: shares must not depend on the layer */
     return sp;
 }
 
@@ -56,12 +57,7 @@ static void own_items(const span *sp, size_t items, size_t *first, size_t *end) 
 }
 
 static void linears(const span *sp, float *const *ys, const linear *const *ws, size_t n, const float *x, size_t stride, bool accumulate) {
-    linear_work work = sp->work;
-    size_t width = 0;
-    for (size_t i = 0; i < n; i++)
-        for (uint32_t s = 0; s < ws[i]->n_stages; s++) width += ws[i]->stages[s].k;
-    work.mid += sp->first * width;
-    linear_forward(&sp->rows, &work, ys, ws, n, x, stride, sp->n, accumulate);
+    linear_forward(&sp->rows, &sp->work, ys, ws, n, x, stride, sp->n, accumulate);
 }
 
 static void embed(const span *sp, const int32_t *ids) {

@@ -1,0 +1,168 @@
+/* Properties of the forward pass on real models: how a text is cut, how many threads run, and which instruction set they use change no bit;
+ * the cache can be rewound; errors leave the session as it was. */
+#include "check.h"
+
+#include "engine.h"
+#include "io/source.h"
+#include "kernel.h"
+
+enum { N = 150, MOST_VOCAB = 4096 };
+
+typedef struct {
+    bp_engine *engine;
+    bp_model *model;
+    bp_session *session;
+    uint32_t vocab;
+} runner;
+
+static runner runner_open(const source *src, uint32_t threads, const char *isa, const char *arith, uint32_t chunk) {
+    bp_err e = {0};
+    runner r = {0};
+    r.engine = bp_engine_open(&(bp_engine_options){threads, isa, arith}, &e);
+    if (r.engine) r.model = bp_model_open(r.engine, src->bytes, src->size, &e);
+    if (r.model) r.session = bp_session_open(r.model, &(bp_session_options){256, chunk}, &e);
+    CHECK(r.session, "%s", e.text);
+    if (!r.session) exit(check_end());
+    bp_model_info info;
+    bp_model_describe(r.model, &info);
+    r.vocab = info.vocab;
+    return r;
+}
+
+static void runner_close(runner *r) {
+    bp_session_close(r->session);
+    bp_model_close(r->model);
+    bp_engine_close(r->engine);
+}
+
+static void make_ids(int32_t *ids, uint32_t vocab) {
+    uint32_t x = 1;
+    for (int i = 0; i < N; i++) ids[i] = (int32_t)((x = x * 1664525u + 1013904223u) >> 8) % (int32_t)vocab;
+}
+
+static float *reference_logits(const source *src, const char *arith, const int32_t *ids) {
+    runner r = runner_open(src, 1, "ref", arith, 256);
+    float *logits = malloc((size_t)N * r.vocab * sizeof *logits);
+    bp_err e;
+    CHECK(bp_session_feed_all(r.session, ids, N, logits, &e), "%s", e.text);
+    runner_close(&r);
+    return logits;
+}
+
+/* Feeds in steps of `step` and compares the last logits of each step with the reference. */
+static void check_steps(runner *r, const int32_t *ids, const float *expected, size_t step, const char *what) {
+    bp_err e;
+    unsigned wrong = 0;
+    CHECK(bp_session_rewind(r->session, 0, &e), "%s", e.text);
+    for (size_t at = 0; at < N; at += step) {
+        size_t n = at + step <= N ? step : N - at;
+        if (!bp_session_feed(r->session, ids + at, n, &e)) CHECK(false, "%s", e.text);
+        wrong += memcmp(bp_session_logits(r->session), expected + (at + n - 1) * r->vocab, r->vocab * sizeof(float)) != 0;
+    }
+    CHECK(wrong == 0, "%s, steps of %zu: %u of the logits differ from the reference", what, step, wrong);
+}
+
+static void check_equal(const source *src, const char *arith) {
+    int32_t ids[N];
+    runner probe = runner_open(src, 1, NULL, arith, 0);
+    make_ids(ids, probe.vocab);
+    runner_close(&probe);
+    float *expected = reference_logits(src, arith, ids);
+    for (const char *const *isa = kernel_isas(); *isa; isa++) {
+        for (uint32_t threads = 1; threads <= 4; threads += threads == 2 ? 2 : 1) {
+            runner r = runner_open(src, threads, *isa, arith, 64);
+            char what[64];
+            snprintf(what, sizeof what, "%s %s, %u threads", arith, *isa, threads);
+            static const size_t steps[] = {1, 3, 7, 17, 64, N};
+            for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) check_steps(&r, ids, expected, steps[i], what);
+            runner_close(&r);
+        }
+    }
+    free(expected);
+}
+
+static void check_rewind_and_errors(const source *src) {
+    runner r = runner_open(src, 1, NULL, NULL, 0);
+    int32_t ids[N], outside = (int32_t)r.vocab;
+    bp_err e = {0};
+    make_ids(ids, r.vocab);
+    CHECK(!bp_session_logits(r.session), "no logits yet");
+    CHECK(bp_session_sample(r.session, &e) == -1 && e.code == BP_ERR_ARGUMENT, "nothing to sample");
+    CHECK(bp_session_feed(r.session, ids, N, &e), "%s", e.text);
+    float *before = malloc(r.vocab * sizeof *before);
+    memcpy(before, bp_session_logits(r.session), r.vocab * sizeof *before);
+    CHECK(bp_session_rewind(r.session, N - 30, &e) && bp_session_position(r.session) == N - 30, "rewind");
+    CHECK(!bp_session_logits(r.session), "a rewound session has no logits");
+    CHECK(bp_session_feed(r.session, ids + N - 30, 30, &e), "%s", e.text);
+    CHECK(memcmp(before, bp_session_logits(r.session), r.vocab * sizeof *before) == 0, "the same after a rewind");
+    CHECK(!bp_session_rewind(r.session, N + 1, &e) && e.code == BP_ERR_ARGUMENT, "rewind forwards");
+    CHECK(!bp_session_feed(r.session, ids, 200, &e) && e.code == BP_ERR_CONTEXT && bp_session_position(r.session) == N, "full: %s", e.text);
+    CHECK(!bp_session_feed(r.session, &outside, 1, &e) && e.code == BP_ERR_ARGUMENT && bp_session_position(r.session) == N, "id: %s", e.text);
+    outside = -1;
+    CHECK(!bp_session_feed(r.session, &outside, 1, &e) && e.code == BP_ERR_ARGUMENT, "negative id");
+    free(before);
+    runner_close(&r);
+}
+
+static void check_options(const source *src) {
+    bp_err e = {0};
+    CHECK(!bp_engine_open(&(bp_engine_options){.threads = 900}, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
+    CHECK(!bp_engine_open(&(bp_engine_options){.isa = "sse9"}, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
+    CHECK(!bp_engine_open(&(bp_engine_options){.arith = "fp4"}, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
+    runner r = runner_open(src, 2, NULL, NULL, 0);
+    CHECK(!bp_session_open(r.model, &(bp_session_options){.n_ctx = 1 << 30}, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
+    CHECK(bp_session_bytes(r.model, &(bp_session_options){.n_ctx = 1 << 30}) == 0, "bytes of an impossible session");
+    CHECK(bp_session_bytes(r.model, NULL) > 0 && bp_session_capacity(r.session) == 256, "bytes and capacity");
+    CHECK(!bp_session_sampling(r.session, &(sampler_options){.temperature = -1}, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
+    int32_t few[4];
+    CHECK(bp_tokenize(r.model, "too long", 8, 0, few, 4, &e) == -1 && e.code == BP_ERR_ARGUMENT, "%s", e.text);
+    runner_close(&r);
+}
+
+/* Every truncation to a structural boundary, and flips of header bytes: refused, or a model that can be run. */
+static void check_damage(const source *src) {
+    bp_engine *engine = bp_engine_open(NULL, NULL);
+    uint8_t *copy = aligned_alloc(64, (size_t)(src->size + 63) / 64 * 64);
+    unsigned refused = 0, tried = 0;
+    uint64_t full = 0, data = 0;
+    bp_probe(src->bytes, (size_t)src->size, &full, &data, NULL);
+    for (uint64_t at = 0; at < data; at += 1 + at / 64, tried++) {
+        bp_err e = {0};
+        memcpy(copy, src->bytes, (size_t)src->size);
+        copy[at] ^= (uint8_t)(1u << at % 8);
+        bp_model *m = bp_model_open(engine, copy, (size_t)src->size, &e);
+        bp_session *s = m ? bp_session_open(m, &(bp_session_options){16, 0}, &e) : NULL;
+        if (s) bp_session_feed(s, (int32_t[]){0, 1, 2}, 3, &e);
+        refused += !s;
+        bp_session_close(s);
+        bp_model_close(m);
+    }
+    CHECK(refused > 0, "none of %u damaged headers was refused", tried);
+    for (uint64_t cut = 1; cut < src->size; cut = cut * 5 / 4 + 1) {
+        bp_err e = {0};
+        bp_model *m = bp_model_open(engine, copy, (size_t)(src->size - cut), &e);
+        CHECK(m || e.text[0], "an error without a text");
+        bp_model_close(m);
+    }
+    free(copy);
+    bp_engine_close(engine);
+}
+
+int main(void) {
+    source dense, small;
+    bp_err e = {0};
+    if (!source_open(&dense, check_data("models/tinystories-656k"), &e) || !source_open(&small, BITPAIR_ROOT "/models/tinystories-656k.gguf", &e)) {
+        printf("%s\n", e.text);
+        CHECK(false, "a model of this test is missing");
+        return check_end();
+    }
+    check_equal(&dense, "lut8");
+    check_equal(&small, "lut8");
+    check_equal(&small, "popcount");
+    check_rewind_and_errors(&small);
+    check_options(&small);
+    check_damage(&small);
+    source_close(&dense);
+    source_close(&small);
+    return check_end();
+}
