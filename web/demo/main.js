@@ -5,7 +5,8 @@ import { CHAT_OPTIONS, MODEL_NAME, MODEL_PATH, SUGGESTIONS } from './config.js';
 import { Answer, say } from './messages.js';
 
 const $ = (id) => document.getElementById(id);
-const modelUrl = new URL(new URLSearchParams(location.search).get('model') ?? MODEL_PATH, location.href);
+const other = new URLSearchParams(location.search).get('model'); // ?model=/models/other.gguf
+const modelUrl = new URL(other ?? MODEL_PATH, location.href);
 
 let model = null;
 let loading = null; // AbortController while a model loads
@@ -18,7 +19,7 @@ const announce = (text) => ($('announcer').textContent = text);
 // ---- loading ----
 
 async function showSize() {
-  $('model-name').textContent = MODEL_NAME;
+  $('model-name').textContent = other ? modelUrl.pathname.split('/').pop() : MODEL_NAME;
   const head = await fetch(modelUrl, { method: 'HEAD' }).catch(() => null);
   const size = Number(head?.ok && head.headers.get('content-length'));
   if (size > 0) $('model-size').textContent = `${megabytes(size)}, from this server`;
