@@ -102,10 +102,7 @@ static void lut8_prepare_avx2(void *input, const float *x, const float *b, size_
 
 /* ---- lut8: decode ---- */
 
-enum {
-    PREFETCH_BYTES = 2048,        /* how far ahead of a stream memory is asked */
-    BATCH_CHUNK_BYTES = 128 << 10 /* signs that all tokens of a batch meet before the next ones are read */
-};
+enum { PREFETCH_BYTES = 2048 }; /* how far ahead of a stream memory is asked */
 
 /* Rows 0..7 and rows 8..15 of a tile */
 typedef struct {
@@ -178,20 +175,6 @@ INLINE void lut8_streams(rows_i16 *sums, const uint8_t *const *streams, int coun
 
 #include "kernel_lut8.h"
 
-/* With in-register tables decode is as fast as any batch kernel tried here; what a batch saves is memory traffic: a
- * chunk of tiles stays in the cache for all tokens. */
-static void lut8_batch_avx2(float *y, size_t y_stride, const kernel_signs *w, const void *inputs, size_t n_tokens,
-                            size_t first, size_t end, void *scratch) {
-    (void)scratch;
-    const size_t tile_bytes = (size_t)w->planes * w->groups * KERNEL_TILE;
-    const size_t token_bytes = lut8_tables_offset(w->groups) + (size_t)w->groups * 32;
-    const size_t chunk = bp_max(4, BATCH_CHUNK_BYTES / tile_bytes / 4 * 4);
-    for (size_t t = first; t < end; t += chunk)
-        for (size_t i = 0; i < n_tokens; i++)
-            lut8_product_streams(y + i * y_stride, w, (const uint8_t *)inputs + i * token_bytes, t,
-                                 bp_min(t + chunk, end));
-}
-
 /* ---- half precision ---- */
 
 /* The order of the operands of min and max makes NaN 65504 first; the mask clears it afterwards. */
@@ -210,7 +193,7 @@ static void to_half_avx2(uint16_t *y, const float *x, size_t n) {
 void kernel_fill_avx2(kernel_table *table) {
     table->lut8.prepare = lut8_prepare_avx2;
     table->lut8.product = lut8_product_streams;
-    table->lut8.batch = lut8_batch_avx2;
+    table->lut8.batch = lut8_batch_streams;
     table->lut8.batch_from = 2;
     table->dots = dots_vec;
     table->rmsnorm = rmsnorm_vec;

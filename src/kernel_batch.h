@@ -17,10 +17,13 @@
 #define BP_KERNEL_BATCH_H
 
 typedef uint8_t batch_u8x16 __attribute__((vector_size(16)));
+typedef uint16_t batch_u16x8 __attribute__((vector_size(16)));
 typedef int16_t batch_i16x8 __attribute__((vector_size(16)));
 typedef int32_t batch_i32x8 __attribute__((vector_size(32)));
 typedef float batch_f32x8 __attribute__((vector_size(32)));
 typedef float batch_f4 __attribute__((vector_size(16)));
+
+#define UNROLL _Pragma("clang loop unroll(full)")
 
 enum {
     BATCH_UNITS = 256,                   /* most units of a chunk: 128 KB of sums */
@@ -32,6 +35,58 @@ static inline size_t batch_chunk(const kernel_signs *w) { return bp_min(w->tiles
 
 static size_t lut8_batch_scratch(const kernel_signs *w) {
     return BATCH_TABLE_BYTES + batch_chunk(w) * w->planes * KERNEL_TILE * KERNEL_LANES * sizeof(uint16_t);
+}
+
+/* entries[e] = entry e of the 16-entry table of 8 tokens (fewer at the end: zeros); token t's table is at tables +
+ * t * token_bytes. Interleaving the rows three times transposes them. */
+INLINE void batch_transpose8(batch_u16x8 *entries, const uint8_t *tables, size_t token_bytes, size_t n_tokens) {
+    batch_u8x16 v[8], next[8];
+    const batch_u8x16 zero = {0};
+    UNROLL for (size_t t = 0; t < 8; t++) {
+        v[t] = zero;
+        if (t < n_tokens) memcpy(&v[t], tables + t * token_bytes, sizeof v[t]);
+    }
+    UNROLL for (int stage = 0; stage < 3; stage++) {
+        UNROLL for (int i = 0; i < 4; i++) {
+            next[2 * i] =
+                __builtin_shufflevector(v[i], v[i + 4], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            next[2 * i + 1] =
+                __builtin_shufflevector(v[i], v[i + 4], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        }
+        UNROLL for (int i = 0; i < 8; i++) v[i] = next[i];
+    }
+    UNROLL for (int i = 0; i < 8; i++) {
+        entries[2 * i] =
+            (batch_u16x8)__builtin_shufflevector(v[i], zero, 0, 16, 1, 16, 2, 16, 3, 16, 4, 16, 5, 16, 6, 16, 7, 16);
+        entries[2 * i + 1] = (batch_u16x8)__builtin_shufflevector(v[i], zero, 8, 16, 9, 16, 10, 16, 11, 16, 12, 16, 13,
+                                                                  16, 14, 16, 15, 16);
+    }
+}
+
+/* The 256-entry tables of `groups` groups, `lanes` tokens each; input points at the first token's tables of the first
+ * group. Eight tokens at a time, so that one half of the entries stays in registers. */
+INLINE void batch_tables(batch_u16x8 *table, const uint8_t *input, size_t token_bytes, size_t n_tokens, size_t lanes,
+                         size_t groups) {
+    const size_t parts = lanes / 8;
+    for (size_t g = 0; g < groups; g++, input += 32, table += 256 * parts)
+        for (size_t part = 0; part < parts; part++) {
+            batch_u16x8 low[16], high[16];
+            const uint8_t *tokens = input + 8 * part * token_bytes;
+            batch_transpose8(low, tokens, token_bytes, n_tokens - 8 * part);
+            batch_transpose8(high, tokens + 16, token_bytes, n_tokens - 8 * part);
+            for (size_t h = 0; h < 16; h++)
+                UNROLL for (size_t l = 0; l < 16; l++) table[(16 * h + l) * parts + part] = low[l] + high[h];
+        }
+}
+
+/* Reads one word of every cache line in order. The passes below read 64 bytes of every unit, a pattern that memory
+ * answers several times as slowly. */
+static KERNEL_NOINLINE void batch_touch(const uint8_t *bytes, size_t size) {
+    for (size_t i = 0; i < size; i += 64) {
+        uint32_t word;
+        memcpy(&word, bytes + i, sizeof word);
+        __asm__ volatile("" : : "r"(word));
+    }
 }
 
 /* y[t][row] += v[row][t] for a square of 4 tokens and 4 rows (v: `lanes` floats per row), n <= 4 tokens of it; set
@@ -92,59 +147,15 @@ INLINE void batch_flush(float *y, size_t y_stride, const kernel_signs *w, const 
 
 typedef uint16_t BATCH(batch_u16x) __attribute__((vector_size(2 * BATCH_LANES)));
 
-/* entries[e] = entry e of every token's 16-entry table; token t's is at tables + t * token_bytes. The rows are
- * interleaved log2(BATCH_LANES) times, which transposes them. */
-INLINE void BATCH(batch_transpose)(BATCH(batch_u16x) * entries, const uint8_t *tables, size_t token_bytes,
-                                   size_t n_tokens) {
-    batch_u8x16 v[BATCH_LANES];
-    for (size_t t = 0; t < BATCH_LANES; t++) {
-        v[t] = (batch_u8x16){0};
-        if (t < n_tokens) memcpy(&v[t], tables + t * token_bytes, sizeof v[t]);
-    }
-    for (int stage = 1; stage < BATCH_LANES; stage *= 2) {
-        batch_u8x16 next[BATCH_LANES];
-        for (int i = 0; i < BATCH_LANES / 2; i++) {
-            const batch_u8x16 a = v[i], b = v[i + BATCH_LANES / 2];
-            next[2 * i] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-            next[2 * i + 1] =
-                __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-        }
-        memcpy(v, next, sizeof v);
-    }
-    for (int i = 0; i < BATCH_LANES; i++) {
-#if BATCH_LANES == 16
-        entries[i] = __builtin_convertvector(v[i], BATCH(batch_u16x));
-#else
-        const batch_u8x16 zero = {0};
-        entries[2 * i] = (BATCH(batch_u16x))__builtin_shufflevector(v[i], zero, 0, 16, 1, 16, 2, 16, 3, 16, 4, 16, 5,
-                                                                    16, 6, 16, 7, 16);
-        entries[2 * i + 1] = (BATCH(batch_u16x))__builtin_shufflevector(v[i], zero, 8, 16, 9, 16, 10, 16, 11, 16, 12,
-                                                                        16, 13, 16, 14, 16, 15, 16);
-#endif
-    }
-}
-
-/* The 256-entry tables of `groups` groups; input points at the first token's tables of the first of them */
-static void BATCH(batch_tables)(BATCH(batch_u16x) * table, const uint8_t *input, size_t token_bytes, size_t n_tokens,
-                                size_t groups) {
-    for (size_t g = 0; g < groups; g++, input += 32) {
-        BATCH(batch_u16x) low[16], high[16];
-        BATCH(batch_transpose)(low, input, token_bytes, n_tokens);
-        BATCH(batch_transpose)(high, input + 16, token_bytes, n_tokens);
-        for (int h = 0; h < 16; h++)
-            for (int l = 0; l < 16; l++) *table++ = low[l] + high[h];
-    }
-}
-
 /* sums [units][16][lanes] += the entries of `groups` (a constant) groups; unit u's bytes are at bytes + u * unit_bytes
  */
 INLINE void BATCH(batch_units)(BATCH(batch_u16x) * sums, const BATCH(batch_u16x) * table, const uint8_t *bytes,
                                size_t unit_bytes, size_t units, int groups, bool first) {
-    for (size_t u = 0; u < units; u++, bytes += unit_bytes)
-        for (int j = 0; j < KERNEL_TILE; j++, sums++) {
-            BATCH(batch_u16x) sum = first ? (BATCH(batch_u16x)){0} : *sums;
+    for (size_t u = 0; u < units; u++, bytes += unit_bytes, sums += KERNEL_TILE)
+        UNROLL for (int j = 0; j < KERNEL_TILE; j++) {
+            BATCH(batch_u16x) sum = first ? (BATCH(batch_u16x)){0} : sums[j];
             for (int g = 0; g < groups; g++) sum += table[256 * g + bytes[KERNEL_TILE * g + j]];
-            *sums = sum;
+            sums[j] = sum;
         }
 }
 
@@ -159,23 +170,24 @@ static void BATCH(batch_block)(BATCH(batch_u16x) * sums, BATCH(batch_u16x) * tab
     const uint8_t *tables = inputs + lut8_tables_offset(w->groups);
     size_t g = first;
     for (; g + GROUPS <= end; g += GROUPS) {
-        BATCH(batch_tables)(table, tables + 32 * g, token_bytes, n_tokens, GROUPS);
+        batch_tables((batch_u16x8 *)table, tables + 32 * g, token_bytes, n_tokens, BATCH_LANES, GROUPS);
         BATCH(batch_units)(sums, table, bytes + KERNEL_TILE * g, unit_bytes, units, GROUPS, g == first);
     }
     if (g < end) {
-        BATCH(batch_tables)(table, tables + 32 * g, token_bytes, n_tokens, 4);
+        batch_tables((batch_u16x8 *)table, tables + 32 * g, token_bytes, n_tokens, BATCH_LANES, 4);
         BATCH(batch_units)(sums, table, bytes + KERNEL_TILE * g, unit_bytes, units, 4, g == first);
     }
 }
 
-static void BATCH(lut8_batch)(float *y, size_t y_stride, const kernel_signs *w, const void *inputs, size_t n_tokens,
-                              size_t first, size_t end, void *scratch) {
+static KERNEL_NOINLINE void BATCH(lut8_batch)(float *y, size_t y_stride, const kernel_signs *w, const void *inputs,
+                                              size_t n_tokens, size_t first, size_t end, void *scratch) {
     const size_t token_bytes = lut8_tables_offset(w->groups) + (size_t)w->groups * 32, planes = w->planes;
     BATCH(batch_u16x) *table = scratch;
     BATCH(batch_u16x) *sums = (void *)((uint8_t *)scratch + BATCH_TABLE_BYTES);
     const size_t chunk = batch_chunk(w);
     for (size_t t = first; t < end; t += chunk) {
-        const size_t tiles = bp_min(chunk, end - t);
+        const size_t tiles = bp_min(chunk, end - t), tile_bytes = planes * w->groups * KERNEL_TILE;
+        batch_touch(w->bytes + t * tile_bytes, tiles * tile_bytes);
         for (size_t block = 0; block < kernel_blocks(w->groups); block++) {
             float scale[BATCH_LANES] = {0};
             for (size_t i = 0; i < n_tokens; i++)

@@ -12,6 +12,10 @@
 
 #include "kernel.h"
 
+/* For the large loops of a kernel: V8 allocates registers much better in several functions than in one very large one.
+ */
+#define KERNEL_NOINLINE __attribute__((noinline))
+
 enum { KERNEL_BLOCK_GROUPS = KERNEL_BLOCK / 8 };
 
 static inline size_t lut8_tables_offset(size_t groups) {

@@ -12,7 +12,10 @@
 #ifndef BP_KERNEL_LUT8_H
 #define BP_KERNEL_LUT8_H
 
-enum { PANEL_BLOCKS = 8 }; /* blocks whose sums over planes are held at once */
+enum {
+    PANEL_BLOCKS = 8,             /* blocks whose sums over planes are held at once */
+    BATCH_CHUNK_BYTES = 128 << 10 /* signs that all tokens of a batch meet before the next ones are read */
+};
 
 INLINE void lut8_flush(float *y, const kernel_signs *w, const void *input, size_t tile, size_t block, rows_i32 rows) {
     const size_t blocks = kernel_blocks(w->groups), row = tile * KERNEL_TILE;
@@ -66,7 +69,8 @@ INLINE void lut8_tiles(float *y, const kernel_signs *w, const void *input, size_
 
 /* Four quarters of the range walk in lockstep: four distant sequential streams come from memory several times as fast
  * as one, or as four neighbouring ones. */
-static void lut8_product_streams(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
+static KERNEL_NOINLINE void lut8_product_streams(float *y, const kernel_signs *w, const void *input, size_t first,
+                                                 size_t end) {
     const size_t quarter = (end - first) / 4, rest = first + 4 * quarter;
     for (size_t t = first; t < first + quarter; t++) lut8_tiles(y, w, input, t, quarter, 4);
     switch (end - rest) {
@@ -82,6 +86,20 @@ static void lut8_product_streams(float *y, const kernel_signs *w, const void *in
     default:
         break;
     }
+}
+
+/* A batch as one product per token: chunk by chunk, so that signs come from memory once for all tokens. */
+static KERNEL_NOINLINE void lut8_batch_streams(float *y, size_t y_stride, const kernel_signs *w, const void *inputs,
+                                               size_t n_tokens, size_t first, size_t end, void *scratch) {
+    (void)scratch;
+    const size_t tile_bytes = (size_t)w->planes * w->groups * KERNEL_TILE;
+    const size_t token_bytes = lut8_tables_offset(w->groups) + (size_t)w->groups * 32;
+    const size_t chunk = bp_max(4, BATCH_CHUNK_BYTES / tile_bytes / 4 * 4);
+    for (size_t t = first; t < end; t += chunk)
+        for (size_t i = 0; i < n_tokens; i++) {
+            const void *input = (const uint8_t *)inputs + i * token_bytes;
+            lut8_product_streams(y + i * y_stride, w, input, t, bp_min(t + chunk, end));
+        }
 }
 
 #endif

@@ -76,7 +76,7 @@ async function bench() {
   console.log('popcount 1536x576', ((1536 * 576) / seconds / 1e9).toFixed(1));
   ['lut8 prepare 576', 'dots 576 x 16', 'swiglu 1536', 'rmsnorm 576', 'attention 64 x 400', 'to_half 192', 'popcount prepare 576']
     .forEach((name, what) => {
-      kernels.bench_other(what, 1, 20000);
+      for (let warm = 0; warm < 50; warm++) kernels.bench_other(what, 1, 1000);
       console.log(name.padEnd(22), (kernels.bench_other(what, 1, 20000) * 1e6).toFixed(3), 'us');
     });
 }
