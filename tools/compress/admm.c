@@ -6,7 +6,7 @@
 #include "linalg/linalg.h"
 #include "svid.h"
 
-enum { ROWS = 96, COLUMNS = 192, INNER = 3, SVID_ROUNDS = 3 };
+enum { ROWS = 96, COLUMNS = 192, INNER = 2, SVID_ROUNDS = 3 };
 
 static const float RIDGE = 0.03f;    /* keeps both normal equations away from singular */
 static const float RHO_FLOOR = 1e-4f;

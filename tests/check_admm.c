@@ -1,0 +1,248 @@
+/* ADMM, its projection, the scales: planted factorizations, published error levels, the gain of the metric, and the same bytes at
+ * any number of threads. */
+#include "check.h"
+
+#include <math.h>
+
+#include "compress/refit.h"
+#include "compress/svid.h"
+#include "linalg/linalg.h"
+
+static const admm_options OPTIONS = {.iterations = 40, .damping = 0.1f};
+
+/* H [m, m] of inputs with a decaying spectrum in random directions, channels of different size */
+static float *correlated(size_t m) {
+    size_t t = 3 * m;
+    float *H = calloc(m * m, sizeof *H), *X = malloc(t * m * sizeof *X), *Y = malloc(t * m * sizeof *Y), *mix = malloc(m * m * sizeof *mix);
+    rng r = rng_named(11, "inputs");
+    rng_fill_normal(&r, X, t * m);
+    rng_fill_normal(&r, mix, m * m);
+    for (size_t i = 0; i < t; i++)
+        for (size_t j = 0; j < m; j++) X[i * m + j] /= 1 + 0.1f * (float)j;
+    linalg_gemm(false, false, t, m, m, 1, X, m, mix, m, 0, Y, m);
+    for (size_t i = 0; i < t; i++) Y[i * m + 1] *= 20;
+    linalg_gram(H, m, Y, m, t);
+    linalg_mirror(H, m);
+    free(X);
+    free(Y);
+    free(mix);
+    return H;
+}
+
+static float *identity(size_t m) {
+    float *H = calloc(m * m, sizeof *H);
+    for (size_t i = 0; i < m; i++) H[i * m + i] = 1;
+    return H;
+}
+
+static float *gaussian(size_t n, size_t m) {
+    float *W = malloc(n * m * sizeof *W);
+    rng r = rng_named(12, "weights");
+    rng_fill_normal(&r, W, n * m);
+    return W;
+}
+
+/* Error of f relative to that of nothing, in the metric. */
+static double relative_error(const binary_factors *f, const float *W, const metric *t) {
+    binary_factors none;
+    binary_factors_open(&none, f->n, f->m, f->k, NULL);
+    for (size_t i = 0; i < f->n; i++) none.a[i] = 0;
+    for (size_t i = 0; i < f->k; i++) none.c[i] = 0;
+    for (size_t j = 0; j < f->m; j++) none.b[j] = 0;
+    for (size_t i = 0; i < f->n * f->k; i++) none.A[i] = 1;
+    for (size_t i = 0; i < f->k * f->m; i++) none.B[i] = 1;
+    double error = refit_error(NULL, f, W, NULL, t, 0) / refit_error(NULL, &none, W, NULL, t, 0);
+    binary_factors_close(&none);
+    return error;
+}
+
+/* Factorizes, improves and rounds; also checks that each step does what it promises. */
+static double factorize_for(unsigned iterations, binary_factors *f, const float *W, const metric *t, workers *w, const char *stream) {
+    rng r = rng_named(0, stream);
+    bp_err e;
+    admm_options options = {.iterations = iterations, .damping = 0.1f};
+    CHECK(admm_factorize(w, f, W, NULL, t, &options, &r, &e), "%s", e.text);
+    double before = refit_error(w, f, W, NULL, t, 0.03f);
+    CHECK(refit_scales(w, f, W, NULL, t, 0.03f, 2, &e), "%s", e.text);
+    double after = refit_error(w, f, W, NULL, t, 0.03f);
+    CHECK(after <= before * (1 + 1e-4), "the scales' fit made it worse: %g -> %g", before, after);
+    CHECK(refit_round(w, f, W, NULL, t, 0.03f, &e), "%s", e.text);
+    double rounded = refit_error(w, f, W, NULL, t, 0.03f);
+    CHECK(rounded <= after * 1.02 + 1e-5 * before, "half precision costs too much: %g -> %g", after, rounded);
+    return relative_error(f, W, t);
+}
+
+static double factorize(binary_factors *f, const float *W, const metric *t, workers *w, const char *stream) {
+    return factorize_for(OPTIONS.iterations, f, W, t, w, stream);
+}
+
+static void check_svid(void) {
+    enum { ROWS = 50, COLUMNS = 70 };
+    static float N[ROWS * COLUMNS], u[ROWS], v[COLUMNS], p[ROWS], q[COLUMNS];
+    rng r = rng_named(1, "svid");
+    float *scratch = malloc(svid_scratch(ROWS, COLUMNS) * sizeof *scratch);
+    for (size_t i = 0; i < ROWS; i++) p[i] = (float)(0.1 + rng_uniform(&r));
+    for (size_t j = 0; j < COLUMNS; j++) q[j] = (float)(0.1 + rng_uniform(&r));
+    rng_fill_signs(&r, N, ROWS * COLUMNS);
+    for (size_t i = 0; i < ROWS; i++)
+        for (size_t j = 0; j < COLUMNS; j++) N[i * COLUMNS + j] *= p[i] * q[j];
+    for (size_t j = 0; j < COLUMNS; j++) v[j] = 1;
+    svid_project(NULL, u, v, N, ROWS, COLUMNS, 2, scratch);
+    double worst = 0, norm = 0;
+    for (size_t i = 0; i < ROWS; i++)
+        for (size_t j = 0; j < COLUMNS; j++) worst = fmax(worst, fabs((double)(u[i] * v[j]) - fabs((double)N[i * COLUMNS + j])));
+    for (size_t j = 0; j < COLUMNS; j++) norm += (double)v[j] * v[j];
+    CHECK(worst < 1e-5, "rank one is not recovered: %g", worst);
+    CHECK(fabs(norm - 1) < 1e-5, "|v|^2 = %g", norm);
+    free(scratch);
+}
+
+/* W is an exact factorization with few middle columns. */
+static void check_planted(void) {
+    enum { ROWS = 96, COLUMNS = 128, MIDDLE = 8 };
+    binary_factors planted, found;
+    bp_err e;
+    metric t;
+    float *W = malloc(ROWS * COLUMNS * sizeof *W), *scratch = malloc(MIDDLE * COLUMNS * sizeof *scratch), *H = correlated(COLUMNS);
+    rng r = rng_named(5, "planted");
+    binary_factors_open(&planted, ROWS, COLUMNS, MIDDLE, &e);
+    binary_factors_open(&found, ROWS, COLUMNS, MIDDLE, &e);
+    rng_fill_signs(&r, planted.A, ROWS * MIDDLE);
+    rng_fill_signs(&r, planted.B, MIDDLE * COLUMNS);
+    for (size_t i = 0; i < ROWS; i++) planted.a[i] = (float)(0.5 + rng_uniform(&r));
+    for (size_t i = 0; i < MIDDLE; i++) planted.c[i] = (float)(0.5 + rng_uniform(&r));
+    for (size_t j = 0; j < COLUMNS; j++) planted.b[j] = (float)(0.5 + rng_uniform(&r));
+    binary_factors_product(NULL, &planted, W, scratch);
+    CHECK(metric_open(&t, H, COLUMNS, true, &e), "%s", e.text);
+    double error = factorize_for(100, &found, W, &t, NULL, "planted");
+    CHECK(error < 1e-3, "planted factorization is not recovered: error %g", error);
+    metric_close(&t);
+    binary_factors_close(&planted);
+    binary_factors_close(&found);
+    free(W);
+    free(H);
+    free(scratch);
+}
+
+/* Stages of one bit on a Gaussian matrix: .335 and .113 at size 576 and 60 iterations. */
+static void check_stacking(void) {
+    enum { SIZE = 256, MIDDLE = 128 };
+    static const double bound[] = {0.36, 0.13};
+    binary_factors f;
+    bp_err e;
+    metric t;
+    float *W = gaussian(SIZE, SIZE), *H = identity(SIZE), *V = malloc(SIZE * SIZE * sizeof *V), *scratch = malloc(MIDDLE * SIZE * sizeof *V);
+    metric_open(&t, H, SIZE, false, &e);
+    binary_factors_open(&f, SIZE, SIZE, MIDDLE, &e);
+    double total = 1;
+    for (int s = 0; s < 2; s++) {
+        total *= factorize(&f, W, &t, NULL, s ? "second" : "first");
+        CHECK(total < bound[s] && total > 0.8 * bound[s], "error after %d bits: %g", s + 1, total);
+        binary_factors_product(NULL, &f, V, scratch);
+        for (size_t i = 0; i < SIZE * SIZE; i++) W[i] -= V[i];
+    }
+    metric_close(&t);
+    binary_factors_close(&f);
+    free(W);
+    free(H);
+    free(V);
+    free(scratch);
+}
+
+/* Under correlated inputs the full metric must beat the diagonal one clearly, judged by the full one. */
+static void check_metric(void) {
+    enum { ROWS = 96, COLUMNS = 160, MIDDLE = 64 };
+    binary_factors f;
+    bp_err e;
+    metric full, diagonal;
+    float *W = gaussian(ROWS, COLUMNS), *H = correlated(COLUMNS);
+    CHECK(metric_open(&full, H, COLUMNS, true, &e) && metric_open(&diagonal, H, COLUMNS, false, &e), "%s", e.text);
+    double trace = 0;
+    for (size_t j = 0; j < COLUMNS; j++) trace += (double)full.mu[j];
+    CHECK(fabs(trace / COLUMNS - 1) < 1e-3, "the metric's diagonal is not 1 on average but %g", trace / COLUMNS);
+    binary_factors_open(&f, ROWS, COLUMNS, MIDDLE, &e);
+    factorize(&f, W, &diagonal, NULL, "diagonal");
+    double blind = relative_error(&f, W, &full);
+    double seeing = factorize(&f, W, &full, NULL, "full");
+    CHECK(seeing < 0.8 * blind, "full metric %g, diagonal %g", seeing, blind);
+    metric_close(&full);
+    metric_close(&diagonal);
+    binary_factors_close(&f);
+    free(W);
+    free(H);
+}
+
+/* Weights of the outputs: rows that count more come out better. */
+static void check_weights(void) {
+    enum { ROWS = 64, COLUMNS = 96, MIDDLE = 32 };
+    binary_factors f;
+    bp_err e;
+    metric t;
+    float *W = gaussian(ROWS, COLUMNS), *H = identity(COLUMNS), weights[ROWS], V[ROWS * COLUMNS], scratch[MIDDLE * COLUMNS];
+    for (size_t i = 0; i < ROWS; i++) weights[i] = i < ROWS / 4 ? 10 : 0.1f;
+    metric_open(&t, H, COLUMNS, true, &e);
+    binary_factors_open(&f, ROWS, COLUMNS, MIDDLE, &e);
+    rng r = rng_named(0, "weights");
+    CHECK(admm_factorize(NULL, &f, W, weights, &t, &OPTIONS, &r, &e), "%s", e.text);
+    double before = refit_error(NULL, &f, W, weights, &t, 0.03f);
+    CHECK(refit_scales(NULL, &f, W, weights, &t, 0.03f, 2, &e), "%s", e.text);
+    CHECK(refit_error(NULL, &f, W, weights, &t, 0.03f) <= before * (1 + 1e-4), "the weighted fit made it worse");
+    binary_factors_product(NULL, &f, V, scratch);
+    double heavy = 0, light = 0;
+    for (size_t i = 0; i < ROWS; i++)
+        for (size_t j = 0; j < COLUMNS; j++) {
+            double d = (double)W[i * COLUMNS + j] - (double)V[i * COLUMNS + j];
+            *(i < ROWS / 4 ? &heavy : &light) += d * d;
+        }
+    CHECK(3 * heavy < 0.5 * light, "heavy rows %g, light rows %g", 3 * heavy, light);
+    metric_close(&t);
+    binary_factors_close(&f);
+    free(W);
+    free(H);
+}
+
+static bool stop_at_once(void *context) {
+    (void)context;
+    return false;
+}
+
+static void check_threads_and_errors(void) {
+    enum { ROWS = 200, COLUMNS = 224, MIDDLE = 96 };
+    binary_factors f[3];
+    bp_err e;
+    metric t;
+    float *W = gaussian(ROWS, COLUMNS), *H = correlated(COLUMNS);
+    metric_open(&t, H, COLUMNS, true, &e);
+    static const uint32_t threads[] = {1, 2, 3};
+    for (int i = 0; i < 3; i++) {
+        workers *w = workers_open(threads[i], &e);
+        binary_factors_open(&f[i], ROWS, COLUMNS, MIDDLE, &e);
+        factorize(&f[i], W, &t, w, "threads");
+        workers_close(w);
+        size_t bytes = (ROWS * MIDDLE + MIDDLE * COLUMNS + ROWS + MIDDLE + COLUMNS) * sizeof(float);
+        CHECK(memcmp(f[0].A, f[i].A, bytes) == 0, "%u threads give other bytes than 1", threads[i]);
+    }
+    rng r = rng_named(0, "stop");
+    admm_options stop = {.iterations = 40, .damping = 0.1f, .tick = stop_at_once};
+    CHECK(!admm_factorize(NULL, &f[0], W, NULL, &t, &stop, &r, &e) && e.code == BP_OK, "does not stop when told to");
+    W[7] = NAN;
+    CHECK(!admm_factorize(NULL, &f[0], W, NULL, &t, &OPTIONS, &r, &e) && e.code == BP_ERR_ARGUMENT, "factorizes NaN");
+    H[0] = NAN;
+    metric bad;
+    CHECK(!metric_open(&bad, H, COLUMNS, true, &e) && e.code == BP_ERR_ARGUMENT, "takes a metric of NaN");
+    for (int i = 0; i < 3; i++) binary_factors_close(&f[i]);
+    metric_close(&t);
+    free(W);
+    free(H);
+}
+
+int main(void) {
+    linalg_init();
+    check_svid();
+    check_planted();
+    check_stacking();
+    check_metric();
+    check_weights();
+    check_threads_and_errors();
+    return check_end();
+}
