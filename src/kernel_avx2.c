@@ -6,6 +6,8 @@
 #define KERNEL_VEC_LANES 8
 typedef __m256 vf;
 static inline vf vf_set(float x) { return _mm256_set1_ps(x); }
+static inline vf vf_max(vf x, vf y) { return _mm256_max_ps(y, x); }
+static inline vf vf_min(vf x, vf y) { return _mm256_min_ps(y, x); }
 static inline vf vf_halves(const uint16_t *h) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)h)); }
 #include "kernel_vec.h"
 

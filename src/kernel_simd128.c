@@ -7,14 +7,15 @@
 typedef float vf __attribute__((vector_size(16)));
 static inline vf vf_set(float x) { return (vf)wasm_f32x4_splat(x); }
 
-/* Exponents moved by a multiplication with 2^112, as in bp_half_to_float; infinities and NaN do not occur in a cache.
- */
+static inline vf vf_max(vf x, vf y) { return (vf)wasm_f32x4_pmax((v128_t)x, (v128_t)y); }
+static inline vf vf_min(vf x, vf y) { return (vf)wasm_f32x4_pmin((v128_t)x, (v128_t)y); }
+
+/* The sign-extended half, moved up by 13 bits, has four copies of the sign on top: three are cleared. The exponent is
+ * moved by a multiplication with 2^112, as in bp_half_to_float; infinities and NaN do not occur in a cache. */
 static inline vf vf_halves(const uint16_t *h) {
-    const v128_t v = wasm_u32x4_load16x4(h);
-    const v128_t magnitude = wasm_i32x4_shl(wasm_v128_and(v, wasm_i32x4_const_splat(0x7fff)), 13);
-    const v128_t sign = wasm_i32x4_shl(wasm_v128_and(v, wasm_i32x4_const_splat(0x8000)), 16);
-    const v128_t scaled = wasm_f32x4_mul(magnitude, wasm_f32x4_const_splat(5.192296858534828e33f));
-    return (vf)wasm_v128_or(scaled, sign);
+    const v128_t bits = wasm_i32x4_shl(wasm_i32x4_load16x4(h), 13);
+    const v128_t scaled = wasm_v128_and(bits, wasm_i32x4_const_splat((int32_t)0x8fffffff));
+    return (vf)wasm_f32x4_mul(scaled, wasm_f32x4_const_splat(5.192296858534828e33f));
 }
 #include "kernel_vec.h"
 

@@ -4,6 +4,8 @@
  *     KERNEL_VEC_LANES                        4 or 8
  *     vf                                      vector type of that many floats
  *     static inline vf vf_set(float x)        x in all lanes
+ *     static inline vf vf_max(vf x, vf y)     x < y ? y : x
+ *     static inline vf vf_min(vf x, vf y)     x > y ? y : x
  *     static inline vf vf_halves(const uint16_t *h)   KERNEL_VEC_LANES finite halves, exact
  *
  * Lane operations are those of the scalar reference in the same order. Where a vector is padded, the padding products
@@ -16,6 +18,7 @@
 
 enum {
     VEC_PARTS = 16 / KERNEL_VEC_LANES, /* vectors of the 16 partial sums */
+    VEC_ROWS = KERNEL_VEC_LANES / 2,   /* rows at a time: 8 vectors of partial sums stay in registers */
     VEC_DIMS = 8 * KERNEL_VEC_LANES,   /* dimensions of attention's output held in registers */
     VEC_HEAD_MAX = 256
 };
@@ -38,13 +41,10 @@ static inline void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
 
 static inline vf vf_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 
-static inline vi vi_set(int32_t x) { return (vi)vf_set(0.0f) + x; }
-
 /* bp_expf, lane by lane */
 static inline vf vf_exp(vf x) {
     const vf low = vf_set(-87.3f), high = vf_set(88.7f), magic = vf_set(12582912.0f);
-    vf c = vf_select((vi)(x < low), low, x);
-    c = vf_select((vi)(c > high), high, c);
+    const vf c = vf_min(vf_max(x, low), high);
     const vf k = c * vf_set(1.44269504f) + magic;
     const vf n = k - magic;
     const vf r = (c - n * vf_set(0.693359375f)) - n * vf_set(-2.12194440e-4f);
@@ -55,9 +55,7 @@ static inline vf vf_exp(vf x) {
     p = p * r + vf_set(1.6666665459e-1f);
     p = p * r + vf_set(5.0000001201e-1f);
     p = (p * (r * r) + r) + vf_set(1.0f);
-    const vi e = (vi)((vu)k - (vu)vi_set(0x4b400000));
-    const vi half = e >> 1;
-    vf y = p * (vf)((vu)(half + 127) << 23) * (vf)((vu)(e - half + 127) << 23);
+    vf y = (vf)((vu)p + ((vu)k << 23));
     y = vf_select((vi)(x < low), vf_set(0.0f), y);
     y = vf_select((vi)(x > high), vf_set(__builtin_inff()), y);
     return vf_select((vi)(x != x), x, y);
@@ -105,26 +103,24 @@ static inline void vec_sum_add(vec_sum *s, const float *w, const float *x) {
         s->part[i] += vf_load(w + i * KERNEL_VEC_LANES) * vf_load(x + i * KERNEL_VEC_LANES);
 }
 
-/* y[0..3] for four rows x[0..3] */
-static inline v4f dots_four(const float *w, const float *const *x, size_t n) {
-    vec_sum s[4] = {vec_sum_zero(), vec_sum_zero(), vec_sum_zero(), vec_sum_zero()};
+/* s[t] = partial sums of w . x[t] for VEC_ROWS rows */
+static inline void dots_rows(vec_sum *s, const float *w, const float *const *x, size_t n) {
+    for (int t = 0; t < VEC_ROWS; t++) s[t] = vec_sum_zero();
     size_t i = 0;
-    for (; i + 16 <= n; i += 16) {
+    for (; i + 16 <= n; i += 16)
         for (int part = 0; part < VEC_PARTS; part++) {
             const size_t at = i + (size_t)part * KERNEL_VEC_LANES;
             const vf weight = vf_load(w + at);
-            for (int t = 0; t < 4; t++) s[t].part[part] += weight * vf_load(x[t] + at);
+            for (int t = 0; t < VEC_ROWS; t++) s[t].part[part] += weight * vf_load(x[t] + at);
         }
-    }
     if (i < n) {
         float weights[16], values[16];
         vec_pad16(weights, w + i, n - i);
-        for (int t = 0; t < 4; t++) {
+        for (int t = 0; t < VEC_ROWS; t++) {
             vec_pad16(values, x[t] + i, n - i);
             vec_sum_add(&s[t], weights, values);
         }
     }
-    return vec_sum_tree4(s);
 }
 
 static void dots_vec(float *y, const float *w, const float *x, size_t x_stride, size_t n, size_t n_tokens) {
@@ -132,7 +128,9 @@ static void dots_vec(float *y, const float *w, const float *x, size_t x_stride, 
         const size_t count = bp_min(4, n_tokens - t);
         const float *rows[4];
         for (size_t i = 0; i < 4; i++) rows[i] = x + (t + bp_min(i, count - 1)) * x_stride;
-        const v4f sums = dots_four(w, rows, n);
+        vec_sum s[4];
+        for (int i = 0; i < 4; i += VEC_ROWS) dots_rows(s + i, w, rows + i, n);
+        const v4f sums = vec_sum_tree4(s);
         memcpy(y + t, &sums, count * sizeof *y);
     }
 }
@@ -164,23 +162,22 @@ static void swiglu_vec(float *y, const float *gate, const float *up, size_t n) {
 
 /* ---- attention ---- */
 
-/* Four scores: q [head_dim padded to 16 with zeros] against k[0..3] */
-static inline v4f attention_scores4(const float *q, const uint16_t *const *k, size_t head_dim) {
-    vec_sum s[4] = {vec_sum_zero(), vec_sum_zero(), vec_sum_zero(), vec_sum_zero()};
+/* s[i] = partial sums of q . k[i] for VEC_ROWS positions; q is padded to a multiple of 16 with zeros */
+static inline void attention_scores(vec_sum *s, const float *q, const uint16_t *const *k, size_t head_dim) {
+    for (int i = 0; i < VEC_ROWS; i++) s[i] = vec_sum_zero();
     size_t d = 0;
     for (; d + 16 <= head_dim; d += 16)
         for (int part = 0; part < VEC_PARTS; part++) {
             const size_t at = d + (size_t)part * KERNEL_VEC_LANES;
             const vf query = vf_load(q + at);
-            for (int i = 0; i < 4; i++) s[i].part[part] += query * vf_halves(k[i] + at);
+            for (int i = 0; i < VEC_ROWS; i++) s[i].part[part] += query * vf_halves(k[i] + at);
         }
-    for (int i = 0; i < 4 && d < head_dim; i++) {
+    for (int i = 0; i < VEC_ROWS && d < head_dim; i++) {
         uint16_t halves[16] = {0};
         memcpy(halves, k[i] + d, (head_dim - d) * sizeof *halves);
         for (int part = 0; part < VEC_PARTS; part++)
             s[i].part[part] += vf_load(q + d + part * KERNEL_VEC_LANES) * vf_halves(halves + part * KERNEL_VEC_LANES);
     }
-    return vec_sum_tree4(s);
 }
 
 /* scores[p] = e^(s_p - max s); returns their sum by 16 partial sums */
@@ -189,8 +186,7 @@ static float attention_softmax(float *scores, size_t n_pos) {
     vf top = vf_set(largest);
     size_t p = 0;
     for (; p + KERNEL_VEC_LANES <= n_pos; p += KERNEL_VEC_LANES) {
-        const vf s = vf_load(scores + p);
-        top = vf_select((vi)(s > top), s, top);
+        top = vf_max(top, vf_load(scores + p));
     }
     for (int i = 0; i < KERNEL_VEC_LANES; i++) largest = top[i] > largest ? top[i] : largest;
     for (; p < n_pos; p++) largest = scores[p] > largest ? scores[p] : largest;
@@ -232,8 +228,10 @@ static void attention_vec(float *out, const float *q, const uint16_t *k, const u
         const size_t count = bp_min(4, n_pos - p);
         const uint16_t *rows[4];
         for (size_t i = 0; i < 4; i++) rows[i] = k + (p + bp_min(i, count - 1)) * stride;
-        const v4f s = (v4f){scale, scale, scale, scale} * attention_scores4(query, rows, head_dim);
-        memcpy(scores + p, &s, count * sizeof *scores);
+        vec_sum s[4];
+        for (int i = 0; i < 4; i += VEC_ROWS) attention_scores(s + i, query, rows + i, head_dim);
+        const v4f scaled = (v4f){scale, scale, scale, scale} * vec_sum_tree4(s);
+        memcpy(scores + p, &scaled, count * sizeof *scores);
     }
     const float total = attention_softmax(scores, n_pos);
     size_t d = 0;

@@ -29,8 +29,9 @@ static double double_from_bits(uint64_t u) {
 
 /* ---- float ---- */
 
-/* e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln 2 / 2. Adding 1.5 * 2^23 leaves n in the low bits of the sum, and 2^n
- * is applied in two halves so that n = 128 does not overflow. kernel_vec.h repeats these operations lane by lane. */
+/* e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln 2 / 2. Adding 1.5 * 2^23 leaves n in the low bits of the sum, from
+ * where it is added to the exponent of e^r (which is a normal number within these bounds). kernel_vec.h repeats these
+ * operations lane by lane. */
 float bp_expf(float x) {
     const float magic = 12582912.0f;
     float c = x < -87.3f ? -87.3f : x;
@@ -45,9 +46,7 @@ float bp_expf(float x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = (p * (r * r) + r) + 1.0f;
-    int32_t e = (int32_t)(float_bits(k) - 0x4b400000u);
-    int32_t half = e >> 1;
-    float y = p * float_from_bits((uint32_t)(half + 127) << 23) * float_from_bits((uint32_t)(e - half + 127) << 23);
+    float y = float_from_bits(float_bits(p) + (float_bits(k) << 23));
     if (x < -87.3f) y = 0.0f;
     if (x > 88.7f) y = float_from_bits(0x7f800000u);
     return x != x ? x : y;
