@@ -163,10 +163,10 @@ static void check_interrupt(const char *large, const char *small, const char *te
     char arguments[2048];
     snprintf(arguments, sizeof arguments,
              "run %s --prompt 'Once upon a time' --repeat-penalty 1.3 --ctx 8192 --max-tokens 8000", large);
-    CHECK(run_after("timeout --preserve-status -s INT 3", arguments) == 130 && out[0] && out[strlen(out) - 1] == '\n',
+    CHECK(run_after("timeout --foreground --preserve-status -s INT 3", arguments) == 130 && out[0] && out[strlen(out) - 1] == '\n',
           "%s%s", out, err);
     snprintf(arguments, sizeof arguments, "eval %s --quiet --text %s", small, text);
-    CHECK(run_after("timeout --preserve-status -s INT 1", arguments) == 130 && !out[0], "%s%s", out, err);
+    CHECK(run_after("timeout --foreground --preserve-status -s INT 1", arguments) == 130 && !out[0], "%s%s", out, err);
 }
 
 static void check_full_output(const char *model) {

@@ -47,8 +47,9 @@ static inline uint32_t tiny_encode(const tiny_model *m, float x, float *rounded)
     uint32_t bits;
     memcpy(&bits, &x, 4);
     if (m->dtype[0] == 'B') {
+        bits &= 0xFFFF0000;
+        memcpy(rounded, &bits, 4);
         bits >>= 16;
-        *rounded = bp_bf16_to_float((uint16_t)bits);
     } else if (tiny_element(m) == 2) {
         bits = bp_half_from_float(x);
         *rounded = bp_half_to_float((uint16_t)bits);
@@ -81,8 +82,8 @@ static inline void tiny_make(tiny_model *m, uint32_t seed) {
         uint32_t q = m->heads * m->hd, kv = m->kv * m->hd;
         tiny_add(m, 0, m->d, 1, 0.3, TINY_NAME("input_layernorm.weight"));
         tiny_add(m, 0, m->d, 1, 0.3, TINY_NAME("post_attention_layernorm.weight"));
-        tiny_add(m, q, m->d, 0, 0.4, TINY_NAME("self_attn.q_proj.weight"));
-        tiny_add(m, kv, m->d, 0, 0.4, TINY_NAME("self_attn.k_proj.weight"));
+        tiny_add(m, q, m->d, 0, 0.2, TINY_NAME("self_attn.q_proj.weight"));
+        tiny_add(m, kv, m->d, 0, 0.2, TINY_NAME("self_attn.k_proj.weight"));
         tiny_add(m, kv, m->d, 0, 0.3, TINY_NAME("self_attn.v_proj.weight"));
         tiny_add(m, m->d, q, 0, 0.3, TINY_NAME("self_attn.o_proj.weight"));
         tiny_add(m, m->ff, m->d, 0, 0.3, TINY_NAME("mlp.gate_proj.weight"));

@@ -41,6 +41,7 @@ static bool add_message(conversation *c, chat_role role, const char *content, bp
 
 /* Removes `count` messages from `first` on. */
 static void drop_messages(conversation *c, size_t first, size_t count) {
+    if (count == 0) return;
     for (size_t i = first; i < first + count; i++) free((void *)(uintptr_t)c->messages[i].content);
     memmove(c->messages + first, c->messages + first + count, (c->n - first - count) * sizeof *c->messages);
     c->n -= count;
