@@ -177,6 +177,128 @@ INLINE void lut8_streams(rows_i16 *sums, const uint8_t *const *streams, int coun
 
 #include "kernel_lut8.h"
 
+/* ---- popcount ---- */
+
+/* max |p|, not NaN */
+static float largest_magnitude(const float *p, size_t n) {
+    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    __m256 s = _mm256_setzero_ps();
+    for (size_t i = 0; i < n; i += 8) s = _mm256_max_ps(_mm256_and_ps(_mm256_loadu_ps(p + i), magnitude), s);
+    return largest_lane(s);
+}
+
+/* Bits of 32 activations: bit plane b of the four groups from one movemask. Returns the sum of q by 8 lanes. */
+static inline __m256i popcount_bits(uint8_t *bits, const float *p, __m256 inverse) {
+    __m256i q[4];
+    for (int i = 0; i < 4; i++) q[i] = round_entries(_mm256_loadu_ps(p + 8 * i), inverse);
+    const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+    const __m256i bytes = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    for (int bit = 0; bit < 8; bit++) {
+        const uint32_t plane = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 7 - bit));
+        for (int g = 0; g < 4; g++) bits[8 * g + bit] = (uint8_t)(plane >> 8 * g);
+    }
+    return _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
+}
+
+static void popcount_prepare_avx2(void *input, const float *x, const float *b, size_t cols, size_t groups) {
+    const size_t blocks = kernel_blocks(groups), offset = popcount_bits_offset(groups);
+    const size_t used = offset + groups * 8, size = bp_round_up(used, BP_ALIGN);
+    float *scales = input;
+    int32_t *sums = (int32_t *)input + blocks;
+    uint8_t *bits = (uint8_t *)input + offset;
+    memset(input, 0, offset);
+    memset((uint8_t *)input + used, 0, size - used);
+    for (size_t block = 0; block < blocks; block++) {
+        const size_t n = kernel_block_groups(groups, block) * 8, first = block * KERNEL_BLOCK;
+        float p[KERNEL_BLOCK];
+        int32_t lanes[8];
+        scale_block(p, x, b, first, cols, n);
+        const float s = largest_magnitude(p, n);
+        const __m256 inverse = _mm256_set1_ps(kernel_inverse(s));
+        __m256i sum = _mm256_setzero_si256();
+        for (size_t i = 0; i < n; i += 32) sum = _mm256_add_epi32(sum, popcount_bits(bits + first + i, p + i, inverse));
+        _mm256_storeu_si256((void *)lanes, sum);
+        scales[block] = kernel_scale(s);
+        for (int i = 0; i < 8; i++) sums[block] += lanes[i];
+    }
+}
+
+/* The bit planes of one block as masks for both nibbles: masks [pair of groups][bit][low, high], the first group of a
+ * pair in the low lane */
+static void popcount_masks(__m256i *masks, const uint8_t *bits, size_t groups) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    for (size_t g = 0; g < groups; g += 2)
+        for (int bit = 0; bit < 8; bit++) {
+            const __m128i first = _mm_set1_epi8((char)bits[8 * g + (size_t)bit]);
+            const __m128i second = _mm_set1_epi8((char)bits[8 * g + 8 + (size_t)bit]);
+            const __m256i mask = _mm256_set_m128i(second, first);
+            *masks++ = _mm256_and_si256(mask, nibble);
+            *masks++ = _mm256_and_si256(_mm256_srli_epi16(mask, 4), nibble);
+        }
+}
+
+/* Sum of q over the set bits of one tile. A byte counts up to 16 pairs * 8 bits in each lane; weighted by 2^bit the
+ * counts fit 16 bits, since |sum of q| <= 127 * 256. */
+static inline rows_i16 popcount_tile(const uint8_t *bytes, const __m256i *masks, size_t groups) {
+    const __m256i nibble = _mm256_set1_epi8(15), low_byte = _mm256_set1_epi16(0xff);
+    const __m256i counts = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    __m256i sums[8], even = _mm256_setzero_si256(), odd = even;
+    for (int bit = 0; bit < 8; bit++) sums[bit] = _mm256_setzero_si256();
+    for (size_t g = 0; g < groups; g += 2, masks += 16) {
+        const __m256i v = load256(bytes + KERNEL_TILE * g);
+        const __m256i low = _mm256_and_si256(v, nibble), high = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
+        for (int bit = 0; bit < 8; bit++) {
+            const __m256i a = _mm256_shuffle_epi8(counts, _mm256_and_si256(low, masks[2 * bit]));
+            const __m256i b = _mm256_shuffle_epi8(counts, _mm256_and_si256(high, masks[2 * bit + 1]));
+            sums[bit] = _mm256_add_epi8(sums[bit], _mm256_add_epi8(a, b));
+        }
+    }
+    for (int bit = 0; bit < 8; bit++) {
+        const __m256i e = _mm256_slli_epi16(_mm256_and_si256(sums[bit], low_byte), bit);
+        const __m256i o = _mm256_slli_epi16(_mm256_srli_epi16(sums[bit], 8), bit);
+        even = bit < 7 ? _mm256_add_epi16(even, e) : _mm256_sub_epi16(even, e);
+        odd = bit < 7 ? _mm256_add_epi16(odd, o) : _mm256_sub_epi16(odd, o);
+    }
+    return (rows_i16){_mm_add_epi16(_mm256_castsi256_si128(even), _mm256_extracti128_si256(even, 1)),
+                      _mm_add_epi16(_mm256_castsi256_si128(odd), _mm256_extracti128_si256(odd, 1))};
+}
+
+static void popcount_product_avx2(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
+    const size_t groups = w->groups, blocks = kernel_blocks(groups);
+    const float *scales = input;
+    const int32_t *totals = (const int32_t *)input + blocks;
+    const uint8_t *bits = (const uint8_t *)input + popcount_bits_offset(groups);
+    for (size_t block = 0; block < blocks; block++) {
+        const size_t g = block * KERNEL_BLOCK_GROUPS, n = kernel_block_groups(groups, block);
+        const __m256i total = _mm256_set1_epi32(totals[block]);
+        __m256i masks[KERNEL_BLOCK_GROUPS / 2 * 16];
+        popcount_masks(masks, bits + 8 * g, n);
+        for (size_t t = first; t < end; t++) {
+            const size_t row = t * KERNEL_TILE;
+            rows_i32 sums = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+            for (size_t p = 0; p < w->planes; p++) {
+                const uint8_t *bytes = w->bytes + ((t * w->planes + p) * groups + g) * KERNEL_TILE;
+                const __m128i shift = _mm_cvtsi32_si128((int)p);
+                const rows_i32 set = rows_widen(popcount_tile(bytes, masks, n));
+                const __m256i low = _mm256_sub_epi32(_mm256_slli_epi32(set.low, 1), total);
+                const __m256i high = _mm256_sub_epi32(_mm256_slli_epi32(set.high, 1), total);
+                sums.low = _mm256_add_epi32(sums.low, _mm256_sll_epi32(low, shift));
+                sums.high = _mm256_add_epi32(sums.high, _mm256_sll_epi32(high, shift));
+            }
+            rows_flush(y + row, sums, scales[block], w->row_scales ? w->row_scales + row * blocks + block : NULL,
+                       blocks, block == 0);
+        }
+    }
+}
+
+static void popcount_batch_avx2(float *y, size_t y_stride, const kernel_signs *w, const void *inputs, size_t n_tokens,
+                                size_t first, size_t end, void *scratch) {
+    (void)scratch;
+    const size_t token_bytes = bp_round_up(popcount_bits_offset(w->groups) + (size_t)w->groups * 8, BP_ALIGN);
+    for (size_t i = 0; i < n_tokens; i++)
+        popcount_product_avx2(y + i * y_stride, w, (const uint8_t *)inputs + i * token_bytes, first, end);
+}
+
 /* ---- half precision ---- */
 
 /* The order of the operands of min and max makes NaN 65504 first; the mask clears it afterwards. */
@@ -197,6 +319,9 @@ void kernel_fill_avx2(kernel_table *table) {
     table->lut8.product = lut8_product_streams;
     table->lut8.batch = lut8_batch_streams;
     table->lut8.batch_from = 2;
+    table->popcount.prepare = popcount_prepare_avx2;
+    table->popcount.product = popcount_product_avx2;
+    table->popcount.batch = popcount_batch_avx2;
     table->dots = dots_vec;
     table->rmsnorm = rmsnorm_vec;
     table->swiglu = swiglu_vec;

@@ -191,7 +191,51 @@ static void lut8_batch_simd128(float *y, size_t y_stride, const kernel_signs *w,
 
 /* ---- popcount ---- */
 
-/* 2 * (sum of q over the set bits) of one tile in `groups` groups of one block. Counts of 16 groups fit a byte;
+/* max |p|, not NaN */
+static float largest_magnitude(const float *p, size_t n) {
+    v128_t s = wasm_f32x4_const_splat(0.0f);
+    for (size_t i = 0; i < n; i += 4) s = wasm_f32x4_pmax(s, wasm_f32x4_abs(wasm_v128_load(p + i)));
+    return largest_lane(s);
+}
+
+/* Bits of 16 activations: bit plane b of two groups from one bitmask. Returns the sum of q by 4 lanes. */
+static inline v128_t popcount_bits(uint8_t *bits, const float *p, v128_t inverse) {
+    v128_t q[4];
+    for (int i = 0; i < 4; i++) q[i] = round_entries(wasm_v128_load(p + 4 * i), inverse);
+    const v128_t bytes =
+        wasm_i8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(q[0], q[1]), wasm_i16x8_narrow_i32x4(q[2], q[3]));
+    for (int bit = 0; bit < 8; bit++) {
+        const uint32_t plane = wasm_i8x16_bitmask(wasm_i8x16_shl(bytes, (uint32_t)(7 - bit)));
+        bits[bit] = (uint8_t)plane;
+        bits[8 + bit] = (uint8_t)(plane >> 8);
+    }
+    return wasm_i32x4_add(wasm_i32x4_add(q[0], q[1]), wasm_i32x4_add(q[2], q[3]));
+}
+
+static void popcount_prepare_simd128(void *input, const float *x, const float *b, size_t cols, size_t groups) {
+    const size_t blocks = kernel_blocks(groups), offset = popcount_bits_offset(groups);
+    const size_t used = offset + groups * 8, size = bp_round_up(used, BP_ALIGN);
+    float *scales = input;
+    int32_t *sums = (int32_t *)input + blocks;
+    uint8_t *bits = (uint8_t *)input + offset;
+    memset(input, 0, offset);
+    memset((uint8_t *)input + used, 0, size - used);
+    for (size_t block = 0; block < blocks; block++) {
+        const size_t n = kernel_block_groups(groups, block) * 8, first = block * KERNEL_BLOCK;
+        float p[KERNEL_BLOCK];
+        int32_t lanes[4];
+        scale_block(p, x, b, first, cols, n);
+        const float s = largest_magnitude(p, n);
+        const v128_t inverse = wasm_f32x4_splat(kernel_inverse(s));
+        v128_t sum = wasm_i64x2_const(0, 0);
+        for (size_t i = 0; i < n; i += 16) sum = wasm_i32x4_add(sum, popcount_bits(bits + first + i, p + i, inverse));
+        wasm_v128_store(lanes, sum);
+        scales[block] = kernel_scale(s);
+        for (int i = 0; i < 4; i++) sums[block] += lanes[i];
+    }
+}
+
+/* Sum of q over the set bits of one tile in `groups` groups of one block. Counts of 16 groups fit a byte;
  * weighted by 2^bit they fit 16 bits, since |sum of q| <= 127 * 256. */
 INLINE rows_i16 popcount_tile(const uint8_t *bytes, const uint8_t *bits, size_t groups) {
     v128_t even = wasm_i64x2_const(0, 0), odd = even;
@@ -273,6 +317,7 @@ void kernel_fill_simd128(kernel_table *table) {
     table->lut8.batch_scratch = lut8_batch_scratch;
     table->lut8.batch = lut8_batch_simd128;
     table->lut8.batch_from = 2;
+    table->popcount.prepare = popcount_prepare_simd128;
     table->popcount.product = popcount_product_simd128;
     table->popcount.batch = popcount_batch_simd128;
     table->dots = dots_vec;
