@@ -1,0 +1,269 @@
+/* bitpair compress from end to end on a small trained model: a file that opens and answers, the same bytes at any number of threads and
+ * after an interruption, every tier a model, and clear refusals. */
+#include "check.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "engine.h"
+#include "io/file.h"
+#include "load.h"
+
+enum { PATH = 512, ARGUMENTS = 40 };
+
+static char folder[] = "/tmp/bitpair-check-compress-XXXXXX";
+
+static const char *in_folder(const char *name) {
+    static char paths[4][PATH];
+    static unsigned turn;
+    char *path = paths[turn++ & 3];
+    snprintf(path, PATH, "%s/%s", folder, name);
+    return path;
+}
+
+/* bitpair compress MODEL -o OUT and these options, to the exit code. */
+static int compress(const char *model, const char *out, const char *calib, const char *const *more) {
+    static char quiet[] = "--quiet";
+    char arguments[ARGUMENTS][PATH];
+    char *argv[ARGUMENTS + 1];
+    const char *fixed[] = {"compress", model, "-o", out, "--calib", calib, "--calib-tokens", "4096", "--ctx", "64", "--iterations", "8"};
+    int argc = 0;
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) snprintf(arguments[argc++], PATH, "%s", fixed[i]);
+    for (; *more && argc < ARGUMENTS - 2; more++) snprintf(arguments[argc++], PATH, "%s", *more);
+    for (int i = 0; i < argc; i++) argv[i] = arguments[i];
+    argv[argc++] = quiet;
+    argv[argc] = NULL;
+    return cmd_compress(argc, argv);
+}
+
+#define OPTIONS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+/* The same in a child; its stdout and stderr go to `log`. */
+static pid_t start(const char *model, const char *out, const char *calib, const char *const *more, const char *log) {
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid != 0) return pid;
+    if (!freopen(log, "w", stderr) || !freopen("/dev/null", "w", stdout)) _exit(99);
+    int rc = compress(model, out, calib, more);
+    fflush(NULL);
+    _exit(rc);
+}
+
+static int wait_for(pid_t pid) {
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int run(const char *model, const char *out, const char *calib, const char *const *more) {
+    return wait_for(start(model, out, calib, more, in_folder("log")));
+}
+
+static bool same_files(const char *a, const char *b) {
+    file_view x, y;
+    bool same = false;
+    if (!file_map(&x, a, NULL)) return false;
+    if (file_map(&y, b, NULL)) {
+        same = x.size == y.size && memcmp(x.bytes, y.bytes, (size_t)x.size) == 0;
+        file_unmap(&y);
+    }
+    file_unmap(&x);
+    return same;
+}
+
+static size_t count_files(const char *path) {
+    DIR *dir = opendir(path);
+    size_t n = 0;
+    while (dir && readdir(dir)) n++;
+    if (dir) closedir(dir);
+    return n;
+}
+
+/* Mean negative log-likelihood of a run of tokens under a file cut to `size` bytes (0: whole). */
+static double file_nll(const char *path, uint64_t size, const int32_t *ids, size_t n) {
+    bp_err e = {0};
+    file_view f;
+    if (!file_map(&f, path, &e)) return NAN;
+    bp_engine *engine = bp_engine_open(NULL, &e);
+    bp_model *m = bp_model_open(engine, f.bytes, size ? (size_t)size : (size_t)f.size, &e);
+    CHECK(m, "%s: %s", path, e.text);
+    bp_session *s = m ? bp_session_open(m, NULL, &e) : NULL;
+    bp_model_info info = {0};
+    if (m) bp_model_describe(m, &info);
+    float *logits = malloc((n * info.vocab + 1) * sizeof *logits);
+    double total = NAN;
+    if (s && bp_session_feed_all(s, ids, n, logits, &e)) {
+        total = 0;
+        for (size_t i = 0; i + 1 < n; i++) {
+            double sum = 0;
+            for (uint32_t j = 0; j < info.vocab; j++) sum += exp((double)logits[i * info.vocab + j]);
+            total += log(sum) - (double)logits[i * info.vocab + (size_t)ids[i + 1]];
+        }
+    }
+    free(logits);
+    bp_session_close(s);
+    bp_model_close(m);
+    bp_engine_close(engine);
+    file_unmap(&f);
+    return total / (double)(n - 1);
+}
+
+/* Tokens of a story, by the dense model's tokenizer, and their likelihood under it. */
+static double dense_nll(const char *path, int32_t *ids, size_t n) {
+    bp_err e = {0};
+    loaded l = {0};
+    static const char story[] = "Once upon a time there was a little girl named Lily. She loved to play outside in the park with her friends. "
+                                "One day, she saw a big dog. The dog was sad because he could not find his ball. Lily helped him to look for it.";
+    bp_engine *engine = bp_engine_open(NULL, &e);
+    CHECK(loaded_open(&l, engine, path, &e), "%s", e.text);
+    double total = 0;
+    int32_t all[sizeof story + 8];
+    CHECK(l.model && bp_tokenize(l.model, story, sizeof story - 1, 0, all, sizeof story + 8, &e) >= (ptrdiff_t)n, "%s", e.text);
+    memcpy(ids, all, n * sizeof *ids);
+    bp_session *s = bp_session_open(l.model, NULL, &e);
+    for (size_t i = 0; i + 1 < n; i++) {
+        bp_session_feed(s, ids + i, 1, &e);
+        const float *logits = bp_session_logits(s);
+        bp_model_info info;
+        bp_model_describe(l.model, &info);
+        double sum = 0;
+        for (uint32_t j = 0; j < info.vocab; j++) sum += exp((double)logits[j]);
+        total += log(sum) - (double)logits[ids[i + 1]];
+    }
+    bp_session_close(s);
+    loaded_close(&l);
+    bp_engine_close(engine);
+    return total / (double)(n - 1);
+}
+
+/* Four stages come near the dense model, and each tier nearer than the one before. */
+static void check_quality(const char *model, const char *calib) {
+    enum { TOKENS = 24 };
+    int32_t ids[TOKENS];
+    char out[PATH];
+    snprintf(out, sizeof out, "%s", in_folder("quality.gguf"));
+    double dense = dense_nll(model, ids, TOKENS);
+    CHECK(run(model, out, calib, OPTIONS("--stages", "1,1,1,1", "--embedding-bits", "8")) == 0, "compress failed");
+    bp_err e = {0};
+    file_view f;
+    CHECK(file_map(&f, out, &e), "%s", e.text);
+    CHECK(bp_verify(f.bytes, (size_t)f.size, &e), "%s", e.text);
+    bp_engine *engine = bp_engine_open(NULL, &e);
+    bp_model *m = bp_model_open(engine, f.bytes, (size_t)f.size, &e);
+    CHECK(m, "%s", e.text);
+    uint64_t ends[4] = {0};
+    double bits[4] = {0};
+    for (uint32_t t = 0; m && t < 4; t++) CHECK(bp_model_tier(m, t, &ends[t], &bits[t]), "tier %u is missing", t);
+    CHECK(ends[3] == f.size && bits[0] > 1 && bits[0] < 1.5 && bits[3] > 3.9 * bits[0], "tiers: end %llu of %llu, %g to %g bits",
+          (unsigned long long)ends[3], (unsigned long long)f.size, bits[0], bits[3]);
+    bp_model_close(m);
+    bp_engine_close(engine);
+    file_unmap(&f);
+    double last = INFINITY;
+    for (uint32_t t = 1; t < 4; t++) {
+        double nll = file_nll(out, ends[t], ids, TOKENS);
+        CHECK(nll < last + 0.05, "tier %u: nll %.3f after %.3f", t, nll, last);
+        last = nll;
+    }
+    CHECK(last < dense + 0.35, "four stages: nll %.3f, dense %.3f", last, dense);
+}
+
+static void check_same_bytes(const char *model, const char *calib) {
+    char one[PATH], two[PATH], other[PATH], resumed[PATH], work[PATH + 8], log[PATH];
+    snprintf(one, sizeof one, "%s", in_folder("one.gguf"));
+    snprintf(two, sizeof two, "%s", in_folder("two.gguf"));
+    snprintf(other, sizeof other, "%s", in_folder("other.gguf"));
+    snprintf(resumed, sizeof resumed, "%s", in_folder("resumed.gguf"));
+    snprintf(work, sizeof work, "%s.work", resumed);
+    snprintf(log, sizeof log, "%s", in_folder("log"));
+    CHECK(run(model, one, calib, OPTIONS("--threads", "1")) == 0, "1 thread failed");
+    CHECK(run(model, two, calib, OPTIONS("--threads", "2")) == 0, "2 threads failed");
+    CHECK(run(model, other, calib, OPTIONS("--seed", "1")) == 0, "another seed failed");
+    CHECK(same_files(one, two), "2 threads give other bytes than 1");
+    CHECK(!same_files(one, other), "another seed gives the same bytes");
+
+    pid_t pid = start(model, resumed, calib, OPTIONS("--iterations", "30"), log);
+    for (int i = 0; i < 20000 && count_files(work) < 2 + 1 + 4; i++) usleep(500); /* . and .., fingerprint, some layers */
+    kill(pid, SIGINT);
+    int rc = wait_for(pid);
+    CHECK(rc == 130, "interrupted: exit code %d", rc);
+    struct stat st;
+    CHECK(stat(resumed, &st) != 0 && count_files(work) > 3, "an interrupted run leaves the wrong files");
+    CHECK(run(model, resumed, calib, OPTIONS("--iterations", "30")) == 1, "begins anew without being asked");
+    CHECK(run(model, resumed, calib, OPTIONS("--iterations", "31", "--resume")) == 1, "resumes with other options");
+    CHECK(run(model, resumed, calib, OPTIONS("--iterations", "30", "--resume")) == 0, "resume failed");
+    CHECK(run(model, one, calib, OPTIONS("--iterations", "30", "--force")) == 0, "--force failed");
+    CHECK(same_files(one, resumed), "a resumed run gives other bytes");
+    CHECK(stat(work, &st) != 0, "the work folder is left behind");
+}
+
+/* Each is refused with this exit code and one line that says this. */
+static void check_refusals(const char *model, const char *calib) {
+    char latin[PATH], tiny[PATH], done[PATH], fresh[PATH], log[PATH];
+    snprintf(latin, sizeof latin, "%s", in_folder("latin.txt"));
+    snprintf(tiny, sizeof tiny, "%s", in_folder("tiny.txt"));
+    snprintf(done, sizeof done, "%s", in_folder("two.gguf"));
+    snprintf(fresh, sizeof fresh, "%s", in_folder("fresh.gguf"));
+    snprintf(log, sizeof log, "%s", in_folder("log"));
+    FILE *f = fopen(latin, "w");
+    for (int i = 0; i < 3000; i++) fputs("caf\xe9 au lait ", f);
+    fclose(f);
+    f = fopen(tiny, "w");
+    fputs("Once upon a time.\n", f);
+    fclose(f);
+    const struct {
+        const char *model, *out, *calib, *option, *value, *says;
+        int rc;
+    } cases[] = {{model, fresh, latin, "--seed", "0", "not UTF-8", 1},
+                 {model, fresh, tiny, "--seed", "0", "too short", 1},
+                 {model, fresh, "no-such-file", "--seed", "0", "no-such-file", 1},
+                 {done, fresh, calib, "--seed", "0", "compressed already", 1},
+                 {model, done, calib, "--seed", "0", "two.gguf", 1},
+                 {model, "/no/such/folder/x.gguf", calib, "--seed", "0", "/no/such/folder", 1},
+                 {model, fresh, calib, "--max-memory", "1", "--max-memory", 1},
+                 {model, fresh, calib, "--ctx", "4096", "context", 1},
+                 {model, fresh, calib, "--stages", "1,x", "--stages", 2},
+                 {model, fresh, calib, "--embedding-bits", "3", "--embedding-bits", 2},
+                 {model, fresh, calib, "--method", "magic", "--method", 2},
+                 {calib, fresh, calib, "--seed", "0", "GGUF", 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int rc = wait_for(start(cases[i].model, cases[i].out, cases[i].calib, OPTIONS(cases[i].option, cases[i].value), log));
+        char text[2048] = "";
+        f = fopen(log, "r");
+        size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+        if (f) fclose(f);
+        text[n] = 0;
+        CHECK(rc == cases[i].rc && strstr(text, cases[i].says), "case %zu: exit code %d, says '%s'", i, rc, text);
+    }
+    struct stat st;
+    CHECK(stat(fresh, &st) != 0, "a refused run leaves a file");
+}
+
+static void remove_all(void) {
+    DIR *dir = opendir(folder);
+    for (struct dirent *entry; dir && (entry = readdir(dir));)
+        if (entry->d_name[0] != '.') unlink(in_folder(entry->d_name));
+    if (dir) closedir(dir);
+    CHECK(rmdir(folder) == 0, "files are left in %s", folder);
+}
+
+int main(void) {
+    char model[1024], calib[1024];
+    snprintf(model, sizeof model, "%s", check_data("models/tinystories-656k"));
+    snprintf(calib, sizeof calib, "%s", check_data("text/tinystories_sample_2MiB.txt"));
+    CHECK(mkdtemp(folder), "no temporary folder");
+    if (access(model, R_OK) != 0 || access(calib, R_OK) != 0) {
+        CHECK(false, "%s or %s is missing: set BITPAIR_SHARED_DATA", model, calib);
+    } else {
+        check_quality(model, calib);
+        check_same_bytes(model, calib);
+        check_refusals(model, calib);
+    }
+    remove_all();
+    return check_end();
+}
