@@ -158,12 +158,44 @@ static void check_generation(const char *model) {
     CHECK(run(arguments) == 2 && strstr(err, "unexpected word '--prompt'"), "%s", err);
 }
 
+/* The fixture: whole, cut at a tier, cut anywhere, damaged. */
+static void check_verify(void) {
+    static const char FIXTURE[] = BITPAIR_ROOT "/models/tinystories-656k.gguf";
+    char arguments[2048];
+    static char bytes[1 << 20];
+    FILE *f = fopen(FIXTURE, "rb");
+    size_t n = f ? fread(bytes, 1, sizeof bytes, f) : 0;
+    CHECK(f && n > 1000, "no %s", FIXTURE);
+    if (f) fclose(f);
+    snprintf(arguments, sizeof arguments, "verify '%s'", FIXTURE);
+    CHECK(run(arguments) == 0 && strstr(out, "good:"), "%s%s", out, err);
+    snprintf(arguments, sizeof arguments, "inspect '%s' --json", FIXTURE);
+    CHECK(run(arguments) == 0 && number_of("tiers_at_hand") >= 1, "%s%s", out, err);
+    cJSON *root = json_parse(out, strlen(out), "stdout", 0, NULL);
+    const cJSON *tier = cJSON_GetArrayItem(cJSON_GetObjectItem(root, "tiers"), 0);
+    size_t end = tier ? (size_t)cJSON_GetNumberValue(cJSON_GetObjectItem(tier, "end")) : 0;
+    cJSON_Delete(root);
+    CHECK(end > 0 && end <= n, "tier 0 ends at %zu", end);
+    snprintf(arguments, sizeof arguments, "verify %s/file.gguf", folder);
+    write_text("file.gguf", bytes, end);
+    CHECK(run(arguments) == 0 && strstr(out, "good:"), "%s%s", out, err);
+    write_text("file.gguf", bytes, end - 1);
+    expect_failure(arguments, 1, "truncated");
+    bytes[n - 5] ^= 1;
+    write_text("file.gguf", bytes, n);
+    expect_failure(arguments, 1, "does not match its checksum");
+    bytes[n - 5] ^= 1;
+    write_text("file.gguf", bytes, n + 1);
+    expect_failure(arguments, 1, "1 bytes too many");
+}
+
 /* SIGINT: what was there is printed, and the exit code tells. */
 static void check_interrupt(const char *large, const char *small, const char *text) {
     char arguments[2048];
     snprintf(arguments, sizeof arguments,
              "run %s --prompt 'Once upon a time' --repeat-penalty 1.3 --ctx 8192 --max-tokens 8000", large);
-    CHECK(run_after("timeout --foreground --preserve-status -s INT 3", arguments) == 130 && out[0] && out[strlen(out) - 1] == '\n',
+    CHECK(run_after("timeout --foreground --preserve-status -s INT 3", arguments) == 130 && out[0] &&
+              out[strlen(out) - 1] == '\n',
           "%s%s", out, err);
     snprintf(arguments, sizeof arguments, "eval %s --quiet --text %s", small, text);
     CHECK(run_after("timeout --foreground --preserve-status -s INT 1", arguments) == 130 && !out[0], "%s%s", out, err);
@@ -191,6 +223,7 @@ int main(void) {
     check_bad_input(model);
     check_figures(model, text);
     check_generation(model);
+    check_verify();
     check_interrupt(check_data("models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"), model, text);
     check_full_output(model);
     char command[256];
