@@ -30,26 +30,30 @@ int32_t char_to_byte(uint32_t code) {
 
 typedef struct {
     const tokenizer *t;
-    bool control;     /* match control tokens */
-    bool full;        /* ids or symbols did not fit: *ids is not complete */
+    bool control;        /* match control tokens */
+    bool full;           /* ids or symbols did not fit: *ids is not complete */
     bool mapped_unknown; /* the last symbol put stands for unknown characters */
-    char *normal;     /* [3 n] form C of a section */
+    char *normal;        /* [3 n] form C of a section */
     bpe_word word;
     int32_t *ids;
     size_t n, room;
 } encoder;
 
 /* Of the tokens in [low, high), sorted and equal before byte `depth`: the first whose byte there is >= wanted */
-static uint32_t first_not_below(const tokenizer *t, const added_set *set, uint32_t low, uint32_t high, size_t depth, unsigned wanted) {
+static uint32_t first_not_below(const tokenizer *t, const added_set *set, uint32_t low, uint32_t high, size_t depth,
+                                unsigned wanted) {
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if ((uint8_t)token_text(t, set->ids[middle])[depth] < wanted) low = middle + 1;
-        else high = middle;
+        if ((uint8_t)token_text(t, set->ids[middle])[depth] < wanted)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return low;
 }
 
-int32_t added_match(const tokenizer *t, const added_set *set, const char *text, size_t n, bool control, size_t *length) {
+int32_t added_match(const tokenizer *t, const added_set *set, const char *text, size_t n, bool control,
+                    size_t *length) {
     uint32_t low = 0, high = set->n;
     int32_t best = -1;
     if (!n || !set->first[(uint8_t)text[0]]) return -1;
@@ -68,21 +72,27 @@ int32_t added_match(const tokenizer *t, const added_set *set, const char *text, 
 
 static void put_id(encoder *en, int32_t id) {
     if (id < 0) return;
-    if (en->n == en->room) en->full = true;
-    else en->ids[en->n++] = id;
+    if (en->n == en->room)
+        en->full = true;
+    else
+        en->ids[en->n++] = id;
 }
 
 static void put_symbol(encoder *en, int32_t id) {
     en->mapped_unknown = false;
-    if (en->word.n == en->word.room) en->full = true;
-    else en->word.id[en->word.n++] = id;
+    if (en->word.n == en->word.room)
+        en->full = true;
+    else
+        en->word.id[en->word.n++] = id;
 }
 
 /* Merges the symbols gathered so far and appends what they become. */
 static void put_word(encoder *en) {
     bpe_word *w = &en->word;
-    if (w->n > 1) bpe_merge(en->t, w);
-    else w->next[0] = UINT32_MAX;
+    if (w->n > 1)
+        bpe_merge(en->t, w);
+    else
+        w->next[0] = UINT32_MAX;
     for (uint32_t i = 0; w->n && i != UINT32_MAX; i = w->next[i]) put_id(en, w->id[i]);
     w->n = 0;
 }
@@ -105,7 +115,8 @@ static void encode_bytes(encoder *en, const char *text, size_t n) {
     for (pre_cursor c = pre_begin(t->pre, text, n); c.at < c.end && !en->full;) {
         size_t start = c.at;
         pre_next(&c);
-        int32_t whole = t->whole_first && c.at - start <= en->word.room ? find_whole(en, text + start, c.at - start) : -1;
+        int32_t whole =
+            t->whole_first && c.at - start <= en->word.room ? find_whole(en, text + start, c.at - start) : -1;
         if (whole >= 0) {
             put_id(en, whole);
             continue;
@@ -136,8 +147,10 @@ static void encode_pieces(encoder *en, const char *text, size_t n, bool prefix) 
     bool spaced = prefix;
     en->mapped_unknown = false;
     if (prefix && n) {
-        if (t->ascii_id[' '] >= 0) put_symbol(en, t->ascii_id[' ']);
-        else put_unknown(en, SPACE_MARK, SPACE_BYTES);
+        if (t->ascii_id[' '] >= 0)
+            put_symbol(en, t->ascii_id[' ']);
+        else
+            put_unknown(en, SPACE_MARK, SPACE_BYTES);
     }
     for (size_t at = 0; at < n && !en->full;) {
         size_t start = at;
@@ -148,8 +161,10 @@ static void encode_pieces(encoder *en, const char *text, size_t n, bool prefix) 
         const char *s = space ? SPACE_MARK : text + start;
         size_t bytes = space ? SPACE_BYTES : at - start;
         int32_t id = code < 128 ? t->ascii_id[code] : tokenizer_find(t, s, bytes, "", 0);
-        if (id >= 0) put_symbol(en, id);
-        else put_unknown(en, s, bytes);
+        if (id >= 0)
+            put_symbol(en, id);
+        else
+            put_unknown(en, s, bytes);
     }
     put_word(en);
 }
@@ -187,8 +202,10 @@ static void encode_spm(encoder *en, const char *text, size_t n, bool first) {
 
 static void encode_section(encoder *en, const char *text, size_t n, bool first) {
     if (n == 0 || en->full) return;
-    if (en->t->spm) encode_spm(en, text, n, first);
-    else encode_bytes(en, text, n);
+    if (en->t->spm)
+        encode_spm(en, text, n, first);
+    else
+        encode_bytes(en, text, n);
 }
 
 /* Scratch: symbols [n + 8] as id, next, prev (also the code points of a normalization), the heap, form C of the text */
@@ -212,16 +229,19 @@ static encoder begin(const tokenizer *t, size_t n, uint32_t flags, void *scratch
     return en;
 }
 
-bool tokenizer_encode(const tokenizer *t, const char *text, size_t n, uint32_t flags, void *scratch, int32_t *ids, size_t *n_ids, bp_err *e) {
+bool tokenizer_encode(const tokenizer *t, const char *text, size_t n, uint32_t flags, void *scratch, int32_t *ids,
+                      size_t *n_ids, bp_err *e) {
     *n_ids = 0;
-    if (n >= UINT32_MAX / 4) return bp_fail(e, BP_ERR_ARGUMENT, 0, "text of %zu bytes is too long to tokenize at once", n);
+    if (n >= UINT32_MAX / 4)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "text of %zu bytes is too long to tokenize at once", n);
     size_t good = utf8_check(text, n);
-    if (good < n) return bp_fail(e, BP_ERR_FORMAT, good, "text is not UTF-8 at byte %zu", good);
+    if (good < n) return bp_fail(e, BP_ERR_FORMAT, good, "the text is not UTF-8");
     encoder en = begin(t, n, flags, scratch, ids);
     if ((flags & TOKENIZE_BOS) && t->add_bos) put_id(&en, t->bos);
     size_t start = 0, length = 0;
     for (size_t at = 0; at < n;) {
-        int32_t id = t->added.first[(uint8_t)text[at]] ? added_match(t, &t->added, text + at, n - at, en.control, &length) : -1;
+        int32_t id =
+            t->added.first[(uint8_t)text[at]] ? added_match(t, &t->added, text + at, n - at, en.control, &length) : -1;
         if (id < 0) {
             at++;
             continue;
@@ -268,11 +288,14 @@ typedef struct {
 } piece;
 
 static piece piece_begin(const tokenizer *t, int32_t id, bool special) {
-    if (id < 0 || (uint32_t)id >= t->size || (!special && tokenizer_is_control(t, id))) return (piece){"", 0, PIECE_RAW};
+    if (id < 0 || (uint32_t)id >= t->size || (!special && tokenizer_is_control(t, id)))
+        return (piece){"", 0, PIECE_RAW};
     piece p = {token_text(t, (uint32_t)id), token_bytes(t, (uint32_t)id), PIECE_RAW};
     uint8_t type = t->type[id];
-    if (t->spm && type == TOKEN_BYTE) p.form = PIECE_BYTE;
-    else if (type != TOKEN_CONTROL && type != TOKEN_UNKNOWN && type != TOKEN_USER) p.form = t->spm ? PIECE_SPACED : PIECE_MAPPED;
+    if (t->spm && type == TOKEN_BYTE)
+        p.form = PIECE_BYTE;
+    else if (type != TOKEN_CONTROL && type != TOKEN_UNKNOWN && type != TOKEN_USER)
+        p.form = t->spm ? PIECE_SPACED : PIECE_MAPPED;
     return p;
 }
 
@@ -281,7 +304,8 @@ static uint8_t piece_next(piece *p) {
     size_t used = 1;
     uint8_t byte = s[0];
     if (p->form == PIECE_BYTE) {
-        byte = (uint8_t)((s[3] <= '9' ? s[3] - '0' : s[3] - 'A' + 10) * 16 + (s[4] <= '9' ? s[4] - '0' : s[4] - 'A' + 10));
+        byte =
+            (uint8_t)((s[3] <= '9' ? s[3] - '0' : s[3] - 'A' + 10) * 16 + (s[4] <= '9' ? s[4] - '0' : s[4] - 'A' + 10));
         used = p->n;
     } else if (p->form == PIECE_SPACED && p->n >= SPACE_BYTES && memcmp(s, SPACE_MARK, SPACE_BYTES) == 0) {
         byte = ' ';

@@ -56,9 +56,10 @@ static void propose(const tokenizer *t, bpe_word *w, uint32_t left) {
         heap_push(w, (uint64_t)rank << 32 | left);
 }
 
-/* Always the pair of lowest rank, among equals the leftmost: O(n log n). A pair that changed since it was pushed is known by
- * its rank; one that has the same rank again also has the same place in the order, so it may go now. Every merge takes
- * one key off and puts at most two on, and there are fewer than n of them: the heap never holds 2 n keys. */
+/* Always the pair of lowest rank, among equals the leftmost: O(n log n). A pair that changed since it was pushed is
+ * known by its rank; one that has the same rank again also has the same place in the order, so it may go now. Every
+ * merge takes one key off and puts at most two on, and there are fewer than n of them: the heap never holds 2 n keys.
+ */
 void bpe_merge(const tokenizer *t, bpe_word *w) {
     w->n_heap = 0;
     for (uint32_t i = 0; i < w->n; i++) {

@@ -38,29 +38,29 @@ enum { END_MOST = 16, SPACE_BYTES = 3 };
 #define SPACE_MARK "\xe2\x96\x81" /* U+2581, a space in SentencePiece vocabularies */
 
 struct tokenizer {
-    const char *base;    /* the bytes of the GGUF file */
-    uint32_t size;       /* vocabulary */
-    uint32_t *text;      /* [size] where the text of a token begins; the u64 before it is its length */
-    uint8_t *type;       /* [size] */
-    uint64_t *slots;     /* hash of texts: upper half of the hash | token + 1; 0 is free */
+    const char *base; /* the bytes of the GGUF file */
+    uint32_t size;    /* vocabulary */
+    uint32_t *text;   /* [size] where the text of a token begins; the u64 before it is its length */
+    uint8_t *type;    /* [size] */
+    uint64_t *slots;  /* hash of texts: upper half of the hash | token + 1; 0 is free */
     uint32_t slot_mask;
-    merge *merges;       /* NULL: merge by score */
+    merge *merges; /* NULL: merge by score */
     uint32_t merge_mask;
     const gguf_key *scores;
-    added_set added;     /* matched in the text as it comes */
-    added_set normalized; /* SentencePiece: matched after spaces were put and replaced */
-    int32_t byte_id[256]; /* byte-level: token of a byte; SentencePiece: token <0xXX>. -1: none */
+    added_set added;       /* matched in the text as it comes */
+    added_set normalized;  /* SentencePiece: matched after spaces were put and replaced */
+    int32_t byte_id[256];  /* byte-level: token of a byte; SentencePiece: token <0xXX>. -1: none */
     int32_t ascii_id[128]; /* SentencePiece: token of a character, the space's in its place */
     int32_t bos, eos, unknown;
     int32_t ends[END_MOST];
     uint32_t n_ends;
-    size_t longest;      /* bytes of the longest token text */
-    bool spm;            /* SentencePiece family, else byte-level */
-    bool nfc;            /* normalize to form C first */
+    size_t longest; /* bytes of the longest token text */
+    bool spm;       /* SentencePiece family, else byte-level */
+    bool nfc;       /* normalize to form C first */
     bool add_bos;
-    bool whole_first;    /* a pre-token that is a token is not taken apart (ignore_merges) */
-    bool byte_fallback;  /* SentencePiece: all 256 byte tokens are there */
-    bool cuts;           /* SentencePiece: no merge joins a space to what stands before it */
+    bool whole_first;   /* a pre-token that is a token is not taken apart (ignore_merges) */
+    bool byte_fallback; /* SentencePiece: all 256 byte tokens are there */
+    bool cuts;          /* SentencePiece: no merge joins a space to what stands before it */
     pre_kind pre;
     prefix_kind prefix;
 };
@@ -118,7 +118,8 @@ int32_t char_to_byte(uint32_t code);
 /* Token whose text is a [na] followed by b [nb]; -1: none */
 int32_t tokenizer_find(const tokenizer *t, const char *a, size_t na, const char *b, size_t nb);
 
-/* The longest token of the set that text [n] begins with, its bytes in *length; -1: none. Control tokens only on demand. */
+/* The longest token of the set that text [n] begins with, its bytes in *length; -1: none. Control tokens only on
+ * demand. */
 int32_t added_match(const tokenizer *t, const added_set *set, const char *text, size_t n, bool control, size_t *length);
 
 /* ---- tokenizer_nfc.c ---- */

@@ -5,7 +5,10 @@
 
 /* Hangul syllables decompose by arithmetic: S = S0 + (L * 21 + V) * 28 + T */
 enum { S0 = 0xac00, L0 = 0x1100, V0 = 0x1161, T0 = 0x11a7, L_COUNT = 19, V_COUNT = 21, T_COUNT = 28 };
-enum { PAIRS = sizeof nfc_pairs / sizeof *nfc_pairs, COMPOSITIONS = sizeof nfc_compositions / sizeof *nfc_compositions };
+enum {
+    PAIRS = sizeof nfc_pairs / sizeof *nfc_pairs,
+    COMPOSITIONS = sizeof nfc_compositions / sizeof *nfc_compositions
+};
 enum { CLASSES = sizeof nfc_classes / sizeof *nfc_classes, PART = 0x1fffff };
 
 static bool is_unstable(uint32_t code) {
@@ -14,8 +17,10 @@ static bool is_unstable(uint32_t code) {
 
 bool nfc_is_stable(const char *text, size_t n) {
     for (size_t at = 0; at < n;) {
-        if ((uint8_t)text[at] < 0xcc) at += (uint8_t)text[at] < 0x80 ? 1 : 2; /* all before U+0300 is stable */
-        else if (is_unstable(utf8_next(text, &at))) return false;
+        if ((uint8_t)text[at] < 0xcc)
+            at += (uint8_t)text[at] < 0x80 ? 1 : 2; /* all before U+0300 is stable */
+        else if (is_unstable(utf8_next(text, &at)))
+            return false;
     }
     return true;
 }
@@ -24,8 +29,10 @@ static unsigned combining_class(uint32_t code) {
     size_t low = 0, high = CLASSES;
     while (high - low > 1) {
         size_t middle = (low + high) / 2;
-        if (nfc_classes[middle] >> 8 <= code) low = middle;
-        else high = middle;
+        if (nfc_classes[middle] >> 8 <= code)
+            low = middle;
+        else
+            high = middle;
     }
     return nfc_classes[low] & 0xff;
 }
@@ -42,8 +49,10 @@ static size_t decompose(uint32_t *out, uint32_t code) {
     size_t low = 0, high = PAIRS;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (nfc_pairs[middle] >> 42 < code) low = middle + 1;
-        else high = middle;
+        if (nfc_pairs[middle] >> 42 < code)
+            low = middle + 1;
+        else
+            high = middle;
     }
     if (low == PAIRS || nfc_pairs[low] >> 42 != code) return out[0] = code, 1;
     size_t n = decompose(out, (uint32_t)(nfc_pairs[low] >> 21) & PART);
@@ -53,16 +62,17 @@ static size_t decompose(uint32_t *out, uint32_t code) {
 
 /* The character that the two make; 0: none */
 static uint32_t compose(uint32_t first, uint32_t second) {
-    if (first - L0 < L_COUNT && second - V0 < V_COUNT)
-        return S0 + ((first - L0) * V_COUNT + (second - V0)) * T_COUNT;
+    if (first - L0 < L_COUNT && second - V0 < V_COUNT) return S0 + ((first - L0) * V_COUNT + (second - V0)) * T_COUNT;
     if (first - S0 < L_COUNT * V_COUNT * T_COUNT && (first - S0) % T_COUNT == 0 && second - T0 - 1 < T_COUNT - 1)
         return first + (second - T0);
     uint64_t wanted = (uint64_t)first << 21 | second, parts = ((uint64_t)1 << 42) - 1;
     size_t low = 0, high = COMPOSITIONS;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if ((nfc_pairs[nfc_compositions[middle]] & parts) < wanted) low = middle + 1;
-        else high = middle;
+        if ((nfc_pairs[nfc_compositions[middle]] & parts) < wanted)
+            low = middle + 1;
+        else
+            high = middle;
     }
     if (low == COMPOSITIONS || (nfc_pairs[nfc_compositions[low]] & parts) != wanted) return 0;
     return (uint32_t)(nfc_pairs[nfc_compositions[low]] >> 42);
@@ -90,7 +100,8 @@ static void order_marks(uint32_t *codes, size_t n, uint32_t *sorted) {
     }
 }
 
-/* Composes codes [n] in place: each one with the last starter, unless a mark of the same or a higher class stands between. */
+/* Composes codes [n] in place: each one with the last starter, unless a mark of the same or a higher class stands
+ * between. */
 static size_t compose_all(uint32_t *codes, size_t n) {
     size_t count = 0, starter = SIZE_MAX;
     unsigned blocked = 0; /* class of the last mark that stayed */

@@ -18,7 +18,8 @@ static bool is_real(gguf_kind kind) { return kind == GGUF_F32 || kind == GGUF_F6
 static bool is_string(gguf_kind kind) { return kind == GGUF_STRING; }
 
 /* *key <- array `name`, NULL where there is none; its items must be of a kind, and `count` of them unless that is 0 */
-static bool find_array(const sources *s, const gguf_key **key, const char *name, bool (*fits)(gguf_kind), uint64_t count) {
+static bool find_array(const sources *s, const gguf_key **key, const char *name, bool (*fits)(gguf_kind),
+                       uint64_t count) {
     *key = gguf_find(s->g, name);
     if (!*key) return true;
     if ((*key)->kind != GGUF_ARRAY || !fits((*key)->item))
@@ -39,7 +40,8 @@ static bool find_sources(sources *s) {
                        (int)bp_min(model.size, 40), model.text);
     if (!find_array(s, &s->tokens, "tokenizer.ggml.tokens", is_string, 0)) return false;
     uint64_t n = s->tokens ? s->tokens->count : 0;
-    if (n == 0 || n > INT32_MAX / 4) return bp_fail(s->e, BP_ERR_FORMAT, 0, "the tokenizer has %llu tokens", (unsigned long long)n);
+    if (n == 0 || n > INT32_MAX / 4)
+        return bp_fail(s->e, BP_ERR_FORMAT, 0, "the tokenizer has %llu tokens", (unsigned long long)n);
     if (!find_array(s, &s->types, "tokenizer.ggml.token_type", is_integer, n) ||
         !find_array(s, &s->scores, "tokenizer.ggml.scores", is_real, n) ||
         !find_array(s, &s->merges, "tokenizer.ggml.merges", is_string, 0) ||
@@ -82,7 +84,8 @@ int32_t tokenizer_find(const tokenizer *t, const char *a, size_t na, const char 
         if ((uint32_t)(slot >> 32) != (uint32_t)(hash >> 32)) continue;
         uint32_t id = (uint32_t)slot - 1;
         const char *text = token_text(t, id);
-        if (token_bytes(t, id) == na + nb && memcmp(text, a, na) == 0 && memcmp(text + na, b, nb) == 0) return (int32_t)id;
+        if (token_bytes(t, id) == na + nb && memcmp(text, a, na) == 0 && memcmp(text + na, b, nb) == 0)
+            return (int32_t)id;
     }
     return -1;
 }
@@ -93,7 +96,8 @@ static void put_texts(tokenizer *t) {
     for (uint32_t id = 0; id < t->size; id++) {
         const char *text = token_text(t, id);
         size_t n = token_bytes(t, id);
-        if ((!t->merges && t->type[id] != TOKEN_NORMAL && t->type[id] != TOKEN_USER) || tokenizer_find(t, text, n, "", 0) >= 0)
+        if ((!t->merges && t->type[id] != TOKEN_NORMAL && t->type[id] != TOKEN_USER) ||
+            tokenizer_find(t, text, n, "", 0) >= 0)
             continue;
         uint64_t hash = hash_pair(text, n, "", 0);
         uint32_t i = (uint32_t)hash & t->slot_mask;
@@ -102,9 +106,13 @@ static void put_texts(tokenizer *t) {
     }
 }
 
-static bool begins_with_space(const char *text, size_t n) { return n >= SPACE_BYTES && memcmp(text, SPACE_MARK, SPACE_BYTES) == 0; }
+static bool begins_with_space(const char *text, size_t n) {
+    return n >= SPACE_BYTES && memcmp(text, SPACE_MARK, SPACE_BYTES) == 0;
+}
 
-static bool ends_with_space(const char *text, size_t n) { return n >= SPACE_BYTES && begins_with_space(text + n - SPACE_BYTES, SPACE_BYTES); }
+static bool ends_with_space(const char *text, size_t n) {
+    return n >= SPACE_BYTES && begins_with_space(text + n - SPACE_BYTES, SPACE_BYTES);
+}
 
 static void put_merge(tokenizer *t, merge m) {
     uint64_t hash = ((uint64_t)m.left << 32 | m.right) * 0x9e3779b97f4a7c15u;
@@ -130,12 +138,14 @@ static bool put_merges(tokenizer *t, const sources *s) {
         const char *right = m.text + cut + 1;
         size_t n = m.size - cut - 1;
         int32_t a = tokenizer_find(t, m.text, cut, "", 0), b = tokenizer_find(t, right, n, "", 0), id = expected;
-        if ((uint32_t)id >= t->size || token_bytes(t, (uint32_t)id) != cut + n || memcmp(token_text(t, (uint32_t)id), m.text, cut) != 0 ||
+        if ((uint32_t)id >= t->size || token_bytes(t, (uint32_t)id) != cut + n ||
+            memcmp(token_text(t, (uint32_t)id), m.text, cut) != 0 ||
             memcmp(token_text(t, (uint32_t)id) + cut, right, n) != 0)
             id = tokenizer_find(t, m.text, cut, right, n);
         if (a < 0 || b < 0 || id < 0)
-            return bp_fail(s->e, BP_ERR_FORMAT, key_offset(s, s->merges), "merge %u '%.*s': a part or the whole is not a token", rank,
-                           (int)bp_min(m.size, 40), m.text);
+            return bp_fail(s->e, BP_ERR_FORMAT, key_offset(s, s->merges),
+                           "merge %u '%.*s': a part or the whole is not a token", rank, (int)bp_min(m.size, 40),
+                           m.text);
         if (begins_with_space(right, n) && !ends_with_space(m.text, cut)) t->cuts = false;
         put_merge(t, (merge){(uint32_t)a, (uint32_t)b, rank, id});
         expected = id + 1;
@@ -221,15 +231,18 @@ static void put_bytes(tokenizer *t, bool typed) {
     for (uint32_t id = 0; id < t->size; id++) {
         if (typed && t->type[id] != TOKEN_BYTE) continue;
         int byte = byte_token(token_text(t, id), token_bytes(t, id));
-        if (byte >= 0) t->type[id] = TOKEN_BYTE;
-        else if (t->type[id] == TOKEN_BYTE) t->type[id] = TOKEN_UNUSED;
+        if (byte >= 0)
+            t->type[id] = TOKEN_BYTE;
+        else if (t->type[id] == TOKEN_BYTE)
+            t->type[id] = TOKEN_UNUSED;
         if (byte >= 0 && t->byte_id[byte] < 0) t->byte_id[byte] = (int32_t)id;
     }
     t->byte_fallback = true;
     for (unsigned b = 0; b < 256; b++) t->byte_fallback &= t->byte_id[b] >= 0;
     for (unsigned c = 0; c < 128; c++) {
         char text = (char)c;
-        t->ascii_id[c] = c == ' ' ? tokenizer_find(t, SPACE_MARK, SPACE_BYTES, "", 0) : tokenizer_find(t, &text, 1, "", 0);
+        t->ascii_id[c] =
+            c == ' ' ? tokenizer_find(t, SPACE_MARK, SPACE_BYTES, "", 0) : tokenizer_find(t, &text, 1, "", 0);
     }
 }
 
@@ -238,7 +251,9 @@ static bool get_id(const tokenizer *t, const sources *s, const char *name, int32
     uint64_t value;
     *id = -1;
     if (!gguf_u64(s->g, name, &value)) return true;
-    if (value >= t->size) return bp_fail(s->e, BP_ERR_FORMAT, 0, "key '%s' is %llu in a vocabulary of %u", name, (unsigned long long)value, t->size);
+    if (value >= t->size)
+        return bp_fail(s->e, BP_ERR_FORMAT, 0, "key '%s' is %llu in a vocabulary of %u", name,
+                       (unsigned long long)value, t->size);
     *id = (int32_t)value;
     return true;
 }
@@ -251,7 +266,8 @@ static bool put_ids(tokenizer *t, const sources *s) {
     static const char *const names[] = {"<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|eom_id|>",
                                         "</s>",       "<|end|>",    "<end_of_turn>",   "<EOT>"};
     int32_t eot, eom;
-    if (!get_id(t, s, "tokenizer.ggml.bos_token_id", &t->bos) || !get_id(t, s, "tokenizer.ggml.eos_token_id", &t->eos) ||
+    if (!get_id(t, s, "tokenizer.ggml.bos_token_id", &t->bos) ||
+        !get_id(t, s, "tokenizer.ggml.eos_token_id", &t->eos) ||
         !get_id(t, s, "tokenizer.ggml.unknown_token_id", &t->unknown) ||
         !get_id(t, s, "tokenizer.ggml.eot_token_id", &eot) || !get_id(t, s, "tokenizer.ggml.eom_token_id", &eom))
         return false;
@@ -275,10 +291,11 @@ static bool choose_pre(tokenizer *t, const sources *s) {
         const char *name;
         pre_kind kind;
         bool nfc;
-    } known[] = {{"gpt-2", PRE_GPT2, false},       {"default", PRE_GPT2, false},          {"olmo", PRE_GPT2, false},
-                 {"smollm", PRE_DIGITS, false},    {"starcoder", PRE_DIGITS, false},      {"qwen2", PRE_QWEN2, true},
-                 {"stablelm2", PRE_QWEN2, true},   {"deepseek-r1-qwen", PRE_QWEN2, false}, {"llama-bpe", PRE_LLAMA3, false},
-                 {"llama3", PRE_LLAMA3, false},    {"llama-v3", PRE_LLAMA3, false}};
+    } known[] = {
+        {"gpt-2", PRE_GPT2, false},     {"default", PRE_GPT2, false},           {"olmo", PRE_GPT2, false},
+        {"smollm", PRE_DIGITS, false},  {"starcoder", PRE_DIGITS, false},       {"qwen2", PRE_QWEN2, true},
+        {"stablelm2", PRE_QWEN2, true}, {"deepseek-r1-qwen", PRE_QWEN2, false}, {"llama-bpe", PRE_LLAMA3, false},
+        {"llama3", PRE_LLAMA3, false},  {"llama-v3", PRE_LLAMA3, false}};
     gguf_text name = {"default", 7};
     gguf_string(s->g, "tokenizer.ggml.pre", &name);
     if (t->spm) return true;
@@ -298,7 +315,7 @@ static bool choose_prefix(tokenizer *t, const sources *s) {
     bool wanted = t->spm;
     if (t->spm) gguf_bool(s->g, "tokenizer.ggml.add_space_prefix", &wanted);
     gguf_string(s->g, "bitpair.tokenizer.prefix", &when);
-    t->prefix = !wanted                         ? PREFIX_NONE
+    t->prefix = !wanted                        ? PREFIX_NONE
                 : gguf_text_is(when, "always") ? PREFIX_ALWAYS
                 : gguf_text_is(when, "first")  ? PREFIX_FIRST
                                                : PREFIX_EACH;
@@ -336,7 +353,8 @@ bool tokenizer_open(tokenizer **out, arena *a, const gguf *g, bp_err *e) {
     if (!find_sources(&s)) return false;
     uint32_t size = (uint32_t)s.tokens->count, n_matched = 0;
     for (uint32_t i = 0; i < size; i++) n_matched += is_matched(type_of(&s, i));
-    uint32_t n_normalized = s.normalized ? (uint32_t)bp_min(n_matched, (size_t)bp_min(s.normalized->count, UINT32_MAX)) : 0;
+    uint32_t n_normalized = 0;
+    if (s.normalized) n_normalized = s.normalized->count < n_matched ? (uint32_t)s.normalized->count : n_matched;
     uint32_t slots = slots_for(size), merge_slots = s.merges ? slots_for(s.merges->count) : 0;
 
     tokenizer *t = ARENA_NEW(a, tokenizer, 1), zero = {0};

@@ -1,6 +1,7 @@
 /* The pre-tokenizers' regular expressions as scanners over character classes. Where they differ by implementation, this
- * follows @huggingface/tokenizers: in ByteLevel's own expression (GPT-2, SmolLM2) \s is ECMAScript's, with U+FEFF and without
- * U+0085, and Digits splits at 0-9 only; in the expressions of Split (Qwen2, Llama 3) \s is the property White_Space. */
+ * follows @huggingface/tokenizers: in ByteLevel's own expression (GPT-2, SmolLM2) \s is ECMAScript's, with U+FEFF and
+ * without U+0085, and Digits splits at 0-9 only; in the expressions of Split (Qwen2, Llama 3) \s is the property
+ * White_Space. */
 #include "tokenizer_internal.h"
 #include "unicode_table.h"
 
@@ -16,7 +17,8 @@ static class class_at(const pre_cursor *c, size_t at, size_t *next) {
 
 /* End of the run of one class that begins at `at` */
 static size_t run_end(const pre_cursor *c, size_t at, class wanted) {
-    for (size_t next; at < c->end && class_at(c, at, &next) == wanted; at = next) {}
+    for (size_t next; at < c->end && class_at(c, at, &next) == wanted; at = next) {
+    }
     return at;
 }
 
@@ -50,7 +52,8 @@ static size_t match_gpt2(const pre_cursor *c) {
     return k == SPACE ? match_space(c) : run_end(c, next, k);
 }
 
-/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
+/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}|
+ * ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
 static size_t match_split(const pre_cursor *c, unsigned digits) {
     size_t end, next, after = 0;
     if (c->text[c->at] == '\'' && (end = match_contraction(c, true))) return end;
@@ -86,9 +89,17 @@ static size_t match_digits(pre_cursor *c) {
 
 void pre_next(pre_cursor *c) {
     switch (c->kind) {
-    case PRE_GPT2: c->at = match_gpt2(c); break;
-    case PRE_DIGITS: c->at = match_digits(c); break;
-    case PRE_QWEN2: c->at = match_split(c, 1); break;
-    case PRE_LLAMA3: c->at = match_split(c, 3); break;
+    case PRE_GPT2:
+        c->at = match_gpt2(c);
+        break;
+    case PRE_DIGITS:
+        c->at = match_digits(c);
+        break;
+    case PRE_QWEN2:
+        c->at = match_split(c, 1);
+        break;
+    case PRE_LLAMA3:
+        c->at = match_split(c, 3);
+        break;
     }
 }

@@ -48,8 +48,9 @@ static void check_pre_tokenizers(void) {
 static void check_bytes(void) {
     for (unsigned b = 0; b < 256; b++) CHECK(char_to_byte(byte_to_char((uint8_t)b)) == (int32_t)b, "byte %u", b);
     CHECK(char_to_byte(0x144) == -1 && char_to_byte(' ') == -1 && char_to_byte(0xad) == -1, "not stand-ins");
-    CHECK(utf8_check("\xc0\x80", 2) == 0 && utf8_check("a\xed\xa0\x80", 4) == 1 && utf8_check("\xf4\x90\x80\x80", 4) == 0 &&
-              utf8_check("ab\xe2\x82", 4) == 2 && utf8_check("\xf0\x9f\x98\x80\xef\xbf\xbf", 7) == 7,
+    CHECK(utf8_check("\xc0\x80", 2) == 0 && utf8_check("a\xed\xa0\x80", 4) == 1 &&
+              utf8_check("\xf4\x90\x80\x80", 4) == 0 && utf8_check("ab\xe2\x82", 4) == 2 &&
+              utf8_check("\xf0\x9f\x98\x80\xef\xbf\xbf", 7) == 7,
           "UTF-8 is checked");
 }
 
@@ -58,8 +59,10 @@ static void check_bytes(void) {
 static void check_byte_level(void) {
     begin_bytes();
     int32_t he = add("he", TOKEN_NORMAL, 0), ll = add("ll", TOKEN_NORMAL, 0), hell = add("hell", TOKEN_NORMAL, 0);
-    int32_t ello = add("ello", TOKEN_NORMAL, 0), aa = add("aa", TOKEN_NORMAL, 0), sp = add("\xc4\xa0h", TOKEN_NORMAL, 0);
-    int32_t end = add("<|end|>", TOKEN_CONTROL, 0), user = add("<|e", TOKEN_USER, 0), bos = add("<s>", TOKEN_CONTROL, 0);
+    int32_t ello = add("ello", TOKEN_NORMAL, 0), aa = add("aa", TOKEN_NORMAL, 0),
+            sp = add("\xc4\xa0h", TOKEN_NORMAL, 0);
+    int32_t end = add("<|end|>", TOKEN_CONTROL, 0), user = add("<|e", TOKEN_USER, 0),
+            bos = add("<s>", TOKEN_CONTROL, 0);
     const char *const merges[] = {"l l", "h e", "he ll", "a a", "\xc4\xa0 h"};
     for (size_t i = 0; i < 5; i++) add_merge(merges[i]);
     opened o;
@@ -77,14 +80,17 @@ static void check_byte_level(void) {
     ENCODES(o.t, "<|end|>he", 0, user, 'n', 'd', '|', '>', he);
     ENCODES(o.t, "<|<|e", TOKENIZE_SPECIAL, '<', '|', user);
     CHECK(encodes(o.t, "", 0, 0, ids), "nothing gives nothing");
-    CHECK(tokenizer_is_end(o.t, end) && !tokenizer_is_end(o.t, user) && tokenizer_is_control(o.t, end) && tokenizer_bos(o.t) == bos &&
-              tokenizer_eos(o.t) == -1 && tokenizer_size(o.t) == W.n && tokenizer_adds_bos(o.t),
+    CHECK(tokenizer_is_end(o.t, end) && !tokenizer_is_end(o.t, user) && tokenizer_is_control(o.t, end) &&
+              tokenizer_bos(o.t) == bos && tokenizer_eos(o.t) == -1 && tokenizer_size(o.t) == W.n &&
+              tokenizer_adds_bos(o.t),
           "properties");
     CHECK(!encode(o.t, "ab\xff", 3, 0, &e) && e.code == BP_ERR_FORMAT && e.offset == 2, "broken UTF-8: %s", e.text);
     char out[16] = {0};
     CHECK(tokenizer_piece(o.t, sp, false, out, sizeof out) == 2 && memcmp(out, " h", 2) == 0, "piece");
-    CHECK(tokenizer_piece(o.t, end, false, out, sizeof out) == 0 && tokenizer_piece(o.t, end, true, out, 3) == 7, "control piece");
-    CHECK(tokenizer_piece(o.t, -1, true, out, 9) == 0 && tokenizer_piece(o.t, 1 << 30, true, out, 9) == 0, "unknown ids");
+    CHECK(tokenizer_piece(o.t, end, false, out, sizeof out) == 0 && tokenizer_piece(o.t, end, true, out, 3) == 7,
+          "control piece");
+    CHECK(tokenizer_piece(o.t, -1, true, out, 9) == 0 && tokenizer_piece(o.t, 1 << 30, true, out, 9) == 0,
+          "unknown ids");
     close_keys(&o);
 
     w = bytes_keys("llama-bpe"); /* takes "ello", which no merge makes, as a whole */
@@ -98,7 +104,10 @@ static void check_byte_level(void) {
 
 static void check_spm_scores(void) {
     begin_spm(true);
-    int32_t sab = add("\xe2\x96\x81" "ab", TOKEN_NORMAL, -3), ab = add("ab", TOKEN_NORMAL, -2), bc = add("bc", TOKEN_NORMAL, -1);
+    int32_t sab = add("\xe2\x96\x81"
+                      "ab",
+                      TOKEN_NORMAL, -3),
+            ab = add("ab", TOKEN_NORMAL, -2), bc = add("bc", TOKEN_NORMAL, -1);
     int32_t two = add("\xe2\x96\x81\xe2\x96\x81", TOKEN_NORMAL, -9), s = add("<s>", TOKEN_CONTROL, 0);
     opened o;
     bp_err e = {0};
@@ -183,14 +192,20 @@ static void check_stream(const tokenizer *t, const char *bytes, const char *want
 #define BAD "\xef\xbf\xbd"
 
 static void check_streams(const tokenizer *t) {
-    check_stream(t, "a\xe2\x82\xac" "b", "a|||\xe2\x82\xac|b|");
+    check_stream(t,
+                 "a\xe2\x82\xac"
+                 "b",
+                 "a|||\xe2\x82\xac|b|");
     check_stream(t, "\xf0\x9f\x98\x80", "|||\xf0\x9f\x98\x80|");
-    check_stream(t, "\xe2\x82" "a", "||" BAD "a|");              /* the good character is not swallowed */
+    check_stream(t,
+                 "\xe2\x82"
+                 "a",
+                 "||" BAD "a|"); /* the good character is not swallowed */
     check_stream(t, "\xe2\xe2\x82\xac", "|" BAD "||\xe2\x82\xac|");
     check_stream(t, "\x80\xff\xc0z", BAD "|" BAD "|" BAD "|z|");
-    check_stream(t, "\xe0\x80\x80", "|" BAD BAD "|" BAD "|");    /* overlong */
-    check_stream(t, "\xed\xa0\x80", "|" BAD BAD "|" BAD "|");    /* a surrogate */
-    check_stream(t, "\xf4\x90", "|" BAD BAD "|");                /* above U+10FFFF */
+    check_stream(t, "\xe0\x80\x80", "|" BAD BAD "|" BAD "|"); /* overlong */
+    check_stream(t, "\xed\xa0\x80", "|" BAD BAD "|" BAD "|"); /* a surrogate */
+    check_stream(t, "\xf4\x90", "|" BAD BAD "|");             /* above U+10FFFF */
     check_stream(t, "x\xe2\x82", "x|||" BAD);
 }
 
@@ -203,7 +218,8 @@ static void check_strip(const tokenizer *t) {
     CHECK(token_stream_push(t, &s, SPACE_ID, false, out, sizeof out) == 0, "the first space goes");
     CHECK(token_stream_push(t, &s, SPACE_ID, false, out, sizeof out) == 1 && out[0] == ' ', "the second stays");
     token_stream_begin(t, &s);
-    CHECK(token_stream_push(t, &s, A, false, out, sizeof out) == 1 && token_stream_push(t, &s, SPACE_ID, false, out, sizeof out) == 1,
+    CHECK(token_stream_push(t, &s, A, false, out, sizeof out) == 1 &&
+              token_stream_push(t, &s, SPACE_ID, false, out, sizeof out) == 1,
           "a space behind text stays");
 }
 
@@ -278,20 +294,25 @@ static void check_nfc(void) {
     CHECK(nfc_is_stable("plain caf\xc3\xa9 \xe4\xbd\xa0", 14) && !nfc_is_stable("e\xcc\x81", 3), "quick check");
     check_nfc_of("plain", "plain");
     check_nfc_of("xe\xcc\x81y", "x\xc3\xa9y");
-    check_nfc_of("\xe2\x84\xab", "\xc3\x85");                                     /* Angstrom sign -> A with ring */
-    check_nfc_of("a\xcc\xa3\xcc\x82", "\xe1\xba\xad");                            /* two marks, composed one by one */
-    check_nfc_of("a\xcc\x82\xcc\xa3", "\xe1\xba\xad");                            /* in either order */
-    check_nfc_of("a\xcc\x81\xcc\x81", "\xc3\xa1\xcc\x81");                        /* the second is blocked by nothing: it stays */
-    check_nfc_of("\xe1\x84\x92\xe1\x85\xa1\xe1\x86\xab", "\xed\x95\x9c");         /* Hangul */
+    check_nfc_of("\xe2\x84\xab", "\xc3\x85");              /* Angstrom sign -> A with ring */
+    check_nfc_of("a\xcc\xa3\xcc\x82", "\xe1\xba\xad");     /* two marks, composed one by one */
+    check_nfc_of("a\xcc\x82\xcc\xa3", "\xe1\xba\xad");     /* in either order */
+    check_nfc_of("a\xcc\x81\xcc\x81", "\xc3\xa1\xcc\x81"); /* the second is blocked by nothing: it stays */
+    check_nfc_of("\xe1\x84\x92\xe1\x85\xa1\xe1\x86\xab", "\xed\x95\x9c"); /* Hangul */
     check_nfc_of("\xea\xb0\x80\xe1\x86\xa8", "\xea\xb0\x81");
-    check_nfc_of("\xe0\xa5\x98", "\xe0\xa4\x95\xe0\xa4\xbc");                     /* does not compose again */
-    check_nfc_of("\xcc\x81" "a", "\xcc\x81" "a");
+    check_nfc_of("\xe0\xa5\x98", "\xe0\xa4\x95\xe0\xa4\xbc"); /* does not compose again */
+    check_nfc_of("\xcc\x81"
+                 "a",
+                 "\xcc\x81"
+                 "a");
     char marks[2 * 40000 + 1]; /* one long run of marks is sorted in linear time */
     for (size_t i = 0; i < 40000; i++) memcpy(marks + 2 * i, i & 1 ? "\xcc\xa3" : "\xcc\x81", 2);
     uint32_t *work = malloc(4 * sizeof marks * sizeof *work);
     char *out = malloc(3 * sizeof marks);
     size_t n = nfc_normalize(out, marks, sizeof marks - 1, work);
-    CHECK(n == sizeof marks - 1 && memcmp(out, "\xcc\xa3\xcc\xa3", 4) == 0 && memcmp(out + n - 4, "\xcc\x81\xcc\x81", 4) == 0, "%zu bytes", n);
+    CHECK(n == sizeof marks - 1 && memcmp(out, "\xcc\xa3\xcc\xa3", 4) == 0 &&
+              memcmp(out + n - 4, "\xcc\x81\xcc\x81", 4) == 0,
+          "%zu bytes", n);
     free(work);
     free(out);
 }

@@ -52,7 +52,8 @@ static void types_bytes(gguf_writer *w) {
 }
 static void tokens_same(gguf_writer *w) { /* duplicates, empty ones, and no UTF-8 */
     gguf_text texts[2048];
-    for (size_t i = 0; i < W.n; i++) texts[i] = i % 3 == 0 ? (gguf_text){"a", 1} : i % 3 == 1 ? (gguf_text){"", 0} : (gguf_text){"\xe2\x96", 2};
+    for (size_t i = 0; i < W.n; i++)
+        texts[i] = i % 3 == 0 ? (gguf_text){"a", 1} : i % 3 == 1 ? (gguf_text){"", 0} : (gguf_text){"\xe2\x96", 2};
     gguf_put_strings(w, "tokenizer.ggml.tokens", texts, W.n);
     gguf_put_strings(w, "tokenizer.ggml.merges", W.merges, 0);
     types_added(w);
@@ -68,18 +69,30 @@ static void scores_nan(gguf_writer *w) {
     gguf_put_array(w, "tokenizer.ggml.scores", GGUF_F32, scores, W.n);
 }
 
-static const spoilt SPOILT[] = {
-    {"no model", no_model, BP_ERR_FORMAT}, {"model t5", other_model, BP_ERR_UNSUPPORTED},
-    {"tokens as a string", tokens_text, BP_ERR_FORMAT}, {"tokens as numbers", tokens_numbers, BP_ERR_FORMAT},
-    {"no tokens", tokens_empty, BP_ERR_FORMAT}, {"few types", types_short, BP_ERR_FORMAT},
-    {"types as floats", types_floats, BP_ERR_FORMAT}, {"few scores", scores_short, BP_ERR_FORMAT},
-    {"far BOS", bos_far, BP_ERR_FORMAT}, {"far EOS", eos_far, BP_ERR_FORMAT},
-    {"merges as a number", merges_scalar, BP_ERR_FORMAT}, {"merge without a space", merge_whole, BP_ERR_FORMAT},
-    {"empty merge", merge_empty, BP_ERR_FORMAT}, {"half a merge", merge_half, BP_ERR_FORMAT},
-    {"merge of nothing", merge_front, BP_ERR_FORMAT}, {"merge of no token", merge_unknown, BP_ERR_FORMAT},
-    {"merge into no token", merge_nothing, BP_ERR_FORMAT}, {"no merges", merges_none, BP_OK},
-    {"wild types", types_wild, BP_OK}, {"all added", types_added, BP_OK}, {"all bytes", types_bytes, BP_OK},
-    {"same tokens", tokens_same, BP_OK}, {"wild normalized", normalized_wild, BP_OK}, {"wild scores", scores_nan, BP_OK}};
+static const spoilt SPOILT[] = {{"no model", no_model, BP_ERR_FORMAT},
+                                {"model t5", other_model, BP_ERR_UNSUPPORTED},
+                                {"tokens as a string", tokens_text, BP_ERR_FORMAT},
+                                {"tokens as numbers", tokens_numbers, BP_ERR_FORMAT},
+                                {"no tokens", tokens_empty, BP_ERR_FORMAT},
+                                {"few types", types_short, BP_ERR_FORMAT},
+                                {"types as floats", types_floats, BP_ERR_FORMAT},
+                                {"few scores", scores_short, BP_ERR_FORMAT},
+                                {"far BOS", bos_far, BP_ERR_FORMAT},
+                                {"far EOS", eos_far, BP_ERR_FORMAT},
+                                {"merges as a number", merges_scalar, BP_ERR_FORMAT},
+                                {"merge without a space", merge_whole, BP_ERR_FORMAT},
+                                {"empty merge", merge_empty, BP_ERR_FORMAT},
+                                {"half a merge", merge_half, BP_ERR_FORMAT},
+                                {"merge of nothing", merge_front, BP_ERR_FORMAT},
+                                {"merge of no token", merge_unknown, BP_ERR_FORMAT},
+                                {"merge into no token", merge_nothing, BP_ERR_FORMAT},
+                                {"no merges", merges_none, BP_OK},
+                                {"wild types", types_wild, BP_OK},
+                                {"all added", types_added, BP_OK},
+                                {"all bytes", types_bytes, BP_OK},
+                                {"same tokens", tokens_same, BP_OK},
+                                {"wild normalized", normalized_wild, BP_OK},
+                                {"wild scores", scores_nan, BP_OK}};
 
 /* What opens must encode and decode anything without harm. */
 static void use(const tokenizer *t) {
@@ -90,7 +103,8 @@ static void use(const tokenizer *t) {
         encode(t, text, n, turn & 3, &e);
         token_stream s;
         token_stream_begin(t, &s);
-        for (int i = 0; i < 20; i++) token_stream_push(t, &s, (int32_t)random_below(400) - 10, turn & 1, out, random_below(64));
+        for (int i = 0; i < 20; i++)
+            token_stream_push(t, &s, (int32_t)random_below(400) - 10, turn & 1, out, random_below(64));
         tokenizer_piece(t, (int32_t)random_below(400), true, out, random_below(64));
     }
 }
@@ -98,8 +112,10 @@ static void use(const tokenizer *t) {
 static void check_hostile(void) {
     for (int spm = 0; spm < 2; spm++) {
         for (size_t i = 0; i < sizeof SPOILT / sizeof *SPOILT; i++) {
-            if (spm) begin_spm(true);
-            else begin_bytes();
+            if (spm)
+                begin_spm(true);
+            else
+                begin_bytes();
             add("ab", TOKEN_NORMAL, -1);
             add_merge("a b");
             gguf_writer *w = begin_keys(spm ? "llama" : "gpt2", "gpt-2");
@@ -109,7 +125,8 @@ static void check_hostile(void) {
             opened o;
             bp_err e = {0};
             bool ok = open_keys(&o, w, &e);
-            CHECK(ok ? SPOILT[i].code == BP_OK : e.code == SPOILT[i].code, "%s: %s", SPOILT[i].name, ok ? "opened" : e.text);
+            CHECK(ok ? SPOILT[i].code == BP_OK : e.code == SPOILT[i].code, "%s: %s", SPOILT[i].name,
+                  ok ? "opened" : e.text);
             if (ok) use(o.t);
             close_keys(&o);
         }

@@ -30,7 +30,9 @@ static inline int32_t add(const char *text, int32_t type, float score) {
 
 static inline void add_merge(const char *text) { W.merges[W.n_merges++] = (gguf_text){text, strlen(text)}; }
 
-static inline void put(gguf_writer *w, const char *key, const char *text) { gguf_put_string(w, key, text, strlen(text)); }
+static inline void put(gguf_writer *w, const char *key, const char *text) {
+    gguf_put_string(w, key, text, strlen(text));
+}
 
 static inline gguf_writer *begin_keys(const char *model, const char *pre) {
     gguf_writer *w = gguf_writer_new();

@@ -14,9 +14,9 @@ typedef struct {
 } options;
 
 typedef struct {
-    file_view view;   /* a GGUF file */
-    uint8_t *image;   /* or the header made from a folder */
-    void *memory[2];  /* the arenas of file and tokenizer */
+    file_view view;  /* a GGUF file */
+    uint8_t *image;  /* or the header made from a folder */
+    void *memory[2]; /* the arenas of file and tokenizer */
     gguf file;
     tokenizer *t;
 } vocabulary;
@@ -62,10 +62,12 @@ static bool vocabulary_open(vocabulary *v, const char *path, bp_err *e) {
     }
     const uint8_t *bytes = v->image ? v->image : v->view.bytes;
     arena a = arena_measure();
-    if (!gguf_open(&v->file, &a, bytes, size, e) || !take_memory(&v->memory[0], &a, e) || !gguf_open(&v->file, &a, bytes, size, e))
+    if (!gguf_open(&v->file, &a, bytes, size, e) || !take_memory(&v->memory[0], &a, e) ||
+        !gguf_open(&v->file, &a, bytes, size, e))
         return false;
     a = arena_measure();
-    return tokenizer_open(&v->t, &a, &v->file, e) && take_memory(&v->memory[1], &a, e) && tokenizer_open(&v->t, &a, &v->file, e);
+    return tokenizer_open(&v->t, &a, &v->file, e) && take_memory(&v->memory[1], &a, e) &&
+           tokenizer_open(&v->t, &a, &v->file, e);
 }
 
 static void vocabulary_close(vocabulary *v) {
@@ -91,7 +93,8 @@ static void print_ids(const int32_t *ids, size_t n, bool json, bool last) {
     putchar('\n');
 }
 
-static bool print_encoded(const tokenizer *t, const options *o, const char *text, size_t n, void *scratch, int32_t *ids, bp_err *e) {
+static bool print_encoded(const tokenizer *t, const options *o, const char *text, size_t n, void *scratch, int32_t *ids,
+                          bp_err *e) {
     uint32_t flags = (o->special ? TOKENIZE_SPECIAL : 0u) | (o->bos ? TOKENIZE_BOS : 0u);
     bool several = o->lines && o->json;
     if (several) puts("[");
@@ -124,13 +127,16 @@ static bool encode(const vocabulary *v, const options *o, const file_view *f, bp
 
 /* ---- ids to text ------------------------------------------------------------------------------------------------ */
 
-static bool is_between(uint8_t c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t' || c == ',' || c == '[' || c == ']'; }
+static bool is_between(uint8_t c) {
+    return c == ' ' || c == '\n' || c == '\r' || c == '\t' || c == ',' || c == '[' || c == ']';
+}
 
 /* The next number of a list, at *at; false at the end of the text and where something else stands (then *at < size). */
 static bool next_id(const file_view *f, uint64_t *at, uint32_t size, int32_t *id) {
     uint64_t value = 0, start;
     while (*at < f->size && is_between(f->bytes[*at])) ++*at;
-    for (start = *at; *at < f->size && (uint8_t)(f->bytes[*at] - '0') <= 9 && value < size; ++*at) value = value * 10 + (uint64_t)(f->bytes[*at] - '0');
+    for (start = *at; *at < f->size && (uint8_t)(f->bytes[*at] - '0') <= 9 && value < size; ++*at)
+        value = value * 10 + (uint64_t)(f->bytes[*at] - '0');
     if (*at == start || value >= size || (*at < f->size && !is_between(f->bytes[*at]))) return false;
     *id = (int32_t)value;
     return true;
@@ -143,7 +149,8 @@ static bool decode(const vocabulary *v, const options *o, const file_view *f, bp
     token_stream s;
     token_stream_begin(v->t, &s);
     uint64_t at = 0;
-    for (int32_t id; next_id(f, &at, tokenizer_size(v->t), &id);) fwrite(out, 1, token_stream_push(v->t, &s, id, o->special, out, cap), stdout);
+    for (int32_t id; next_id(f, &at, tokenizer_size(v->t), &id);)
+        fwrite(out, 1, token_stream_push(v->t, &s, id, o->special, out, cap), stdout);
     fwrite(out, 1, token_stream_end(&s, out, cap), stdout);
     free(out);
     return at == f->size || bp_fail(e, BP_ERR_FORMAT, at, "not a token id below %u", tokenizer_size(v->t));
@@ -161,8 +168,9 @@ int cmd_tokenize(int argc, char **argv) {
         {0}};
     const cli_spec spec = {.name = "tokenize",
                            .usage = "MODEL [--file FILE] [options]",
-                           .summary = "Turn a text into token ids. MODEL is a GGUF file, or a folder with tokenizer.json, "
-                                      "vocab.json and merges.txt, or tokenizer.model.",
+                           .summary =
+                               "Turn a text into token ids. MODEL is a GGUF file, or a folder with tokenizer.json, "
+                               "vocab.json and merges.txt, or tokenizer.model.",
                            .examples = "  bitpair tokenize model.gguf --file text.txt\n"
                                        "  echo 504 2365 | bitpair tokenize model.gguf --decode\n",
                            .options = table,

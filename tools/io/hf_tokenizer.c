@@ -17,7 +17,7 @@ typedef struct {
     cJSON *config;        /* tokenizer_config.json, NULL: none */
     file_view file;       /* merges.txt or tokenizer.model */
     bool byte_fallback, nfc, replaces_spaces;
-    const char *unknown;  /* model.unk_token */
+    const char *unknown; /* model.unk_token */
     bp_err *e;
 } reader;
 
@@ -58,11 +58,15 @@ static bool read_normalizer(reader *r) {
     const cJSON *node = member(r->root, "normalizer"), *s;
     for (int i = 0; (s = step(node, "normalizers", i)) != NULL; i++) {
         const cJSON *pattern = member(s, "pattern");
-        if (is_text(s, "type", "NFC")) r->nfc = true;
-        else if (is_text(s, "type", "Prepend") && is_text(s, "prepend", "\xe2\x96\x81")) r->v.prefix = "each";
-        else if (is_text(s, "type", "Replace") && is_text(pattern, "String", " ") && is_text(s, "content", "\xe2\x96\x81"))
+        if (is_text(s, "type", "NFC"))
+            r->nfc = true;
+        else if (is_text(s, "type", "Prepend") && is_text(s, "prepend", "\xe2\x96\x81"))
+            r->v.prefix = "each";
+        else if (is_text(s, "type", "Replace") && is_text(pattern, "String", " ") &&
+                 is_text(s, "content", "\xe2\x96\x81"))
             r->replaces_spaces = true;
-        else return unsupported(r, "normalizer", json_text(s, "type"));
+        else
+            return unsupported(r, "normalizer", json_text(s, "type"));
     }
     return true;
 }
@@ -75,9 +79,12 @@ static bool name_split(reader *r, const cJSON *split) {
     const char *expression = json_text(member(split, "pattern"), "Regex");
     if (!is_text(split, "behavior", "Isolated") || json_flag(split, "invert", false) || !expression)
         return unsupported(r, "pre-tokenizer", "Split with these options");
-    if (strcmp(expression, WORDS "\\p{N}" OTHERS) == 0) r->v.pre = r->nfc ? "qwen2" : "deepseek-r1-qwen";
-    else if (strcmp(expression, WORDS "\\p{N}{1,3}" OTHERS) == 0) r->v.pre = "llama-bpe";
-    else return unsupported(r, "pre-tokenizer expression", expression);
+    if (strcmp(expression, WORDS "\\p{N}" OTHERS) == 0)
+        r->v.pre = r->nfc ? "qwen2" : "deepseek-r1-qwen";
+    else if (strcmp(expression, WORDS "\\p{N}{1,3}" OTHERS) == 0)
+        r->v.pre = "llama-bpe";
+    else
+        return unsupported(r, "pre-tokenizer expression", expression);
     return true;
 }
 
@@ -85,12 +92,15 @@ static bool read_byte_level(reader *r, const cJSON *first, const cJSON *last, in
     bool own_expression = json_flag(last, "use_regex", true);
     if (json_flag(last, "add_prefix_space", true)) return unsupported(r, "pre-tokenizer option", "add_prefix_space");
     if (r->v.prefix || r->replaces_spaces) return unsupported(r, "normalizer", "of spaces before ByteLevel");
-    if (count == 1 && own_expression) r->v.pre = "gpt-2";
-    else if (count == 2 && own_expression && is_text(first, "type", "Digits") && json_flag(first, "individual_digits", false))
+    if (count == 1 && own_expression)
+        r->v.pre = "gpt-2";
+    else if (count == 2 && own_expression && is_text(first, "type", "Digits") &&
+             json_flag(first, "individual_digits", false))
         r->v.pre = "smollm";
     else if (count == 2 && !own_expression && is_text(first, "type", "Split")) {
         if (!name_split(r, first)) return false;
-    } else return unsupported(r, "pre-tokenizer", json_text(first, "type"));
+    } else
+        return unsupported(r, "pre-tokenizer", json_text(first, "type"));
     if (r->nfc && strcmp(r->v.pre, "qwen2") != 0) return unsupported(r, "normalizer NFC with pre-tokenizer", r->v.pre);
     return true;
 }
@@ -99,11 +109,15 @@ static bool read_byte_level(reader *r, const cJSON *first, const cJSON *last, in
 static bool read_metaspace(reader *r, const cJSON *node) {
     const char *scheme = json_text(node, "prepend_scheme");
     if (!scheme) scheme = json_flag(node, "add_prefix_space", true) ? "always" : "never";
-    if (json_flag(node, "split", true) || !is_text(node, "replacement", "\xe2\x96\x81") || r->v.prefix || r->replaces_spaces)
+    if (json_flag(node, "split", true) || !is_text(node, "replacement", "\xe2\x96\x81") || r->v.prefix ||
+        r->replaces_spaces)
         return unsupported(r, "pre-tokenizer", "Metaspace with these options");
-    if (strcmp(scheme, "always") == 0) r->v.prefix = "always";
-    else if (strcmp(scheme, "first") == 0) r->v.prefix = "first";
-    else if (strcmp(scheme, "never") != 0) return unsupported(r, "prepend_scheme", scheme);
+    if (strcmp(scheme, "always") == 0)
+        r->v.prefix = "always";
+    else if (strcmp(scheme, "first") == 0)
+        r->v.prefix = "first";
+    else if (strcmp(scheme, "never") != 0)
+        return unsupported(r, "prepend_scheme", scheme);
     return true;
 }
 
@@ -126,8 +140,10 @@ static bool read_model_options(reader *r, const cJSON *model) {
     const char *suffix = json_text(model, "end_of_word_suffix");
     bool by_whole = json_flag(model, "ignore_merges", false);
     if (!cJSON_IsObject(model) || (type && strcmp(type, "BPE") != 0)) return unsupported(r, "tokenizer model", type);
-    if (member(model, "dropout") && member(model, "dropout")->valuedouble > 0) return unsupported(r, "model option", "dropout");
-    if ((prefix && *prefix) || (suffix && *suffix)) return unsupported(r, "model option", "continuing_subword_prefix or end_of_word_suffix");
+    if (member(model, "dropout") && member(model, "dropout")->valuedouble > 0)
+        return unsupported(r, "model option", "dropout");
+    if ((prefix && *prefix) || (suffix && *suffix))
+        return unsupported(r, "model option", "continuing_subword_prefix or end_of_word_suffix");
     /* Llama 3 files from before the option existed mean it, too */
     if (by_whole && strcmp(r->v.pre, "llama-bpe") != 0) return unsupported(r, "model option", "ignore_merges");
     r->byte_fallback = json_flag(model, "byte_fallback", false);
@@ -157,13 +173,15 @@ static bool read_merges(reader *r, const cJSON *merges) {
     const cJSON *item;
     if (!cJSON_IsArray(merges)) return malformed(r, "no merges");
     cJSON_ArrayForEach(item, merges) {
-        const char *left = cJSON_GetStringValue(cJSON_GetArrayItem(item, 0)), *right = cJSON_GetStringValue(cJSON_GetArrayItem(item, 1));
+        const char *left = cJSON_GetStringValue(cJSON_GetArrayItem(item, 0)),
+                   *right = cJSON_GetStringValue(cJSON_GetArrayItem(item, 1));
         if (cJSON_IsString(item)) {
             vocab_add_merge(&r->v, text_of(item->valuestring));
         } else if (left && right && !strchr(left, ' ') && !strchr(right, ' ')) {
             gguf_text start = vocab_keep(&r->v, text_of(left), text_of(" "));
             vocab_add_merge(&r->v, vocab_keep(&r->v, start, text_of(right)));
-        } else return malformed(r, "a merge is not two texts without spaces");
+        } else
+            return malformed(r, "a merge is not two texts without spaces");
     }
     return true;
 }
@@ -185,7 +203,8 @@ static bool read_merges_text(reader *r) {
 static bool read_added(reader *r, const cJSON *token, uint64_t id, bool normalizes) {
     const char *content = json_text(token, "content");
     if (!content || id >= VOCAB_MOST) return malformed(r, "an added token has no content or no good id");
-    if (json_flag(token, "lstrip", false) || json_flag(token, "rstrip", false) || json_flag(token, "single_word", false))
+    if (json_flag(token, "lstrip", false) || json_flag(token, "rstrip", false) ||
+        json_flag(token, "single_word", false))
         return unsupported(r, "lstrip, rstrip or single_word of added token", content);
     bool special = json_flag(token, "special", false);
     bool unknown = r->unknown && strcmp(content, r->unknown) == 0;
@@ -302,8 +321,9 @@ static bool put_template(reader *r, gguf_writer *w) {
 static bool read_tokenizer_json(reader *r) {
     if (!(r->root = json_read(r->path, r->e))) return false;
     const cJSON *model = member(r->root, "model");
-    return read_normalizer(r) && read_pre_tokenizer(r) && read_model_options(r, model) && read_vocabulary(r, member(model, "vocab")) &&
-           read_merges(r, member(model, "merges")) && read_added_list(r) && check_unknown(r, model);
+    return read_normalizer(r) && read_pre_tokenizer(r) && read_model_options(r, model) &&
+           read_vocabulary(r, member(model, "vocab")) && read_merges(r, member(model, "merges")) &&
+           read_added_list(r) && check_unknown(r, model);
 }
 
 /* vocab.json + merges.txt: the class of the tokenizer implies its pre-tokenizer */
@@ -313,9 +333,12 @@ static bool read_vocab_json(reader *r) {
     if (!file_map(&r->file, r->path, r->e) || !read_merges_text(r)) return false;
     has_file(r, "tokenizer_config.json");
     const char *class = json_text(r->config, "tokenizer_class");
-    if (class && strncmp(class, "Qwen2Tokenizer", 14) == 0) r->v.pre = "qwen2";
-    else if (class && strncmp(class, "GPT2Tokenizer", 13) == 0) r->v.pre = "gpt-2";
-    else return unsupported(r, "tokenizer_class", class ? class : "(none)");
+    if (class && strncmp(class, "Qwen2Tokenizer", 14) == 0)
+        r->v.pre = "qwen2";
+    else if (class && strncmp(class, "GPT2Tokenizer", 13) == 0)
+        r->v.pre = "gpt-2";
+    else
+        return unsupported(r, "tokenizer_class", class ? class : "(none)");
     return read_added_decoder(r, 0);
 }
 
@@ -341,8 +364,10 @@ static bool read_any(reader *r, const char *path) {
     memcpy(r->folder, path, n + 1);
     if (stat(path, &st) != 0 || !S_ISREG(st.st_mode)) return read_folder(r);
     char *slash = strrchr(r->folder, '/');
-    if (slash) *slash = 0;
-    else memcpy(r->folder, ".", 2);
+    if (slash)
+        *slash = 0;
+    else
+        memcpy(r->folder, ".", 2);
     if (has_file(r, "tokenizer_config.json") && !(r->config = json_read(r->path, r->e))) return false;
     snprintf(r->path, sizeof r->path, "%s", path);
     return n > 6 && strcmp(path + n - 6, ".model") == 0 ? read_sentencepiece(r) : read_tokenizer_json(r);

@@ -17,7 +17,9 @@ typedef struct {
     message part;   /* WIRE_BYTES */
 } field;
 
-static bool broken(const message *m) { return bp_fail(m->e, BP_ERR_FORMAT, m->at, "%s: not a SentencePiece model", m->name); }
+static bool broken(const message *m) {
+    return bp_fail(m->e, BP_ERR_FORMAT, m->at, "%s: not a SentencePiece model", m->name);
+}
 
 static bool read_varint(message *m, uint64_t *value) {
     *value = 0;
@@ -82,7 +84,9 @@ static bool read_trainer(vocab *v, message m, bool *bpe) {
         if (f.number == 41) v->bos = id;
         if (f.number == 42) v->eos = id;
         if (f.number == 43) v->padding = id;
-        if (f.number == 24 && f.value) return bp_fail(m.e, BP_ERR_UNSUPPORTED, m.at, "%s: spaces as suffixes (treat_whitespace_as_suffix)", m.name);
+        if (f.number == 24 && f.value)
+            return bp_fail(m.e, BP_ERR_UNSUPPORTED, m.at, "%s: spaces as suffixes (treat_whitespace_as_suffix)",
+                           m.name);
     }
     return true;
 }
@@ -96,7 +100,8 @@ static bool read_normalizer(vocab *v, message m, bool *squeezes) {
         if (f.wire != WIRE_VARINT) continue;
         if (f.number == 3) v->prefix = f.value ? "each" : NULL;
         if (f.number == 4) *squeezes = f.value != 0;
-        if (f.number == 5 && !f.value) return bp_fail(m.e, BP_ERR_UNSUPPORTED, m.at, "%s: escape_whitespaces is off", m.name);
+        if (f.number == 5 && !f.value)
+            return bp_fail(m.e, BP_ERR_UNSUPPORTED, m.at, "%s: escape_whitespaces is off", m.name);
     }
     return true;
 }
@@ -104,7 +109,8 @@ static bool read_normalizer(vocab *v, message m, bool *squeezes) {
 static bool check_ids(const vocab *v, const message *m) {
     const int64_t ids[] = {v->unknown, v->bos, v->eos, v->padding};
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
-        if (ids[i] >= (int64_t)v->n) return bp_fail(m->e, BP_ERR_FORMAT, 0, "%s: a special id is %d of %zu pieces", m->name, (int)ids[i], v->n);
+        if (ids[i] >= (int64_t)v->n)
+            return bp_fail(m->e, BP_ERR_FORMAT, 0, "%s: a special id is %d of %zu pieces", m->name, (int)ids[i], v->n);
     return true;
 }
 
@@ -125,7 +131,8 @@ bool spm_read(vocab *v, const uint8_t *bytes, size_t size, const char *name, bp_
     }
     if (v->n == 0) return broken(&m);
     if (!bpe) return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "%s: the SentencePiece model is not of type BPE", name);
-    if (squeezes) return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "%s: runs of spaces are squeezed (remove_extra_whitespaces)", name);
+    if (squeezes)
+        return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "%s: runs of spaces are squeezed (remove_extra_whitespaces)", name);
     v->add_bos = v->bos >= 0;
     return check_ids(v, &m);
 }

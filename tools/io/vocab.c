@@ -12,9 +12,7 @@ typedef struct block {
 
 enum { BLOCK_BYTES = 1 << 16 };
 
-void vocab_begin(vocab *v) {
-    *v = (vocab){.bos = -1, .eos = -1, .unknown = -1, .padding = -1, .pre = "default"};
-}
+void vocab_begin(vocab *v) { *v = (vocab){.bos = -1, .eos = -1, .unknown = -1, .padding = -1, .pre = "default"}; }
 
 void vocab_free(vocab *v) {
     for (block *b = v->kept, *next; b; b = next) {
@@ -47,7 +45,8 @@ static bool grow(vocab *v, void *array, size_t *room, size_t needed, size_t item
 
 void vocab_set(vocab *v, size_t id, gguf_text text, int32_t type, float score) {
     size_t room = v->room;
-    if (!grow(v, &v->types, &room, id + 1, sizeof *v->types) || !(room = v->room, grow(v, &v->scores, &room, id + 1, sizeof *v->scores)) ||
+    if (!grow(v, &v->types, &room, id + 1, sizeof *v->types) ||
+        !(room = v->room, grow(v, &v->scores, &room, id + 1, sizeof *v->scores)) ||
         !grow(v, &v->tokens, &v->room, id + 1, sizeof *v->tokens))
         return;
     v->tokens[id] = text;
@@ -61,7 +60,8 @@ void vocab_add_merge(vocab *v, gguf_text text) {
 }
 
 void vocab_add_normalized(vocab *v, uint32_t id) {
-    if (grow(v, &v->normalized, &v->normalized_room, v->n_normalized + 1, sizeof *v->normalized)) v->normalized[v->n_normalized++] = id;
+    if (grow(v, &v->normalized, &v->normalized_room, v->n_normalized + 1, sizeof *v->normalized))
+        v->normalized[v->n_normalized++] = id;
 }
 
 gguf_text vocab_keep(vocab *v, gguf_text a, gguf_text b) {

@@ -1,5 +1,5 @@
-/* vocab.h - a vocabulary on its way into tokenizer.ggml.* keys: what the readers of tokenizer.json, vocab.json with merges.txt,
- * and tokenizer.model fill. */
+/* vocab.h - a vocabulary on its way into tokenizer.ggml.* keys: what the readers of tokenizer.json, vocab.json with
+ * merges.txt, and tokenizer.model fill. */
 #ifndef BITPAIR_VOCAB_H
 #define BITPAIR_VOCAB_H
 
@@ -12,19 +12,19 @@ enum { VOCAB_MOST = 1 << 24 }; /* ids are below this */
 
 /* Texts are the caller's, alive until vocab_put (vocab_keep copies). Zeroed with vocab_begin. */
 typedef struct {
-    gguf_text *tokens;    /* [n]; text NULL: a hole */
-    int32_t *types;       /* [n] */
-    float *scores;        /* [n] */
+    gguf_text *tokens; /* [n]; text NULL: a hole */
+    int32_t *types;    /* [n] */
+    float *scores;     /* [n] */
     size_t n, room;
-    gguf_text *merges;    /* [n_merges] "left right" */
+    gguf_text *merges; /* [n_merges] "left right" */
     size_t n_merges, merge_room;
     uint32_t *normalized; /* [n_normalized] added tokens that are matched after spaces were put and replaced */
     size_t n_normalized, normalized_room;
     void *kept;
-    bool lost;            /* out of memory */
-    bool spm;             /* tokenizer.ggml.model "llama", else "gpt2" */
-    const char *pre;      /* tokenizer.ggml.pre */
-    const char *prefix;   /* SentencePiece: when a space is put before a text: "each", "always", "first"; NULL: never */
+    bool lost;          /* out of memory */
+    bool spm;           /* tokenizer.ggml.model "llama", else "gpt2" */
+    const char *pre;    /* tokenizer.ggml.pre */
+    const char *prefix; /* SentencePiece: when a space is put before a text: "each", "always", "first"; NULL: never */
     bool add_bos, add_eos;
     int64_t bos, eos, unknown, padding; /* ids, -1: none */
 } vocab;
@@ -43,7 +43,8 @@ gguf_text vocab_keep(vocab *v, gguf_text a, gguf_text b);
 /* The token with this text, the last one of them (added tokens come last); -1: none */
 int64_t vocab_find(const vocab *v, const char *text);
 
-/* Writes the keys. Ids without a token become unused tokens "[PADn]". Fails with BP_ERR_MEMORY, BP_ERR_FORMAT (nothing in it). */
+/* Writes the keys. Ids without a token become unused tokens "[PADn]". Fails with BP_ERR_MEMORY, BP_ERR_FORMAT (nothing
+ * in it). */
 bool vocab_put(gguf_writer *w, vocab *v, bp_err *e);
 
 #endif
