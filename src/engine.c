@@ -43,9 +43,11 @@ static bool choose_arith(bp_engine *g, const char *name, bp_err *e) {
 
 static bool engine_init(bp_engine *g, const bp_engine_options *o, bp_err *e) {
     uint32_t threads = o->threads ? o->threads : 1;
-    if (threads > POOL_THREADS) return bp_fail(e, BP_ERR_ARGUMENT, 0, "threads must be 1..%d, not %u", POOL_THREADS, (unsigned)threads);
+    if (threads > POOL_THREADS)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "threads must be 1..%d, not %u", POOL_THREADS, (unsigned)threads);
     g->kernels = kernel_table_for(o->isa);
-    if (!g->kernels) return bp_fail(e, BP_ERR_ARGUMENT, 0, "no kernels for '%s' in this build or on this machine", o->isa);
+    if (!g->kernels)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "no kernels for '%s' in this build or on this machine", o->isa);
     if (!choose_arith(g, o->arith, e)) return false;
     g->pool = pool_open(threads);
     return g->pool || bp_fail(e, BP_ERR_MEMORY, 0, "cannot start %u threads", (unsigned)threads);
@@ -78,9 +80,12 @@ const char *bp_engine_arith(const bp_engine *engine) { return engine->arith->nam
 
 int bp_probe(const void *bytes, size_t size, uint64_t *file_size, uint64_t *data_offset, bp_err *e) {
     switch (gguf_probe(bytes, size, file_size, data_offset, e)) {
-    case GGUF_READY: return 1;
-    case GGUF_MORE: return 0;
-    default: return -1;
+    case GGUF_READY:
+        return 1;
+    case GGUF_MORE:
+        return 0;
+    default:
+        return -1;
     }
 }
 
@@ -92,8 +97,8 @@ static bool open_tokenizer(bp_model *m, bp_err *e) {
     a = arena_over(m->memory, a.used);
     if (!tokenizer_open(&m->tokenizer, &a, m->model->file, e)) return false;
     if (tokenizer_size(m->tokenizer) <= m->model->config.vocab) return true;
-    return bp_fail(e, BP_ERR_FORMAT, 0, "tokenizer has %u tokens, the embedding %u rows", (unsigned)tokenizer_size(m->tokenizer),
-                   (unsigned)m->model->config.vocab);
+    return bp_fail(e, BP_ERR_FORMAT, 0, "tokenizer has %u tokens, the embedding %u rows",
+                   (unsigned)tokenizer_size(m->tokenizer), (unsigned)m->model->config.vocab);
 }
 
 bp_model *bp_model_open(bp_engine *engine, const void *bytes, size_t size, bp_err *e) {
@@ -120,11 +125,20 @@ void bp_model_describe(const bp_model *m, bp_model_info *info) {
     static const char *const names[] = {"llama", "qwen2", "qwen3"};
     const model_config *c = &m->model->config;
     uint32_t last = m->model->tier ? m->model->tier - 1 : 0;
-    *info = (bp_model_info){
-        .arch = names[c->arch], .n_layers = c->n_layers, .d_model = c->d_model, .d_ff = c->d_ff, .n_heads = c->n_heads,
-        .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .vocab = c->vocab, .n_ctx = c->n_ctx, .n_tiers = m->model->n_tiers,
-        .tier = m->model->tier, .bits_per_weight = (double)m->model->tier_bits[last] / (double)m->model->linear_weights,
-        .bos = tokenizer_bos(m->tokenizer), .eos = tokenizer_eos(m->tokenizer)};
+    *info = (bp_model_info){.arch = names[c->arch],
+                            .n_layers = c->n_layers,
+                            .d_model = c->d_model,
+                            .d_ff = c->d_ff,
+                            .n_heads = c->n_heads,
+                            .n_kv_heads = c->n_kv_heads,
+                            .head_dim = c->head_dim,
+                            .vocab = c->vocab,
+                            .n_ctx = c->n_ctx,
+                            .n_tiers = m->model->n_tiers,
+                            .tier = m->model->tier,
+                            .bits_per_weight = (double)m->model->tier_bits[last] / (double)m->model->linear_weights,
+                            .bos = tokenizer_bos(m->tokenizer),
+                            .eos = tokenizer_eos(m->tokenizer)};
 }
 
 const char *bp_model_string(const bp_model *m, const char *key, size_t *size) {
@@ -154,19 +168,22 @@ static bool verify_header(const gguf *g, const gguf_key *digest, bp_err *e) {
     sha256_update(&h, zeros, sizeof zeros);
     sha256_update(&h, g->bytes + before + 32, size - before - 32);
     sha256_final(&h, found);
-    return memcmp(found, digest->data, 32) == 0 || bp_fail(e, BP_ERR_CHECKSUM, 0, "the header does not match its checksum: the file is damaged");
+    return memcmp(found, digest->data, 32) == 0 ||
+           bp_fail(e, BP_ERR_CHECKSUM, 0, "the header does not match its checksum: the file is damaged");
 }
 
 static bool verify_pieces(const gguf *g, const gguf_key *digests, bp_err *e) {
     uint64_t pieces = (g->full_size - g->data_offset + PIECE - 1) / PIECE;
-    if (digests->count != 32 * pieces) return bp_fail(e, BP_ERR_FORMAT, 0, "key 'bitpair.piece_sha256' does not cover the file");
+    if (digests->count != 32 * pieces)
+        return bp_fail(e, BP_ERR_FORMAT, 0, "key 'bitpair.piece_sha256' does not cover the file");
     for (uint64_t i = 0; i < pieces; i++) {
         uint64_t start = g->data_offset + i * PIECE, end = start + PIECE < g->full_size ? start + PIECE : g->full_size;
         uint8_t found[32];
         if (end > g->size) break; /* a prefix: what is not at hand cannot be checked */
         sha256_digest(g->bytes + start, (size_t)(end - start), found);
         if (memcmp(found, digests->data + 32 * i, 32) != 0)
-            return bp_fail(e, BP_ERR_CHECKSUM, start, "piece %llu does not match its checksum: the file is damaged", (unsigned long long)i);
+            return bp_fail(e, BP_ERR_CHECKSUM, start, "piece %llu does not match its checksum: the file is damaged",
+                           (unsigned long long)i);
     }
     return true;
 }
@@ -194,7 +211,8 @@ bool bp_verify(const void *bytes, size_t size, bp_err *e) {
 
 /* ---- text ---- */
 
-ptrdiff_t bp_tokenize(const bp_model *m, const char *text, size_t n, uint32_t flags, int32_t *ids, size_t capacity, bp_err *e) {
+ptrdiff_t bp_tokenize(const bp_model *m, const char *text, size_t n, uint32_t flags, int32_t *ids, size_t capacity,
+                      bp_err *e) {
     size_t n_ids = 0;
     if (capacity < n || capacity - n < 8) {
         bp_fail(e, BP_ERR_ARGUMENT, 0, "capacity for %zu bytes of text must be %zu ids, not %zu", n, n + 8, capacity);
@@ -229,8 +247,10 @@ static session_options resolve(const bp_model *m, const bp_session_options *o) {
 static bool resolved_ok(const bp_model *m, const session_options *r, bp_err *e) {
     uint32_t trained = m->model->config.n_ctx;
     if (r->n_ctx > trained)
-        return bp_fail(e, BP_ERR_ARGUMENT, 0, "a context of %u is more than the model's %u", (unsigned)r->n_ctx, (unsigned)trained);
-    return r->chunk <= 4096 || bp_fail(e, BP_ERR_ARGUMENT, 0, "a chunk of %u tokens is more than 4096", (unsigned)r->chunk);
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "a context of %u is more than the model's %u", (unsigned)r->n_ctx,
+                       (unsigned)trained);
+    return r->chunk <= 4096 ||
+           bp_fail(e, BP_ERR_ARGUMENT, 0, "a chunk of %u tokens is more than 4096", (unsigned)r->chunk);
 }
 
 static void layout(bp_session **out, arena *a, const bp_model *m, const session_options *r) {
@@ -270,11 +290,12 @@ void bp_session_close(bp_session *s) { platform_free(s); } /* the first block of
 
 static bool check_feed(const session *s, const int32_t *ids, size_t n, bp_err *e) {
     if (n > s->n_ctx - s->position)
-        return bp_fail(e, BP_ERR_CONTEXT, 0, "%zu tokens do not fit: %u of %u positions are taken", n, (unsigned)s->position,
-                       (unsigned)s->n_ctx);
+        return bp_fail(e, BP_ERR_CONTEXT, 0, "%zu tokens do not fit: %u of %u positions are taken", n,
+                       (unsigned)s->position, (unsigned)s->n_ctx);
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || (uint32_t)ids[i] >= s->model->config.vocab)
-            return bp_fail(e, BP_ERR_ARGUMENT, 0, "token id %d is outside the vocabulary of %u", (int)ids[i], (unsigned)s->model->config.vocab);
+            return bp_fail(e, BP_ERR_ARGUMENT, 0, "token id %d is outside the vocabulary of %u", (int)ids[i],
+                           (unsigned)s->model->config.vocab);
     return true;
 }
 
@@ -309,7 +330,8 @@ uint32_t bp_session_chunk(const bp_session *s) { return s->session.chunk; }
 bool bp_session_rewind(bp_session *s, uint32_t position, bp_err *e) {
     s->session.n_logits = 0;
     if (position > s->session.position)
-        return bp_fail(e, BP_ERR_ARGUMENT, 0, "cannot rewind to %u: the session is at %u", (unsigned)position, (unsigned)s->session.position);
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "cannot rewind to %u: the session is at %u", (unsigned)position,
+                       (unsigned)s->session.position);
     s->session.position = position;
     return true;
 }

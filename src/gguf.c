@@ -50,7 +50,8 @@ static bool read_u64(reader *r, uint64_t *v, const char *what) {
 static bool read_text(reader *r, gguf_text *t, uint64_t most, const char *what) {
     uint64_t n;
     if (!read_u64(r, &n, what)) return false;
-    if (n > most) return bp_fail(r->e, BP_ERR_FORMAT, r->at - 8, "%s of %llu bytes is too long", what, (unsigned long long)n);
+    if (n > most)
+        return bp_fail(r->e, BP_ERR_FORMAT, r->at - 8, "%s of %llu bytes is too long", what, (unsigned long long)n);
     if (!need(r, n, what)) return false;
     *t = (gguf_text){(const char *)r->bytes + r->at, (size_t)n};
     r->at += n;
@@ -98,8 +99,8 @@ static bool read_key(reader *r, gguf_key *key) {
     gguf_text text;
     if (kind == GGUF_STRING) return read_text(r, &text, HEADER_MOST, "string");
     if (!kind_bytes(kind))
-        return bp_fail(r->e, BP_ERR_FORMAT, r->at, "key '%.*s' has unknown kind %u", (int)key->name.size, key->name.text,
-                       (unsigned)kind);
+        return bp_fail(r->e, BP_ERR_FORMAT, r->at, "key '%.*s' has unknown kind %u", (int)key->name.size,
+                       key->name.text, (unsigned)kind);
     if (!need(r, kind_bytes(kind), "value")) return false;
     r->at += kind_bytes(kind);
     return true;
@@ -110,11 +111,11 @@ static bool tensor_bytes(reader *r, gguf_tensor *t) {
     int n = (int)t->name.size;
     uint32_t elements, bytes;
     if (!quant_block(t->type, &elements, &bytes))
-        return bp_fail(r->e, BP_ERR_UNSUPPORTED, r->at, "tensor '%.*s' has type %u, which this build does not read", n, t->name.text,
-                       (unsigned)t->type);
+        return bp_fail(r->e, BP_ERR_UNSUPPORTED, r->at, "tensor '%.*s' has type %u, which this build does not read", n,
+                       t->name.text, (unsigned)t->type);
     if (t->dims[0] % elements)
-        return bp_fail(r->e, BP_ERR_FORMAT, r->at, "tensor '%.*s': row of %llu is not a multiple of the block of %s", n, t->name.text,
-                       (unsigned long long)t->dims[0], quant_name(t->type));
+        return bp_fail(r->e, BP_ERR_FORMAT, r->at, "tensor '%.*s': row of %llu is not a multiple of the block of %s", n,
+                       t->name.text, (unsigned long long)t->dims[0], quant_name(t->type));
     uint64_t total = t->dims[0] / elements * bytes;
     bool fits = t->dims[0] / elements <= (uint64_t)INT64_MAX / bytes;
     for (uint32_t i = 1; i < 4; i++) {
@@ -130,8 +131,8 @@ static bool tensor_bytes(reader *r, gguf_tensor *t) {
 static bool read_tensor(reader *r, gguf_tensor *t) {
     if (!read_text(r, &t->name, NAME_MOST, "tensor name") || !read_u32(r, &t->n_dims, "tensor")) return false;
     if (t->n_dims < 1 || t->n_dims > 4)
-        return bp_fail(r->e, BP_ERR_FORMAT, r->at - 4, "tensor '%.*s' has %u dimensions", (int)t->name.size, t->name.text,
-                       (unsigned)t->n_dims);
+        return bp_fail(r->e, BP_ERR_FORMAT, r->at - 4, "tensor '%.*s' has %u dimensions", (int)t->name.size,
+                       t->name.text, (unsigned)t->n_dims);
     for (uint32_t i = 0; i < 4; i++) {
         t->dims[i] = 1;
         if (i < t->n_dims && !read_u64(r, &t->dims[i], "tensor")) return false;
@@ -147,14 +148,16 @@ typedef struct {
 static bool read_start(reader *r, layout *l) {
     uint32_t version;
     if (!need(r, 4, "magic")) return false;
-    if (memcmp(r->bytes, "GGUF", 4) != 0) return bp_fail(r->e, BP_ERR_FORMAT, 0, "not a GGUF file: it does not begin with 'GGUF'");
+    if (memcmp(r->bytes, "GGUF", 4) != 0)
+        return bp_fail(r->e, BP_ERR_FORMAT, 0, "not a GGUF file: it does not begin with 'GGUF'");
     r->at = 4;
     if (!read_u32(r, &version, "version")) return false;
-    if (version != 3) return bp_fail(r->e, BP_ERR_UNSUPPORTED, 4, "GGUF version %u; this build reads version 3", (unsigned)version);
+    if (version != 3)
+        return bp_fail(r->e, BP_ERR_UNSUPPORTED, 4, "GGUF version %u; this build reads version 3", (unsigned)version);
     if (!read_u64(r, &l->n_tensors, "counts") || !read_u64(r, &l->n_keys, "counts")) return false;
     if (l->n_keys > HEADER_MOST / KEY_LEAST || l->n_tensors > HEADER_MOST / TENSOR_LEAST)
-        return bp_fail(r->e, BP_ERR_FORMAT, 8, "header claims %llu tensors and %llu keys", (unsigned long long)l->n_tensors,
-                       (unsigned long long)l->n_keys);
+        return bp_fail(r->e, BP_ERR_FORMAT, 8, "header claims %llu tensors and %llu keys",
+                       (unsigned long long)l->n_tensors, (unsigned long long)l->n_keys);
     return true;
 }
 
@@ -168,7 +171,8 @@ static bool read_keys(reader *r, layout *l, gguf_key *keys) {
         if (gguf_text_is(key.name, "general.alignment")) {
             l->alignment = key.kind == GGUF_U32 ? get_u32(key.data) : 0;
             if (l->alignment < 8 || l->alignment > 65536 || (l->alignment & (l->alignment - 1)))
-                return bp_fail(r->e, BP_ERR_FORMAT, start, "general.alignment is not a power of two between 8 and 65536");
+                return bp_fail(r->e, BP_ERR_FORMAT, start,
+                               "general.alignment is not a power of two between 8 and 65536");
         }
         if (keys) keys[i] = key;
     }
@@ -236,8 +240,8 @@ static bool index_tensors(gguf *g, bp_err *e) {
     for (uint32_t i = 0; i < g->n_tensors; i++) {
         uint32_t *bucket = find_bucket(g, g->tensors[i].name);
         if (*bucket)
-            return bp_fail(e, BP_ERR_FORMAT, g->tensors[i].offset, "two tensors are named '%.*s'", (int)g->tensors[i].name.size,
-                           g->tensors[i].name.text);
+            return bp_fail(e, BP_ERR_FORMAT, g->tensors[i].offset, "two tensors are named '%.*s'",
+                           (int)g->tensors[i].name.size, g->tensors[i].name.text);
         *bucket = i + 1;
     }
     return true;
@@ -247,8 +251,14 @@ bool gguf_open(gguf *g, arena *a, const void *bytes, uint64_t size, bp_err *e) {
     reader r = {bytes, size, 0, false, e};
     layout l;
     if (!read_header(&r, &l, NULL, NULL)) return false;
-    *g = (gguf){.bytes = bytes, .size = size, .full_size = l.full_size, .data_offset = l.data_offset, .alignment = l.alignment,
-                .n_keys = (uint32_t)l.n_keys, .n_tensors = (uint32_t)l.n_tensors, .n_buckets = 16};
+    *g = (gguf){.bytes = bytes,
+                .size = size,
+                .full_size = l.full_size,
+                .data_offset = l.data_offset,
+                .alignment = l.alignment,
+                .n_keys = (uint32_t)l.n_keys,
+                .n_tensors = (uint32_t)l.n_tensors,
+                .n_buckets = 16};
     while (g->n_buckets < 2 * g->n_tensors) g->n_buckets *= 2;
     g->keys = ARENA_NEW(a, gguf_key, g->n_keys);
     g->tensors = ARENA_NEW(a, gguf_tensor, g->n_tensors);
@@ -280,10 +290,14 @@ uint64_t gguf_item_u64(const gguf_key *key, uint64_t i) {
     size_t n = kind_bytes(key->item);
     memcpy(&v, key->data + i * n, n); /* little endian: narrow values fill the low bytes */
     switch (key->item) {
-    case GGUF_I8: return (uint64_t)(int64_t)(int8_t)v;
-    case GGUF_I16: return (uint64_t)(int64_t)(int16_t)v;
-    case GGUF_I32: return (uint64_t)(int64_t)(int32_t)v;
-    default: return v;
+    case GGUF_I8:
+        return (uint64_t)(int64_t)(int8_t)v;
+    case GGUF_I16:
+        return (uint64_t)(int64_t)(int16_t)v;
+    case GGUF_I32:
+        return (uint64_t)(int64_t)(int32_t)v;
+    default:
+        return v;
     }
 }
 
@@ -291,16 +305,24 @@ double gguf_item_f64(const gguf_key *key, uint64_t i) {
     float single;
     double both;
     switch (key->item) {
-    case GGUF_F32: memcpy(&single, key->data + 4 * i, 4); return (double)single;
-    case GGUF_F64: memcpy(&both, key->data + 8 * i, 8); return both;
-    case GGUF_U64: return (double)gguf_item_u64(key, i);
-    default: return (double)(int64_t)gguf_item_u64(key, i);
+    case GGUF_F32:
+        memcpy(&single, key->data + 4 * i, 4);
+        return (double)single;
+    case GGUF_F64:
+        memcpy(&both, key->data + 8 * i, 8);
+        return both;
+    case GGUF_U64:
+        return (double)gguf_item_u64(key, i);
+    default:
+        return (double)(int64_t)gguf_item_u64(key, i);
     }
 }
 
 static bool is_integer(gguf_kind kind) { return kind <= GGUF_I32 || kind == GGUF_U64 || kind == GGUF_I64; }
 
-static bool is_signed(gguf_kind kind) { return kind == GGUF_I8 || kind == GGUF_I16 || kind == GGUF_I32 || kind == GGUF_I64; }
+static bool is_signed(gguf_kind kind) {
+    return kind == GGUF_I8 || kind == GGUF_I16 || kind == GGUF_I32 || kind == GGUF_I64;
+}
 
 bool gguf_u64(const gguf *g, const char *name, uint64_t *out) {
     const gguf_key *key = gguf_find(g, name);

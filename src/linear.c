@@ -12,10 +12,10 @@ void linear_share(const team *t, size_t n, size_t *first, size_t *end) {
 typedef struct {
     const linear_work *work;
     const kernel_signs *w;
-    const float *scale;  /* multiplies the input while it is prepared: b or c; NULL for 1 */
+    const float *scale; /* multiplies the input while it is prepared: b or c; NULL for 1 */
     const float *x;
     size_t x_stride, cols;
-    size_t first, end;   /* tiles */
+    size_t first, end; /* tiles */
 } product;
 
 /* out[t][row], t < n <= KERNEL_LANES, stride 16 * tiles <- products of tokens token.. */
@@ -32,11 +32,12 @@ static void product_run(const product *p, float *out, size_t token, size_t n) {
 }
 
 /* mid[t][0..k) <- B (b . x[t]), this thread's share of the k rows */
-static void stage_inner(const team *t, const linear_work *work, float *mid, size_t mid_stride, const linear_stage *s, size_t m,
-                        const float *x, size_t x_stride, size_t n_tokens) {
+static void stage_inner(const team *t, const linear_work *work, float *mid, size_t mid_stride, const linear_stage *s,
+                        size_t m, const float *x, size_t x_stride, size_t n_tokens) {
     product p = {work, &s->B, s->b, x, x_stride, m, 0, 0};
     bp_share(s->B.tiles, t->index, t->count, &p.first, &p.end);
-    size_t rows = (size_t)s->B.tiles * KERNEL_TILE, from = p.first * KERNEL_TILE, to = bp_min(p.end * KERNEL_TILE, s->k);
+    size_t rows = (size_t)s->B.tiles * KERNEL_TILE, from = p.first * KERNEL_TILE,
+           to = bp_min(p.end * KERNEL_TILE, s->k);
     for (size_t token = 0; token < n_tokens; token += KERNEL_LANES) {
         size_t n = bp_min(n_tokens - token, KERNEL_LANES);
         product_run(&p, work->row, token, n);
@@ -46,11 +47,12 @@ static void stage_inner(const team *t, const linear_work *work, float *mid, size
 }
 
 /* y[t] (+)= a . (A (c . mid[t])), this thread's share of the n rows */
-static void stage_outer(const team *t, const linear_work *work, float *y, const linear *w, const linear_stage *s, const float *mid,
-                        size_t mid_stride, size_t n_tokens, bool accumulate) {
+static void stage_outer(const team *t, const linear_work *work, float *y, const linear *w, const linear_stage *s,
+                        const float *mid, size_t mid_stride, size_t n_tokens, bool accumulate) {
     product p = {work, &s->A, s->c, mid, mid_stride, s->k, 0, 0};
     bp_share(s->A.tiles, t->index, t->count, &p.first, &p.end);
-    size_t rows = (size_t)s->A.tiles * KERNEL_TILE, from = p.first * KERNEL_TILE, to = bp_min(p.end * KERNEL_TILE, w->n);
+    size_t rows = (size_t)s->A.tiles * KERNEL_TILE, from = p.first * KERNEL_TILE,
+           to = bp_min(p.end * KERNEL_TILE, w->n);
     for (size_t token = 0; token < n_tokens; token += KERNEL_LANES) {
         size_t n = bp_min(n_tokens - token, KERNEL_LANES);
         product_run(&p, work->row, token, n);
@@ -66,16 +68,16 @@ static void stage_outer(const team *t, const linear_work *work, float *y, const 
 }
 
 /* Bit planes (the head): rows are integers times row scales, no second factor and nothing to add, so they go straight out. */
-static void planes_forward(const team *t, const linear_work *work, float *y, const linear *w, const float *x, size_t x_stride,
-                           size_t n_tokens) {
+static void planes_forward(const team *t, const linear_work *work, float *y, const linear *w, const float *x,
+                           size_t x_stride, size_t n_tokens) {
     product p = {work, &w->planes, NULL, x, x_stride, w->m, 0, 0};
     bp_share(w->planes.tiles, t->index, t->count, &p.first, &p.end);
     for (size_t token = 0; token < n_tokens; token += KERNEL_LANES)
         product_run(&p, y + token * w->planes.tiles * KERNEL_TILE, token, bp_min(n_tokens - token, KERNEL_LANES));
 }
 
-static void dense_forward(const team *t, const linear_work *work, float *y, const linear *w, const float *x, size_t x_stride,
-                          size_t n_tokens, bool accumulate) {
+static void dense_forward(const team *t, const linear_work *work, float *y, const linear *w, const float *x,
+                          size_t x_stride, size_t n_tokens, bool accumulate) {
     size_t first, end, stride = linear_rows(w);
     linear_share(t, w->n, &first, &end);
     for (size_t r = first; r < end; r++) {
@@ -112,8 +114,8 @@ static size_t mid_width(const linear *const *ws, size_t n) {
 }
 
 /* All inner products of all layers and stages first, then one barrier, then all outer ones. */
-static void factorized_forward(const team *t, const linear_work *work, float *const *ys, const linear *const *ws, size_t n, const float *x,
-                               size_t x_stride, size_t n_tokens, bool accumulate) {
+static void factorized_forward(const team *t, const linear_work *work, float *const *ys, const linear *const *ws,
+                               size_t n, const float *x, size_t x_stride, size_t n_tokens, bool accumulate) {
     size_t width = mid_width(ws, n), column = 0;
     if (!width) return;
     for (size_t i = 0; i < n; i++)
@@ -123,11 +125,12 @@ static void factorized_forward(const team *t, const linear_work *work, float *co
     column = 0;
     for (size_t i = 0; i < n; i++)
         for (uint32_t s = 0; s < ws[i]->n_stages; column += ws[i]->stages[s++].k)
-            stage_outer(t, work, ys[i], ws[i], &ws[i]->stages[s], work->mid + column, width, n_tokens, accumulate || s > 0);
+            stage_outer(t, work, ys[i], ws[i], &ws[i]->stages[s], work->mid + column, width, n_tokens,
+                        accumulate || s > 0);
 }
 
-void linear_forward(const team *t, const linear_work *work, float *const *ys, const linear *const *ws, size_t n, const float *x,
-                    size_t x_stride, size_t n_tokens, bool accumulate) {
+void linear_forward(const team *t, const linear_work *work, float *const *ys, const linear *const *ws, size_t n,
+                    const float *x, size_t x_stride, size_t n_tokens, bool accumulate) {
     factorized_forward(t, work, ys, ws, n, x, x_stride, n_tokens, accumulate);
     for (size_t i = 0; i < n; i++) {
         if (ws[i]->planes.bytes)

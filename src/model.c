@@ -21,14 +21,15 @@ static const struct {
 /* ---- configuration ---- */
 
 /* <arch>.<key> as a count in [low, high]; `missing` is used where there is no such key (0: it is required) */
-static bool config_count(builder *b, const char *arch, const char *key, uint64_t low, uint64_t high, uint64_t missing, uint32_t *out) {
+static bool config_count(builder *b, const char *arch, const char *key, uint64_t low, uint64_t high, uint64_t missing,
+                         uint32_t *out) {
     char name[NAME];
     bp_format(name, sizeof name, "%s.%s", arch, key);
     uint64_t v = missing;
     if (!gguf_u64(b->g, name, &v) && !missing) return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' is missing", name);
     if (v < low || v > high)
-        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' is %llu, outside %llu..%llu", name, (unsigned long long)v, (unsigned long long)low,
-                       (unsigned long long)high);
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' is %llu, outside %llu..%llu", name, (unsigned long long)v,
+                       (unsigned long long)low, (unsigned long long)high);
     *out = (uint32_t)v;
     return true;
 }
@@ -53,7 +54,8 @@ static bool config_arch(builder *b, const char **arch) {
         *arch = archs[i].name;
         return true;
     }
-    return bp_fail(b->e, BP_ERR_UNSUPPORTED, 0, "architecture '%.*s': this build runs llama, qwen2 and qwen3", (int)text.size, text.text);
+    return bp_fail(b->e, BP_ERR_UNSUPPORTED, 0, "architecture '%.*s': this build runs llama, qwen2 and qwen3",
+                   (int)text.size, text.text);
 }
 
 static bool config_vocab(builder *b, const char *arch) {
@@ -79,10 +81,11 @@ static bool read_config(builder *b) {
         !config_real(b, arch, "attention.layer_norm_rms_epsilon", 1e-5, &c->norm_eps) || !config_vocab(b, arch))
         return false;
     if (c->n_heads % c->n_kv_heads)
-        return bp_fail(b->e, BP_ERR_FORMAT, 0, "%u heads are not a multiple of %u key-value heads", (unsigned)c->n_heads,
-                       (unsigned)c->n_kv_heads);
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "%u heads are not a multiple of %u key-value heads",
+                       (unsigned)c->n_heads, (unsigned)c->n_kv_heads);
     if (c->head_dim % 2 || rope_dims != c->head_dim)
-        return bp_fail(b->e, BP_ERR_UNSUPPORTED, 0, "rotary dimension %u with heads of %u", (unsigned)rope_dims, (unsigned)c->head_dim);
+        return bp_fail(b->e, BP_ERR_UNSUPPORTED, 0, "rotary dimension %u with heads of %u", (unsigned)rope_dims,
+                       (unsigned)c->head_dim);
     c->rope_interleaved = c->arch == MODEL_LLAMA;
     return true;
 }
@@ -98,14 +101,14 @@ static const void *tensor_data(builder *b, const char *name, uint64_t count, uin
     }
     uint64_t elements = t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3]; /* gguf.c bounded the product */
     if (elements != count) {
-        bp_fail(b->e, BP_ERR_FORMAT, t->offset, "tensor '%s' has %llu elements, not %llu", name, (unsigned long long)elements,
-                (unsigned long long)count);
+        bp_fail(b->e, BP_ERR_FORMAT, t->offset, "tensor '%s' has %llu elements, not %llu", name,
+                (unsigned long long)elements, (unsigned long long)count);
         return NULL;
     }
     const void *data = gguf_data(b->g, t);
     if (!data)
-        bp_fail(b->e, BP_ERR_FORMAT, t->offset, "file is truncated: tensor '%s' ends at byte %llu, the file at %llu", name,
-                (unsigned long long)(t->offset + t->bytes), (unsigned long long)b->g->size);
+        bp_fail(b->e, BP_ERR_FORMAT, t->offset, "file is truncated: tensor '%s' ends at byte %llu, the file at %llu",
+                name, (unsigned long long)(t->offset + t->bytes), (unsigned long long)b->g->size);
     *type = t->type;
     return data;
 }
@@ -131,13 +134,15 @@ static bool widen_optional(builder *b, const char *name, uint64_t count, const f
 
 /* tile16 signs of a [rows, cols] matrix */
 static bool signs_view(builder *b, const char *name, size_t rows, size_t cols, uint32_t planes, kernel_signs *out) {
-    *out = (kernel_signs){NULL, NULL, (uint32_t)bp_ceil_div(rows, KERNEL_TILE), (uint32_t)(bp_round_up(cols, KERNEL_PAD) / 8), planes};
+    *out = (kernel_signs){NULL, NULL, (uint32_t)bp_ceil_div(rows, KERNEL_TILE),
+                          (uint32_t)(bp_round_up(cols, KERNEL_PAD) / 8), planes};
     uint32_t type;
     uint64_t bytes = (uint64_t)out->tiles * planes * out->groups * KERNEL_TILE;
     out->bytes = tensor_data(b, name, bytes, &type);
     if (!out->bytes) return false;
     if (type != QUANT_I8) return bp_fail(b->e, BP_ERR_FORMAT, 0, "tensor '%s' is %s, not I8", name, quant_name(type));
-    if ((uintptr_t)out->bytes % 16) return bp_fail(b->e, BP_ERR_FORMAT, 0, "tensor '%s' is not aligned to 16 bytes", name);
+    if ((uintptr_t)out->bytes % 16)
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "tensor '%s' is not aligned to 16 bytes", name);
     return true;
 }
 
@@ -145,8 +150,9 @@ static bool dense_view(builder *b, const char *name, uint64_t n, uint64_t m, lin
     const gguf_tensor *t = gguf_tensor_find(b->g, name);
     uint32_t elements, bytes;
     if (t && (t->dims[0] != m || t->dims[1] != n))
-        return bp_fail(b->e, BP_ERR_FORMAT, t->offset, "tensor '%s' is [%llu, %llu], not [%llu, %llu]", name, (unsigned long long)t->dims[1],
-                       (unsigned long long)t->dims[0], (unsigned long long)n, (unsigned long long)m);
+        return bp_fail(b->e, BP_ERR_FORMAT, t->offset, "tensor '%s' is [%llu, %llu], not [%llu, %llu]", name,
+                       (unsigned long long)t->dims[1], (unsigned long long)t->dims[0], (unsigned long long)n,
+                       (unsigned long long)m);
     w->n = (uint32_t)n;
     w->m = (uint32_t)m;
     w->rows = tensor_data(b, name, n * m, &w->type);
@@ -187,7 +193,8 @@ static bool factorized_view(builder *b, const char *name, const gguf_key *shape,
     for (uint32_t s = 0; s < stages; s++) {
         uint64_t k = gguf_item_u64(shape, 2 + s);
         if (k < KERNEL_PAD || k > 1 << 20 || k % KERNEL_PAD)
-            return bp_fail(b->e, BP_ERR_FORMAT, 0, "layer '%s': middle dimension %llu is not a multiple of 32", name, (unsigned long long)k);
+            return bp_fail(b->e, BP_ERR_FORMAT, 0, "layer '%s': middle dimension %llu is not a multiple of 32", name,
+                           (unsigned long long)k);
         if (s >= used) break;
         linear_stage stage = {.k = (uint32_t)k};
         if (!stage_view(b, name, s, w, &stage)) return false;
@@ -217,8 +224,8 @@ static bool linear_view(builder *b, uint32_t layer, const char *part, uint64_t n
     }
     if (shape->kind != GGUF_ARRAY || shape->item != GGUF_U32 || shape->count < 3 || shape->count > 2 + MODEL_STAGES ||
         gguf_item_u64(shape, 0) != n || gguf_item_u64(shape, 1) != m)
-        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' does not describe a stack of [%llu, %llu]", key, (unsigned long long)n,
-                       (unsigned long long)m);
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' does not describe a stack of [%llu, %llu]", key,
+                       (unsigned long long)n, (unsigned long long)m);
     if (!b->m->factorized) return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' in a file without 'bitpair.version'", key);
     return factorized_view(b, name, shape, w);
 }
@@ -258,7 +265,8 @@ static bool table_view(builder *b, const char *prefix, linear *w) {
         return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'bitpair.embedding.planes' is missing or not 1..%d", KERNEL_PLANES);
     if (!signs_view(b, name, c->vocab, c->d_model, (uint32_t)planes, &w->planes)) return false;
     bp_format(name, sizeof name, "%s.scales", prefix);
-    return widen(b, name, (uint64_t)w->planes.tiles * KERNEL_TILE * kernel_blocks(w->planes.groups), &w->planes.row_scales);
+    return widen(b, name, (uint64_t)w->planes.tiles * KERNEL_TILE * kernel_blocks(w->planes.groups),
+                 &w->planes.row_scales);
 }
 
 static bool tables_view(builder *b) {
@@ -277,9 +285,12 @@ static bool read_tiers(builder *b) {
     uint64_t version;
     m->factorized = gguf_u64(b->g, "bitpair.version", &version);
     if (!m->factorized) return true;
-    if (version != 1) return bp_fail(b->e, BP_ERR_UNSUPPORTED, 0, "bitpair file version %llu; this build reads version 1", (unsigned long long)version);
+    if (version != 1)
+        return bp_fail(b->e, BP_ERR_UNSUPPORTED, 0, "bitpair file version %llu; this build reads version 1",
+                       (unsigned long long)version);
     const gguf_key *tiers = gguf_find(b->g, "bitpair.tiers");
-    if (!tiers || tiers->kind != GGUF_ARRAY || tiers->item != GGUF_U64 || tiers->count < 1 || tiers->count > MODEL_TIERS)
+    if (!tiers || tiers->kind != GGUF_ARRAY || tiers->item != GGUF_U64 || tiers->count < 1 ||
+        tiers->count > MODEL_TIERS)
         return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'bitpair.tiers' is missing or malformed");
     m->n_tiers = (uint32_t)tiers->count;
     for (uint32_t i = 0; i < m->n_tiers; i++) {
@@ -298,7 +309,8 @@ bool model_open(model *m, arena *a, const gguf *file, bp_err *e) {
     builder b = {m, a, file, e};
     *m = (model){.file = file};
     model_config *c = &m->config;
-    if (!read_tiers(&b) || !read_config(&b) || !tables_view(&b) || !widen(&b, "output_norm.weight", c->d_model, &m->out_norm) ||
+    if (!read_tiers(&b) || !read_config(&b) || !tables_view(&b) ||
+        !widen(&b, "output_norm.weight", c->d_model, &m->out_norm) ||
         !widen_optional(&b, "rope_freqs.weight", c->head_dim / 2, &c->rope_freqs))
         return false;
     m->layers = ARENA_NEW(a, model_layer, c->n_layers);

@@ -10,15 +10,15 @@ struct pool {
     void (*fn)(void *context, const team *t);
     void *context;
     uint8_t pad0[BP_ALIGN];
-    uint32_t epoch;    /* number of jobs given out; a change is the signal to start */
+    uint32_t epoch; /* number of jobs given out; a change is the signal to start */
     uint32_t closing;
     uint8_t pad1[BP_ALIGN];
-    uint32_t done;     /* threads 1.. that finished the current job */
+    uint32_t done; /* threads 1.. that finished the current job */
     uint8_t pad2[BP_ALIGN];
-    uint32_t arrived;  /* barrier: threads that wait */
+    uint32_t arrived; /* barrier: threads that wait */
     uint8_t pad3[BP_ALIGN];
-    uint32_t phase;    /* barrier: number of times it has opened */
-    uint32_t ended;    /* threads that have left pool_thread */
+    uint32_t phase; /* barrier: number of times it has opened */
+    uint32_t ended; /* threads that have left pool_thread */
 };
 
 /* Long enough to bridge the few microseconds between two products, short enough not to burn a core while the host sleeps. */

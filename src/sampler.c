@@ -9,7 +9,7 @@ typedef struct {
 
 struct sampler {
     sampler_options options;
-    uint64_t random;                /* state of splitmix64 */
+    uint64_t random; /* state of splitmix64 */
     size_t vocab;
     candidate *candidates;          /* [vocab] */
     int32_t recent[SAMPLER_RECENT]; /* ring of accepted tokens */
@@ -17,16 +17,19 @@ struct sampler {
 };
 
 sampler_options sampler_defaults(void) {
-    return (sampler_options){.temperature = 0.7f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1.0f, .repeat_last = 64};
+    return (sampler_options){
+        .temperature = 0.7f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1.0f, .repeat_last = 64};
 }
 
 bool sampler_check(const sampler_options *o, bp_err *e) {
-    if (!(o->temperature >= 0 && o->temperature <= 100)) return bp_fail(e, BP_ERR_ARGUMENT, 0, "temperature must be between 0 and 100");
+    if (!(o->temperature >= 0 && o->temperature <= 100))
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "temperature must be between 0 and 100");
     if (!(o->top_p > 0 && o->top_p <= 1)) return bp_fail(e, BP_ERR_ARGUMENT, 0, "top_p must be above 0 and at most 1");
     if (!(o->min_p >= 0 && o->min_p <= 1)) return bp_fail(e, BP_ERR_ARGUMENT, 0, "min_p must be between 0 and 1");
     if (!(o->repeat_penalty > 0 && o->repeat_penalty <= 100))
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "repeat_penalty must be above 0 and at most 100");
-    if (o->repeat_last > SAMPLER_RECENT) return bp_fail(e, BP_ERR_ARGUMENT, 0, "repeat_last must be at most %d", SAMPLER_RECENT);
+    if (o->repeat_last > SAMPLER_RECENT)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "repeat_last must be at most %d", SAMPLER_RECENT);
     return true;
 }
 
@@ -67,7 +70,9 @@ static void penalise(sampler *s, float *logits) {
         int32_t id = recent_at(s, i);
         bool seen = id < 0 || (size_t)id >= s->vocab;
         for (size_t j = 0; j < i && !seen; j++) seen = recent_at(s, j) == id;
-        if (!seen) logits[id] = logits[id] > 0 ? logits[id] / s->options.repeat_penalty : logits[id] * s->options.repeat_penalty;
+        if (!seen)
+            logits[id] =
+                logits[id] > 0 ? logits[id] / s->options.repeat_penalty : logits[id] * s->options.repeat_penalty;
     }
 }
 
@@ -132,7 +137,8 @@ static size_t truncate(const sampler *s, size_t n, double *total) {
     double all = 0, kept = 0;
     for (size_t i = 0; i < n; i++) all += weight(s, i);
     size_t keep = 0;
-    while (keep < n && (keep == 0 || (kept < (double)s->options.top_p * all && weight(s, keep) >= (double)s->options.min_p)))
+    while (keep < n &&
+           (keep == 0 || (kept < (double)s->options.top_p * all && weight(s, keep) >= (double)s->options.min_p)))
         kept += weight(s, keep++);
     *total = kept;
     return keep;

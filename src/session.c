@@ -9,11 +9,11 @@ static size_t most_mid(const linear *const *ws, size_t n) {
 
 /* Largest needs over all layers: what one thread's scratch must hold. */
 typedef struct {
-    size_t mid;     /* floats: middle dimensions of one group of layers that share an input */
-    size_t inputs;  /* bytes of one prepared input */
-    size_t rows;    /* padded rows of a sign matrix whose product is scattered */
-    size_t batch;   /* bytes of batch scratch */
-    size_t cols;    /* floats of a dense row */
+    size_t mid;    /* floats: middle dimensions of one group of layers that share an input */
+    size_t inputs; /* bytes of one prepared input */
+    size_t rows;   /* padded rows of a sign matrix whose product is scattered */
+    size_t batch;  /* bytes of batch scratch */
+    size_t cols;   /* floats of a dense row */
 } needs;
 
 static void need_signs(needs *n, const kernel_arith *arith, const kernel_signs *w) {
@@ -51,30 +51,31 @@ static void layout_thread(session_thread *t, arena *a, const session *s, const n
     own.work.inputs = ARENA_NEW(a, uint8_t, KERNEL_LANES * n->inputs);
     own.work.row = ARENA_NEW(a, float, bp_max(KERNEL_LANES * n->rows, n->cols));
     own.work.batch = ARENA_NEW(a, uint8_t, n->batch);
-    own.x = ARENA_NEW(a, float, s->chunk * width);
+    own.x = ARENA_NEW(a, float, s->chunk *width);
     own.scores = ARENA_NEW(a, float, s->n_ctx);
     if (t) *t = own;
 }
 
-void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_table *kernels, const kernel_arith *arith,
-                    const session_options *options) {
+void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_table *kernels,
+                    const kernel_arith *arith, const session_options *options) {
     const model_config *c = &m->config;
-    *s = (session){.model = m, .pool = p, .kernels = kernels, .arith = arith, .n_ctx = options->n_ctx, .chunk = options->chunk};
+    *s = (session){
+        .model = m, .pool = p, .kernels = kernels, .arith = arith, .n_ctx = options->n_ctx, .chunk = options->chunk};
     needs n = measure(m, arith);
     size_t kv = (size_t)c->n_kv_heads * c->head_dim, q = (size_t)c->n_heads * c->head_dim, chunk = s->chunk;
     s->k = ARENA_NEW(a, uint16_t, (size_t)c->n_layers * s->n_ctx * kv);
     s->v = ARENA_NEW(a, uint16_t, (size_t)c->n_layers * s->n_ctx * kv);
     s->rope = ARENA_NEW(a, float, chunk * c->head_dim);
-    s->stream = ARENA_NEW(a, float, chunk * bp_round_up(c->d_model, KERNEL_TILE));
-    s->q = ARENA_NEW(a, float, chunk * bp_round_up(q, KERNEL_TILE));
-    s->key = ARENA_NEW(a, float, chunk * bp_round_up(kv, KERNEL_TILE));
-    s->value = ARENA_NEW(a, float, chunk * bp_round_up(kv, KERNEL_TILE));
-    s->attended = ARENA_NEW(a, float, chunk * q);
-    s->gate = ARENA_NEW(a, float, chunk * bp_round_up(c->d_ff, KERNEL_TILE));
-    s->up = ARENA_NEW(a, float, chunk * bp_round_up(c->d_ff, KERNEL_TILE));
+    s->stream = ARENA_NEW(a, float, chunk *bp_round_up(c->d_model, KERNEL_TILE));
+    s->q = ARENA_NEW(a, float, chunk *bp_round_up(q, KERNEL_TILE));
+    s->key = ARENA_NEW(a, float, chunk *bp_round_up(kv, KERNEL_TILE));
+    s->value = ARENA_NEW(a, float, chunk *bp_round_up(kv, KERNEL_TILE));
+    s->attended = ARENA_NEW(a, float, chunk *q);
+    s->gate = ARENA_NEW(a, float, chunk *bp_round_up(c->d_ff, KERNEL_TILE));
+    s->up = ARENA_NEW(a, float, chunk *bp_round_up(c->d_ff, KERNEL_TILE));
     s->mid_width = n.mid;
-    s->mid = ARENA_NEW(a, float, chunk * n.mid);
-    s->logits = ARENA_NEW(a, float, KERNEL_LANES * bp_round_up(c->vocab, KERNEL_TILE));
+    s->mid = ARENA_NEW(a, float, chunk *n.mid);
+    s->logits = ARENA_NEW(a, float, KERNEL_LANES *bp_round_up(c->vocab, KERNEL_TILE));
     s->threads = ARENA_NEW(a, session_thread, pool_threads(p));
     for (uint32_t i = 0; i < pool_threads(p); i++) layout_thread(s->threads ? &s->threads[i] : NULL, a, s, &n);
 }

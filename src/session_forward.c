@@ -13,7 +13,7 @@
 typedef struct {
     session *s;
     const int32_t *ids;
-    size_t n;               /* tokens of this pass */
+    size_t n; /* tokens of this pass */
     session_logits want;
     float *all;
 } pass;
@@ -23,11 +23,11 @@ typedef struct {
     session *s;
     const model_config *c;
     const team *everyone;
-    team rows;              /* who shares the rows of my tokens: everyone, or only me */
+    team rows; /* who shares the rows of my tokens: everyone, or only me */
     session_thread *own;
-    linear_work work;       /* own->work with mid moved to my first token */
-    size_t first, n;        /* my tokens */
-    size_t d, kv, q, ff;    /* row strides: d_model, keys, queries, d_ff, padded */
+    linear_work work;    /* own->work with mid moved to my first token */
+    size_t first, n;     /* my tokens */
+    size_t d, kv, q, ff; /* row strides: d_model, keys, queries, d_ff, padded */
 } span;
 
 static size_t padded(size_t n) { return bp_round_up(n, KERNEL_TILE); }
@@ -47,7 +47,8 @@ static span span_make(const pass *p, const team *t) {
     sp.q = padded((size_t)c->n_heads * c->head_dim);
     sp.ff = padded(c->d_ff);
     sp.work = sp.own->work;
-    sp.work.mid += sp.first * s->mid_width; /* threads run different layers at one time: shares must not depend on the layer */
+    sp.work.mid +=
+        sp.first * s->mid_width; /* threads run different layers at one time: shares must not depend on the layer */
     return sp;
 }
 
@@ -56,7 +57,8 @@ static void own_items(const span *sp, size_t items, size_t *first, size_t *end) 
     bp_share(items, sp->rows.index, sp->rows.count, first, end);
 }
 
-static void linears(const span *sp, float *const *ys, const linear *const *ws, size_t n, const float *x, size_t stride, bool accumulate) {
+static void linears(const span *sp, float *const *ys, const linear *const *ws, size_t n, const float *x, size_t stride,
+                    bool accumulate) {
     linear_forward(&sp->rows, &sp->work, ys, ws, n, x, stride, sp->n, accumulate);
 }
 
@@ -86,7 +88,8 @@ static void rope_table(const span *sp) {
 /* own->x[i] = norm(stream) for my tokens; every member of a row team computes all of them, which is cheaper than to meet */
 static const float *normalise(const span *sp, const float *weight) {
     for (size_t i = 0; i < sp->n; i++)
-        sp->s->kernels->rmsnorm(sp->own->x + i * sp->d, sp->s->stream + (sp->first + i) * sp->d, weight, sp->c->d_model, sp->c->norm_eps);
+        sp->s->kernels->rmsnorm(sp->own->x + i * sp->d, sp->s->stream + (sp->first + i) * sp->d, weight, sp->c->d_model,
+                                sp->c->norm_eps);
     return sp->own->x;
 }
 
@@ -133,7 +136,8 @@ static void store_kv(const span *sp, const model_layer *l, size_t layer) {
 
 static void attend(const span *sp, const model_layer *l, size_t layer) {
     session *s = sp->s;
-    size_t first, end, dim = sp->c->head_dim, width = (size_t)sp->c->n_kv_heads * dim, group = sp->c->n_heads / sp->c->n_kv_heads;
+    size_t first, end, dim = sp->c->head_dim, width = (size_t)sp->c->n_kv_heads * dim,
+                       group = sp->c->n_heads / sp->c->n_kv_heads;
     size_t out_width = (size_t)sp->c->n_heads * dim;
     float scale = 1.0f / bp_sqrtf((float)dim);
     own_items(sp, sp->c->n_heads, &first, &end);
@@ -142,8 +146,8 @@ static void attend(const span *sp, const model_layer *l, size_t layer) {
             float *query = s->q + i * sp->q + h * dim;
             prepare_head(sp, query, l->q_norm, i);
             size_t cache = layer * s->n_ctx * width + h / group * dim;
-            s->kernels->attention(s->attended + i * out_width + h * dim, query, s->k + cache, s->v + cache, width, s->position + i + 1, dim,
-                                  scale, sp->own->scores);
+            s->kernels->attention(s->attended + i * out_width + h * dim, query, s->k + cache, s->v + cache, width,
+                                  s->position + i + 1, dim, scale, sp->own->scores);
         }
     }
     team_barrier(&sp->rows);
@@ -178,7 +182,8 @@ static void feed_forward(const span *sp, const model_layer *l) {
 static void head_rows(const span *sp, size_t from, size_t n) {
     const model *m = sp->s->model;
     for (size_t i = 0; i < n; i++)
-        sp->s->kernels->rmsnorm(sp->own->x + i * sp->d, sp->s->stream + (from + i) * sp->d, m->out_norm, sp->c->d_model, sp->c->norm_eps);
+        sp->s->kernels->rmsnorm(sp->own->x + i * sp->d, sp->s->stream + (from + i) * sp->d, m->out_norm, sp->c->d_model,
+                                sp->c->norm_eps);
     const linear *ws[] = {&m->head};
     float *ys[] = {sp->s->logits};
     linear_forward(sp->everyone, &sp->own->work, ys, ws, 1, sp->own->x, sp->d, n, false);
@@ -191,7 +196,8 @@ static void all_logits(const span *sp, const pass *p) {
         size_t n = bp_min(p->n - from, KERNEL_LANES);
         head_rows(sp, from, n);
         if (sp->everyone->index == 0)
-            for (size_t i = 0; i < n; i++) memcpy(p->all + (from + i) * vocab, sp->s->logits + i * stride, vocab * sizeof(float));
+            for (size_t i = 0; i < n; i++)
+                memcpy(p->all + (from + i) * vocab, sp->s->logits + i * stride, vocab * sizeof(float));
         team_barrier(sp->everyone);
     }
 }

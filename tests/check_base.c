@@ -9,7 +9,9 @@
 
 static void check_errors(void) {
     bp_err e;
-    CHECK(!bp_fail(&e, BP_ERR_FORMAT, 7, "tensor '%.*s' %s %d %u %zu %llu %%", 3, "abcdef", "x\ny", -5, 6u, (size_t)7, 8ULL), "false");
+    CHECK(!bp_fail(&e, BP_ERR_FORMAT, 7, "tensor '%.*s' %s %d %u %zu %llu %%", 3, "abcdef", "x\ny", -5, 6u, (size_t)7,
+                   8ULL),
+          "false");
     CHECK(strcmp(e.text, "tensor 'abc' x?y -5 6 7 8 %") == 0, "%s", e.text);
     CHECK(e.code == BP_ERR_FORMAT && e.offset == 7, "code and offset");
     char small[8];

@@ -44,7 +44,8 @@ static image make(void) {
     put_text(&f, "general.alignment"), put_u32(&f, GGUF_U32), put_u32(&f, 64);
     put_text(&f, "a.real"), put_u32(&f, GGUF_F32), put(&f, &(float){0.5f}, 4);
     put_text(&f, "a.negative"), put_u32(&f, GGUF_I16), put(&f, &(int16_t){-2}, 2);
-    put_text(&f, "a.names"), put_u32(&f, GGUF_ARRAY), put_u32(&f, GGUF_STRING), put_u64(&f, 2), put_text(&f, "x"), put_text(&f, "yz");
+    put_text(&f, "a.names"), put_u32(&f, GGUF_ARRAY), put_u32(&f, GGUF_STRING), put_u64(&f, 2), put_text(&f, "x"),
+        put_text(&f, "yz");
     put_text(&f, "a.numbers"), put_u32(&f, GGUF_ARRAY), put_u32(&f, GGUF_I32), put_u64(&f, 3);
     for (int32_t i = -1; i < 2; i++) put(&f, &i, 4);
     put_tensor(&f, "first", QUANT_F32, 2, 4, 0);
@@ -105,7 +106,8 @@ static void check_contents(const image *f) {
     CHECK(gguf_f64(&g, "a.negative", &d) && d == -2, "i16 key");
     CHECK(!gguf_u64(&g, "missing", &u), "a missing key");
     const gguf_key *numbers = gguf_find(&g, "a.numbers");
-    CHECK(numbers && numbers->count == 3 && gguf_item_f64(numbers, 0) == -1 && gguf_item_u64(numbers, 2) == 1, "i32 array");
+    CHECK(numbers && numbers->count == 3 && gguf_item_f64(numbers, 0) == -1 && gguf_item_u64(numbers, 2) == 1,
+          "i32 array");
     const gguf_tensor *second = gguf_tensor_find(&g, "second");
     CHECK(second && second->bytes == 34 && second->dims[0] == 32, "tensor table");
     const uint8_t *data = second ? gguf_data(&g, second) : NULL;

@@ -45,7 +45,8 @@ static void check_distribution(sampler *s) {
     CHECK(fabs(counts[0] - DRAWS * 0.16 / 0.30) < 400, "temperature 0.5: %u", counts[0]);
     o = plain, o.top_k = 2;
     draw(s, &o, counts);
-    CHECK(counts[0] + counts[1] == DRAWS && fabs(counts[0] - DRAWS * 4.0 / 7) < 400, "top_k 2: %u %u", counts[0], counts[1]);
+    CHECK(counts[0] + counts[1] == DRAWS && fabs(counts[0] - DRAWS * 4.0 / 7) < 400, "top_k 2: %u %u", counts[0],
+          counts[1]);
     o = plain, o.top_p = 0.65f;
     draw(s, &o, counts);
     CHECK(counts[0] + counts[1] == DRAWS && counts[1] > 0, "top_p .65 keeps .4 + .3: %u %u", counts[0], counts[1]);
@@ -110,10 +111,12 @@ static void check_options(void) {
     struct {
         sampler_options o;
         const char *named;
-    } bad[] = {
-        {{.temperature = -1, .top_p = 1, .repeat_penalty = 1}, "temperature"}, {{.temperature = NAN, .top_p = 1, .repeat_penalty = 1}, "temperature"},
-        {{.top_p = 0, .repeat_penalty = 1}, "top_p"},                          {{.top_p = 1, .min_p = 2, .repeat_penalty = 1}, "min_p"},
-        {{.top_p = 1, .repeat_penalty = 0}, "repeat_penalty"},                 {{.top_p = 1, .repeat_penalty = 1, .repeat_last = 5000}, "repeat_last"}};
+    } bad[] = {{{.temperature = -1, .top_p = 1, .repeat_penalty = 1}, "temperature"},
+               {{.temperature = NAN, .top_p = 1, .repeat_penalty = 1}, "temperature"},
+               {{.top_p = 0, .repeat_penalty = 1}, "top_p"},
+               {{.top_p = 1, .min_p = 2, .repeat_penalty = 1}, "min_p"},
+               {{.top_p = 1, .repeat_penalty = 0}, "repeat_penalty"},
+               {{.top_p = 1, .repeat_penalty = 1, .repeat_last = 5000}, "repeat_last"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK(!sampler_check(&bad[i].o, &e) && strstr(e.text, bad[i].named), "%s: %s", bad[i].named, e.text);
 }

@@ -57,7 +57,8 @@ static void check_steps(runner *r, const int32_t *ids, const float *expected, si
     for (size_t at = 0; at < N; at += step) {
         size_t n = at + step <= N ? step : N - at;
         if (!bp_session_feed(r->session, ids + at, n, &e)) CHECK(false, "%s", e.text);
-        wrong += memcmp(bp_session_logits(r->session), expected + (at + n - 1) * r->vocab, r->vocab * sizeof(float)) != 0;
+        wrong +=
+            memcmp(bp_session_logits(r->session), expected + (at + n - 1) * r->vocab, r->vocab * sizeof(float)) != 0;
     }
     CHECK(wrong == 0, "%s, steps of %zu: %u of the logits differ from the reference", what, step, wrong);
 }
@@ -96,8 +97,11 @@ static void check_rewind_and_errors(const source *src) {
     CHECK(bp_session_feed(r.session, ids + N - 30, 30, &e), "%s", e.text);
     CHECK(memcmp(before, bp_session_logits(r.session), r.vocab * sizeof *before) == 0, "the same after a rewind");
     CHECK(!bp_session_rewind(r.session, N + 1, &e) && e.code == BP_ERR_ARGUMENT, "rewind forwards");
-    CHECK(!bp_session_feed(r.session, ids, 200, &e) && e.code == BP_ERR_CONTEXT && bp_session_position(r.session) == N, "full: %s", e.text);
-    CHECK(!bp_session_feed(r.session, &outside, 1, &e) && e.code == BP_ERR_ARGUMENT && bp_session_position(r.session) == N, "id: %s", e.text);
+    CHECK(!bp_session_feed(r.session, ids, 200, &e) && e.code == BP_ERR_CONTEXT && bp_session_position(r.session) == N,
+          "full: %s", e.text);
+    CHECK(!bp_session_feed(r.session, &outside, 1, &e) && e.code == BP_ERR_ARGUMENT &&
+              bp_session_position(r.session) == N,
+          "id: %s", e.text);
     outside = -1;
     CHECK(!bp_session_feed(r.session, &outside, 1, &e) && e.code == BP_ERR_ARGUMENT, "negative id");
     free(before);
@@ -110,10 +114,12 @@ static void check_options(const source *src) {
     CHECK(!bp_engine_open(&(bp_engine_options){.isa = "sse9"}, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
     CHECK(!bp_engine_open(&(bp_engine_options){.arith = "fp4"}, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
     runner r = runner_open(src, 2, NULL, NULL, 0);
-    CHECK(!bp_session_open(r.model, &(bp_session_options){.n_ctx = 1 << 30}, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
+    CHECK(!bp_session_open(r.model, &(bp_session_options){.n_ctx = 1 << 30}, &e) && e.code == BP_ERR_ARGUMENT, "%s",
+          e.text);
     CHECK(bp_session_bytes(r.model, &(bp_session_options){.n_ctx = 1 << 30}) == 0, "bytes of an impossible session");
     CHECK(bp_session_bytes(r.model, NULL) > 0 && bp_session_capacity(r.session) == 256, "bytes and capacity");
-    CHECK(!bp_session_sampling(r.session, &(sampler_options){.temperature = -1}, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
+    CHECK(!bp_session_sampling(r.session, &(sampler_options){.temperature = -1}, &e) && e.code == BP_ERR_ARGUMENT, "%s",
+          e.text);
     int32_t few[4];
     CHECK(bp_tokenize(r.model, "too long", 8, 0, few, 4, &e) == -1 && e.code == BP_ERR_ARGUMENT, "%s", e.text);
     runner_close(&r);
@@ -151,7 +157,8 @@ static void check_damage(const source *src) {
 int main(void) {
     source dense, small;
     bp_err e = {0};
-    if (!source_open(&dense, check_data("models/tinystories-656k"), &e) || !source_open(&small, BITPAIR_ROOT "/models/tinystories-656k.gguf", &e)) {
+    if (!source_open(&dense, check_data("models/tinystories-656k"), &e) ||
+        !source_open(&small, BITPAIR_ROOT "/models/tinystories-656k.gguf", &e)) {
         printf("%s\n", e.text);
         CHECK(false, "a model of this test is missing");
         return check_end();
