@@ -7,8 +7,8 @@ import { makeYield } from './protocol.js';
 const BOS = 1;      // BP_TOKENIZE_BOS
 const SPECIAL = 2;  // BP_TOKENIZE_SPECIAL
 const PIECE_BYTES = 4096;
-const FIRST_STEP = 16;      // tokens, before anything is known about the speed
-const STEP_SECONDS = 0.03;  // aim of one step of prefill, so that an abort is seen within 50 ms
+const FIRST_STEP = 4;       // tokens, before anything is known about the speed
+const STEP_SECONDS = 0.025; // aim of one step of prefill, so that an abort is seen within 50 ms
 const STEP_MOST = 0.045;    // a step of 16 tokens may take this long: the kernels are slower on fewer
 const LISTEN_SECONDS = 0.01; // between two looks at the messages while decoding
 

@@ -28,11 +28,12 @@ async function loaded(page, path = '/') {
   await page.getByRole('button', { name: 'Send' }).waitFor();
 }
 
-const answered = (page) => page.waitForFunction(() => !document.querySelector('.busy') && document.querySelector('.assistant .facts:not([hidden])'));
+const answered = (page) =>
+  page.waitForFunction(() => !document.querySelector('.busy') && document.querySelector('.assistant .facts:not([hidden])'), null, { timeout: 90000 });
 
 const shot = (page, name) => page.screenshot({ path: `${SHOTS}/${name}.png` });
 
-test('a visitor loads the embedded model, asks, and reads a finished answer', { timeout: 120000 }, async () => {
+test('a visitor loads the embedded model, asks, and reads a finished answer', { timeout: 240000 }, async () => {
   const page = await openPage(browser, server);
   await page.goto(server.url());
   assert.ok(await page.evaluate(() => crossOriginIsolated));
@@ -62,7 +63,7 @@ test('a visitor loads the embedded model, asks, and reads a finished answer', { 
   await page.context().setOffline(true);
   await page.keyboard.type('And of Italy?');
   await page.keyboard.press('Enter');
-  await page.waitForFunction(() => document.querySelectorAll('.assistant .facts:not([hidden])').length === 2, null, { timeout: 60000 });
+  await page.waitForFunction(() => document.querySelectorAll('.assistant .facts:not([hidden])').length === 2, null, { timeout: 90000 });
   assert.deepEqual(page.problems, []);
   await page.context().close();
 });
@@ -171,7 +172,7 @@ describe('with the small model', () => {
   });
 });
 
-test('Stop and Escape end an answer, New chat empties the page', { timeout: 120000 }, async () => {
+test('Stop and Escape end an answer, New chat empties the page', { timeout: 240000 }, async () => {
   const page = await openPage(browser, server);
   await loaded(page);
   for (const stop of [() => page.getByRole('button', { name: 'Stop' }).click(), () => page.keyboard.press('Escape')]) {
