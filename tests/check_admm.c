@@ -8,7 +8,7 @@
 #include "compress/svid.h"
 #include "linalg/linalg.h"
 
-static const admm_options OPTIONS = {.iterations = 40, .damping = 0.1f};
+static const admm_options OPTIONS = {.iterations = 40, .damping = 0.3f};
 
 /* H [m, m] of inputs with a decaying spectrum in random directions, channels of different size */
 static float *correlated(size_t m) {
@@ -60,7 +60,7 @@ static double relative_error(const binary_factors *f, const float *W, const metr
 static double factorize_for(unsigned iterations, binary_factors *f, const float *W, const metric *t, workers *w, const char *stream) {
     rng r = rng_named(0, stream);
     bp_err e;
-    admm_options options = {.iterations = iterations, .damping = 0.1f};
+    admm_options options = {.iterations = iterations, .damping = 0.3f};
     CHECK(admm_factorize(w, f, W, NULL, t, &options, &r, &e), "%s", e.text);
     double before = refit_error(w, f, W, NULL, t, 0.03f);
     CHECK(refit_scales(w, f, W, NULL, t, 0.03f, 2, &e), "%s", e.text);
@@ -223,7 +223,7 @@ static void check_threads_and_errors(void) {
         CHECK(memcmp(f[0].A, f[i].A, bytes) == 0, "%u threads give other bytes than 1", threads[i]);
     }
     rng r = rng_named(0, "stop");
-    admm_options stop = {.iterations = 40, .damping = 0.1f, .tick = stop_at_once};
+    admm_options stop = {.iterations = 40, .damping = 0.3f, .tick = stop_at_once};
     CHECK(!admm_factorize(NULL, &f[0], W, NULL, &t, &stop, &r, &e) && e.code == BP_OK, "does not stop when told to");
     W[7] = NAN;
     CHECK(!admm_factorize(NULL, &f[0], W, NULL, &t, &OPTIONS, &r, &e) && e.code == BP_ERR_ARGUMENT, "factorizes NaN");

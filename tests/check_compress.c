@@ -170,7 +170,7 @@ static void check_quality(const char *model, const char *calib) {
         CHECK(nll < last + 0.05, "tier %u: nll %.3f after %.3f", t, nll, last);
         last = nll;
     }
-    CHECK(last < dense + 0.35, "four stages: nll %.3f, dense %.3f", last, dense);
+    CHECK(last < dense + 0.6, "four stages: nll %.3f, dense %.3f", last, dense);
 }
 
 static void check_same_bytes(const char *model, const char *calib) {

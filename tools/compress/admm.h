@@ -2,7 +2,7 @@
  *
  *     W [n, m] ~ diag(a) A diag(c) B diag(b),   A in +-1^(n x k),  B in +-1^(k x m)
  *
- * minimises sum_i w_i (W-V)_i (H + damping) (W-V)_i'. The answer is as ADMM leaves it: refit.h improves its scales. */
+ * minimises sum_i w_i (W-V)_i (H + damping D) (W-V)_i', D = diag H. The answer is as ADMM leaves it: refit.h improves its scales. */
 #ifndef BITPAIR_ADMM_H
 #define BITPAIR_ADMM_H
 
@@ -27,7 +27,7 @@ void binary_factors_product(workers *w, const binary_factors *f, float *V, float
 
 typedef struct {
     unsigned iterations;      /* >= 4 */
-    float damping;            /* added to the unit diagonal of M0; 0.1 */
+    float damping;            /* added to the unit diagonal of M0; 0.3 */
     bool (*tick)(void *context); /* called once per iteration; false stops. NULL: never stops */
     void *context;
 } admm_options;

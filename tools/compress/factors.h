@@ -44,7 +44,7 @@ bool factors_dense(workers *w, const factors *f, float *W, bp_err *e);
 typedef struct {
     uint64_t seed;
     unsigned iterations;
-    float damping;                 /* of the metric in ADMM; 0.1 */
+    float damping;                 /* of the metric in ADMM; 0.3 */
     float lambda;                  /* of the target; < 0: chosen by validation */
     bool (*tick)(void *context);   /* once per iteration of ADMM; false: stop */
     void *context;

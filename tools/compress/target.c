@@ -78,7 +78,7 @@ static void try_lambda(search *r, float lambda) {
 }
 
 static void search_kind(search *r, target_kind kind, float *out, target_choice *choice, const validation *v, float lambda) {
-    static const float grid[] = {0.001f, 0.003f, 0.01f, 0.03f, 0.1f, 0.3f, 1.0f};
+    static const float grid[] = {0.0003f, 0.001f, 0.003f, 0.01f, 0.03f, 0.1f, 0.3f, 1.0f};
     size_t count = lambda < 0 ? sizeof grid / sizeof *grid : 1;
     for (size_t i = 0; i < count; i++) {
         float tried = lambda < 0 ? grid[i] : lambda;
