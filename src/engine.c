@@ -299,26 +299,20 @@ static bool check_feed(const session *s, const int32_t *ids, size_t n, bp_err *e
     return true;
 }
 
-bool bp_session_feed(bp_session *s, const int32_t *ids, size_t n, bp_err *e) {
+static bool feed(bp_session *s, const int32_t *ids, size_t n, float *logits, bp_err *e) {
     if (!check_feed(&s->session, ids, n, e)) return false;
-    for (size_t at = 0; at < n;) {
-        size_t step = bp_min(n - at, s->session.chunk);
-        session_forward(&s->session, ids + at, step, at + step == n ? LOGITS_LAST : LOGITS_NONE, NULL);
-        for (size_t i = 0; i < step; i++) sampler_accept(s->sampler, ids[at + i]);
-        at += step;
+    size_t vocab = s->session.model->config.vocab;
+    for (size_t at = 0, step; at < n; at += step) {
+        step = bp_min(n - at, s->session.chunk);
+        session_forward(&s->session, ids + at, step, logits ? logits + at * vocab : NULL);
     }
     return true;
 }
 
+bool bp_session_feed(bp_session *s, const int32_t *ids, size_t n, bp_err *e) { return feed(s, ids, n, NULL, e); }
+
 bool bp_session_feed_all(bp_session *s, const int32_t *ids, size_t n, float *logits, bp_err *e) {
-    if (!check_feed(&s->session, ids, n, e)) return false;
-    for (size_t at = 0; at < n;) {
-        size_t step = bp_min(n - at, s->session.chunk), vocab = s->session.model->config.vocab;
-        session_forward(&s->session, ids + at, step, LOGITS_ALL, logits + at * vocab);
-        for (size_t i = 0; i < step; i++) sampler_accept(s->sampler, ids[at + i]);
-        at += step;
-    }
-    return true;
+    return feed(s, ids, n, logits, e);
 }
 
 uint32_t bp_session_position(const bp_session *s) { return s->session.position; }
@@ -328,15 +322,14 @@ uint32_t bp_session_capacity(const bp_session *s) { return s->session.n_ctx; }
 uint32_t bp_session_chunk(const bp_session *s) { return s->session.chunk; }
 
 bool bp_session_rewind(bp_session *s, uint32_t position, bp_err *e) {
-    s->session.n_logits = 0;
     if (position > s->session.position)
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "cannot rewind to %u: the session is at %u", (unsigned)position,
                        (unsigned)s->session.position);
-    s->session.position = position;
+    session_rewind(&s->session, position);
     return true;
 }
 
-const float *bp_session_logits(const bp_session *s) { return s->session.n_logits ? s->session.logits : NULL; }
+const float *bp_session_logits(bp_session *s) { return session_last_logits(&s->session); }
 
 bool bp_session_sampling(bp_session *s, const sampler_options *options, bp_err *e) {
     if (!sampler_check(options, e)) return false;
@@ -351,5 +344,5 @@ int32_t bp_session_sample(bp_session *s, bp_err *e) {
         return -1;
     }
     memcpy(s->scratch, logits, s->session.model->config.vocab * sizeof *logits);
-    return sampler_pick(s->sampler, s->scratch);
+    return sampler_pick(s->sampler, s->scratch, s->session.ids, s->session.position);
 }

@@ -101,8 +101,8 @@ size_t bp_session_bytes(const bp_model *model, const bp_session_options *options
 bp_session *bp_session_open(bp_model *model, const bp_session_options *options, bp_err *e);
 void bp_session_close(bp_session *session);
 
-/* Appends ids [n] and computes the logits of the last one. BP_ERR_CONTEXT when they do not fit (nothing is changed),
- * BP_ERR_ARGUMENT for an id outside the vocabulary. */
+/* Appends ids [n]. BP_ERR_CONTEXT when they do not fit, BP_ERR_ARGUMENT for an id outside the vocabulary; then nothing is
+ * changed. */
 bool bp_session_feed(bp_session *session, const int32_t *ids, size_t n, bp_err *e);
 
 /* The same, and logits [n][vocab] of every position. */
@@ -115,10 +115,12 @@ uint32_t bp_session_chunk(const bp_session *session);    /* tokens of one forwar
 /* Forgets all tokens from `position` on (position <= current); feed again before the next sample. */
 bool bp_session_rewind(bp_session *session, uint32_t position, bp_err *e);
 
-/* Logits [vocab] of the last token fed, valid until the next call; NULL before any or after a rewind. */
-const float *bp_session_logits(const bp_session *session);
+/* Logits [vocab] of the last token fed, computed when first asked for, valid until the next call; NULL before any feed or after
+ * a rewind. */
+const float *bp_session_logits(bp_session *session);
 
-/* Sets the sampling options and restarts the random numbers. BP_ERR_ARGUMENT names the bad option. */
+/* Sets the sampling options and restarts the random numbers. The repetition penalty looks at the session's own tokens, prompt and
+ * answer alike. BP_ERR_ARGUMENT names the bad option. */
 bool bp_session_sampling(bp_session *session, const sampler_options *options, bp_err *e);
 
 /* Picks the next token from the logits (it is not fed). -1 with BP_ERR_ARGUMENT when there are no logits. */

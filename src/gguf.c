@@ -207,7 +207,7 @@ gguf_status gguf_probe(const void *bytes, uint64_t size, uint64_t *full_size, ui
     if (!read_header(&r, &l, NULL, NULL)) {
         if (!r.more || size > HEADER_MOST) return GGUF_BAD;
         /* a wrong magic shows before four bytes are there */
-        if (size && memcmp(bytes, "GGUF", bp_min((size_t)bp_min(size, 4), 4)) != 0) {
+        if (size && memcmp(bytes, "GGUF", size < 4 ? (size_t)size : 4) != 0) {
             bp_fail(e, BP_ERR_FORMAT, 0, "not a GGUF file: it does not begin with 'GGUF'");
             return GGUF_BAD;
         }

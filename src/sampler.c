@@ -11,9 +11,7 @@ struct sampler {
     sampler_options options;
     uint64_t random; /* state of splitmix64 */
     size_t vocab;
-    candidate *candidates;          /* [vocab] */
-    int32_t recent[SAMPLER_RECENT]; /* ring of accepted tokens */
-    size_t n_recent;                /* accepted in all */
+    candidate *candidates; /* [vocab] */
 };
 
 sampler_options sampler_defaults(void) {
@@ -28,8 +26,8 @@ bool sampler_check(const sampler_options *o, bp_err *e) {
     if (!(o->min_p >= 0 && o->min_p <= 1)) return bp_fail(e, BP_ERR_ARGUMENT, 0, "min_p must be between 0 and 1");
     if (!(o->repeat_penalty > 0 && o->repeat_penalty <= 100))
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "repeat_penalty must be above 0 and at most 100");
-    if (o->repeat_last > SAMPLER_RECENT)
-        return bp_fail(e, BP_ERR_ARGUMENT, 0, "repeat_last must be at most %d", SAMPLER_RECENT);
+    if (o->repeat_last > SAMPLER_WINDOW)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "repeat_last must be at most %d", SAMPLER_WINDOW);
     return true;
 }
 
@@ -47,10 +45,7 @@ sampler *sampler_layout(arena *a, size_t vocab) {
 void sampler_reset(sampler *s, const sampler_options *o) {
     s->options = *o;
     s->random = o->seed;
-    s->n_recent = 0;
 }
-
-void sampler_accept(sampler *s, int32_t id) { s->recent[s->n_recent++ % SAMPLER_RECENT] = id; }
 
 /* splitmix64 (Steele, Lea, Flood 2014) -> [0, 1) */
 static double random_unit(sampler *s) {
@@ -60,16 +55,13 @@ static double random_unit(sampler *s) {
     return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
 }
 
-static int32_t recent_at(const sampler *s, size_t back) { return s->recent[(s->n_recent - 1 - back) % SAMPLER_RECENT]; }
-
 /* Each distinct token of the window once (Keskar et al. 2019, "CTRL"). */
-static void penalise(sampler *s, float *logits) {
-    size_t n = bp_min(bp_min(s->options.repeat_last, SAMPLER_RECENT), s->n_recent);
+static void penalise(const sampler *s, float *logits, const int32_t *recent, size_t n) {
     if (s->options.repeat_penalty == 1.0f) return;
     for (size_t i = 0; i < n; i++) {
-        int32_t id = recent_at(s, i);
+        int32_t id = recent[i];
         bool seen = id < 0 || (size_t)id >= s->vocab;
-        for (size_t j = 0; j < i && !seen; j++) seen = recent_at(s, j) == id;
+        for (size_t j = 0; j < i && !seen; j++) seen = recent[j] == id;
         if (!seen)
             logits[id] =
                 logits[id] > 0 ? logits[id] / s->options.repeat_penalty : logits[id] * s->options.repeat_penalty;
@@ -144,8 +136,9 @@ static size_t truncate(const sampler *s, size_t n, double *total) {
     return keep;
 }
 
-int32_t sampler_pick(sampler *s, float *logits) {
-    penalise(s, logits);
+int32_t sampler_pick(sampler *s, float *logits, const int32_t *recent, size_t n_recent) {
+    size_t window = bp_min(s->options.repeat_last, n_recent);
+    if (window) penalise(s, logits, recent + (n_recent - window), window);
     if (s->options.temperature == 0) return most_likely(logits, s->vocab);
     size_t keep = s->options.top_k ? bp_min(s->options.top_k, s->vocab) : s->vocab;
     size_t n = gather(s, logits, keep);

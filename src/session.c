@@ -59,10 +59,16 @@ static void layout_thread(session_thread *t, arena *a, const session *s, const n
 void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_table *kernels,
                     const kernel_arith *arith, const session_options *options) {
     const model_config *c = &m->config;
-    *s = (session){
-        .model = m, .pool = p, .kernels = kernels, .arith = arith, .n_ctx = options->n_ctx, .chunk = options->chunk};
+    *s = (session){.model = m,
+                   .pool = p,
+                   .kernels = kernels,
+                   .arith = arith,
+                   .n_ctx = options->n_ctx,
+                   .chunk = options->chunk,
+                   .last = UINT32_MAX};
     needs n = measure(m, arith);
     size_t kv = (size_t)c->n_kv_heads * c->head_dim, q = (size_t)c->n_heads * c->head_dim, chunk = s->chunk;
+    s->ids = ARENA_NEW(a, int32_t, s->n_ctx);
     s->k = ARENA_NEW(a, uint16_t, (size_t)c->n_layers * s->n_ctx * kv);
     s->v = ARENA_NEW(a, uint16_t, (size_t)c->n_layers * s->n_ctx * kv);
     s->rope = ARENA_NEW(a, float, chunk * c->head_dim);
@@ -78,4 +84,10 @@ void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_
     s->logits = ARENA_NEW(a, float, KERNEL_LANES *bp_round_up(c->vocab, KERNEL_TILE));
     s->threads = ARENA_NEW(a, session_thread, pool_threads(p));
     for (uint32_t i = 0; i < pool_threads(p); i++) layout_thread(s->threads ? &s->threads[i] : NULL, a, s, &n);
+}
+
+void session_rewind(session *s, uint32_t position) {
+    s->position = position;
+    s->last = UINT32_MAX;
+    s->has_logits = false;
 }

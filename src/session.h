@@ -19,7 +19,9 @@ typedef struct {
     const kernel_arith *arith;
     uint32_t n_ctx, chunk;   /* positions; most tokens of one forward pass */
     uint32_t position;       /* tokens in the cache */
-    uint32_t n_logits;       /* rows of logits that hold results of the last forward: 0 or more */
+    uint32_t last;           /* row of the residual stream that is the last token's; UINT32_MAX: none, feed first */
+    bool has_logits;         /* logits[0] is the last token's row */
+    int32_t *ids;            /* [n_ctx] the tokens in the cache */
 
     uint16_t *k, *v;         /* cache, half precision: [n_layers][n_ctx][n_kv_heads * head_dim] */
     float *rope;             /* [chunk][head_dim / 2][2] cos, sin of the chunk's positions */
@@ -42,11 +44,14 @@ typedef struct {
 void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_table *kernels, const kernel_arith *arith,
                     const session_options *options);
 
-/* Which logits a forward pass computes. */
-typedef enum { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL } session_logits;
+/* Appends ids [n], 1 <= n <= chunk, position + n <= n_ctx, every id < vocab. all: NULL, or [n][vocab] for the logits of every token. The
+ * result does not depend on how tokens are cut into calls, nor on the team. */
+void session_forward(session *s, const int32_t *ids, size_t n, float *all);
 
-/* Appends ids [n], 1 <= n <= chunk, position + n <= n_ctx, every id < vocab. LOGITS_LAST: s->logits[0] is the last token's row.
- * LOGITS_ALL: rows [n][vocab] go to `all`. The result does not depend on how tokens are cut into calls, nor on the team. */
-void session_forward(session *s, const int32_t *ids, size_t n, session_logits want, float *all);
+/* Logits [vocab] of the last token, computed when first asked for; NULL when nothing was fed, or after a rewind. */
+const float *session_last_logits(session *s);
+
+/* Forgets the tokens from `position` on; position <= s->position. */
+void session_rewind(session *s, uint32_t position);
 
 #endif

@@ -13,9 +13,8 @@
 typedef struct {
     session *s;
     const int32_t *ids;
-    size_t n; /* tokens of this pass */
-    session_logits want;
-    float *all;
+    size_t n;   /* tokens of this pass */
+    float *all; /* NULL, or the logits of every token */
 } pass;
 
 /* What one thread works on: a span of the pass's tokens, with the team that shares their rows. */
@@ -216,17 +215,30 @@ static void run(void *context, const team *t) {
         project_out(&sp, l);
         feed_forward(&sp, l);
     }
-    if (p->want == LOGITS_NONE) return;
-    if (sp.rows.count != t->count) team_barrier(t); /* the last token may be another thread's */
-    if (p->want == LOGITS_ALL)
-        all_logits(&sp, p);
-    else
-        head_rows(&sp, p->n - 1, 1);
+    if (!p->all) return;
+    if (sp.rows.count != t->count) team_barrier(t); /* tokens were split, rows of the head are everybody's */
+    all_logits(&sp, p);
 }
 
-void session_forward(session *s, const int32_t *ids, size_t n, session_logits want, float *all) {
-    pass p = {s, ids, n, want, all};
+static void run_head(void *context, const team *t) {
+    const pass *p = context;
+    span sp = span_make(p, t);
+    head_rows(&sp, p->s->last, 1);
+}
+
+void session_forward(session *s, const int32_t *ids, size_t n, float *all) {
+    pass p = {s, ids, n, all};
     pool_run(s->pool, run, &p);
+    memcpy(s->ids + s->position, ids, n * sizeof *ids);
     s->position += (uint32_t)n;
-    s->n_logits = want == LOGITS_LAST;
+    s->last = (uint32_t)n - 1;
+    s->has_logits = false;
+}
+
+const float *session_last_logits(session *s) {
+    if (s->last == UINT32_MAX) return NULL;
+    pass p = {s, NULL, 1, NULL};
+    if (!s->has_logits) pool_run(s->pool, run_head, &p);
+    s->has_logits = true;
+    return s->logits;
 }

@@ -26,7 +26,7 @@ static void draw(sampler *s, const sampler_options *o, unsigned *counts) {
     sampler_reset(s, o);
     for (int i = 0; i < DRAWS; i++) {
         fill(logits);
-        counts[sampler_pick(s, logits)]++;
+        counts[sampler_pick(s, logits, NULL, 0)]++;
     }
 }
 
@@ -61,16 +61,16 @@ static void check_greedy(sampler *s) {
     o.temperature = 0;
     sampler_reset(s, &o);
     fill(logits);
-    CHECK(sampler_pick(s, logits) == 0, "greedy");
+    CHECK(sampler_pick(s, logits, NULL, 0) == 0, "greedy");
     fill(logits), logits[5] = logits[0];
-    CHECK(sampler_pick(s, logits) == 0, "lowest id among equals");
+    CHECK(sampler_pick(s, logits, NULL, 0) == 0, "lowest id among equals");
     fill(logits), logits[0] = NAN, logits[1] = -INFINITY;
-    CHECK(sampler_pick(s, logits) == 2, "NaN is never picked");
+    CHECK(sampler_pick(s, logits, NULL, 0) == 2, "NaN is never picked");
     o = plain, sampler_reset(s, &o);
     for (size_t i = 0; i < VOCAB; i++) logits[i] = -INFINITY;
-    CHECK(sampler_pick(s, logits) == 0, "nothing possible");
+    CHECK(sampler_pick(s, logits, NULL, 0) == 0, "nothing possible");
     fill(logits), logits[0] = NAN;
-    CHECK(sampler_pick(s, logits) != 0, "NaN is never drawn");
+    CHECK(sampler_pick(s, logits, NULL, 0) != 0, "NaN is never drawn");
 }
 
 static void check_penalty(sampler *s) {
@@ -78,20 +78,20 @@ static void check_penalty(sampler *s) {
     sampler_options o = plain;
     o.temperature = 0, o.repeat_penalty = 3, o.repeat_last = 2;
     sampler_reset(s, &o);
-    sampler_accept(s, 0);
+    const int32_t recent[] = {2, 1, 0, 0, 3, 2, -1, VOCAB};
     fill(logits);
-    CHECK(sampler_pick(s, logits) == 1, "a recent token is penalised");
-    sampler_accept(s, 0), sampler_accept(s, 0);
+    CHECK(sampler_pick(s, logits, recent, 3) == 2, "the last two tokens are penalised");
     fill(logits);
     float once = logf(0.4f) * 3;
-    sampler_pick(s, logits);
-    CHECK(logits[0] == once, "and once only: %f", (double)logits[0]);
-    sampler_accept(s, 3), sampler_accept(s, 2);
+    CHECK(sampler_pick(s, logits, recent, 4) == 1 && logits[0] == once, "a token that comes twice once only: %f",
+          (double)logits[0]);
     fill(logits);
-    CHECK(sampler_pick(s, logits) == 0, "until it is out of the window");
-    for (int i = 0; i < 3 * SAMPLER_RECENT; i++) sampler_accept(s, i % VOCAB);
+    CHECK(sampler_pick(s, logits, recent, 6) == 0, "until it is out of the window");
     fill(logits);
-    CHECK(sampler_pick(s, logits) == 0, "the ring wraps");
+    CHECK(sampler_pick(s, logits, recent, 8) == 0, "ids outside the vocabulary are ignored");
+    fill(logits), logits[0] = 2;
+    o.repeat_penalty = 8, sampler_reset(s, &o);
+    CHECK(sampler_pick(s, logits, recent, 3) == 0 && logits[0] == 0.25f, "positive logits are divided");
 }
 
 static void check_seed(sampler *s) {

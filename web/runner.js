@@ -81,7 +81,7 @@ export class Runner {
     const cached = this.rewind(prompt);
     this.setSampling(options); // refuses bad options before the work
     const fed = await this.prefill(prompt, cached, emit, control);
-    this.setSampling(options); // begins anew, so that an answer does not depend on how much of its prompt was cached
+    this.setSampling(options); // begins anew: random numbers do not depend on how the prompt was cut
     const prefilled = now();
     const out = new Text(options.stop);
     const run = fed ? await this.decode(options, out, emit, control) : { finishReason: 'abort', count: 0, first: null };
