@@ -159,7 +159,7 @@ static void check_metric(void) {
     CHECK(metric_open(&full, H, COLUMNS, true, &e) && metric_open(&diagonal, H, COLUMNS, false, &e), "%s", e.text);
     double trace = 0;
     for (size_t j = 0; j < COLUMNS; j++) trace += (double)full.mu[j];
-    CHECK(fabs(trace / COLUMNS - 1) < 1e-3, "the metric's diagonal is not 1 on average but %g", trace / COLUMNS);
+    CHECK(fabs(trace / (double)COLUMNS - 1) < 1e-3, "the metric's diagonal is not 1 on average but %g", trace / (double)COLUMNS);
     binary_factors_open(&f, ROWS, COLUMNS, MIDDLE, &e);
     factorize(&f, W, &diagonal, NULL, "diagonal");
     double blind = relative_error(&f, W, &full);

@@ -29,17 +29,17 @@ static void walk(chain *c, const model *m) {
     block_weights b;
     bp_err e;
     CHECK(block_open(&b, &m->layers[0], &e), "%s", e.text);
-    for (int side = 0; side < CHAINS; side++) chain_embed(c, side, &m->embedding);
+    for (chain_side side = 0; side < CHAINS; side++) chain_embed(c, side, &m->embedding);
     for (uint32_t i = 0; i < m->config.n_layers; i++) {
         const model_layer *l = &m->layers[i];
         block_dequantize(c->w, &b, l);
         chain_normalise(c, l->attn_norm);
-        for (int side = 0; side < CHAINS; side++) {
+        for (chain_side side = 0; side < CHAINS; side++) {
             chain_attend(c, side, l, &b);
             chain_add(c, side, b.W[PART_O], l->o.m);
         }
         chain_normalise(c, l->ffn_norm);
-        for (int side = 0; side < CHAINS; side++) {
+        for (chain_side side = 0; side < CHAINS; side++) {
             chain_feed(c, side, &b);
             chain_add(c, side, b.W[PART_DOWN], l->down.m);
         }
@@ -108,7 +108,7 @@ static void make_chain(made *k, bool residual) {
     k->m = (model){0};
     k->m.config.d_model = OUT;
     k->c = (chain){.model = &k->m, .n_tokens = TOKENS, .n_train = TRAIN, .width = WIDTH};
-    for (int side = 0; side < CHAINS; side++) {
+    for (chain_side side = 0; side < CHAINS; side++) {
         k->c.x[side] = p + (size_t)side * TOKENS * WIDTH;
         k->c.stream[side] = p + 2 * TOKENS * WIDTH + (size_t)side * TOKENS * OUT;
     }
@@ -138,7 +138,7 @@ static void check_moments(void) {
             if (clipped && t % 400 == 3) { /* the cap is clip times the median: 4 x about WIDTH x 1.09 */
                 double square = 0;
                 for (size_t j = 0; j < WIDTH; j++) square += (double)q[j] * q[j];
-                weight = 4 * 1.09 * WIDTH / square;
+                weight = 4 * 1.09 * (double)WIDTH / square;
             }
             h += weight * (double)q[3] * q[40];
             c += weight * (double)d[3] * q[40];

@@ -31,7 +31,7 @@ static int compress(const char *model, const char *out, const char *calib, const
     static char quiet[] = "--quiet";
     char arguments[ARGUMENTS][PATH];
     char *argv[ARGUMENTS + 1];
-    const char *fixed[] = {"compress", model, "-o", out, "--calib", calib, "--calib-tokens", "4096", "--ctx", "64", "--iterations", "8"};
+    const char *fixed[] = {"compress", model, "-o", out, "--calib", calib, "--calib-tokens", "2048", "--ctx", "64", "--iterations", "6"};
     int argc = 0;
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) snprintf(arguments[argc++], PATH, "%s", fixed[i]);
     for (; *more && argc < ARGUMENTS - 2; more++) snprintf(arguments[argc++], PATH, "%s", *more);
@@ -148,7 +148,7 @@ static void check_quality(const char *model, const char *calib) {
     char out[PATH];
     snprintf(out, sizeof out, "%s", in_folder("quality.gguf"));
     double dense = dense_nll(model, ids, TOKENS);
-    CHECK(run(model, out, calib, OPTIONS("--stages", "1,1,1,1", "--embedding-bits", "8")) == 0, "compress failed");
+    CHECK(run(model, out, calib, OPTIONS("--stages", "1,1,1,1", "--embedding-bits", "8", "--calib-tokens", "4096")) == 0, "compress failed");
     bp_err e = {0};
     file_view f;
     CHECK(file_map(&f, out, &e), "%s", e.text);
@@ -187,17 +187,17 @@ static void check_same_bytes(const char *model, const char *calib) {
     CHECK(same_files(one, two), "2 threads give other bytes than 1");
     CHECK(!same_files(one, other), "another seed gives the same bytes");
 
-    pid_t pid = start(model, resumed, calib, OPTIONS("--iterations", "30"), log);
+    pid_t pid = start(model, resumed, calib, OPTIONS("--iterations", "20"), log);
     for (int i = 0; i < 20000 && count_files(work) < 2 + 1 + 4; i++) usleep(500); /* . and .., fingerprint, some layers */
     kill(pid, SIGINT);
     int rc = wait_for(pid);
     CHECK(rc == 130, "interrupted: exit code %d", rc);
     struct stat st;
     CHECK(stat(resumed, &st) != 0 && count_files(work) > 3, "an interrupted run leaves the wrong files");
-    CHECK(run(model, resumed, calib, OPTIONS("--iterations", "30")) == 1, "begins anew without being asked");
-    CHECK(run(model, resumed, calib, OPTIONS("--iterations", "31", "--resume")) == 1, "resumes with other options");
-    CHECK(run(model, resumed, calib, OPTIONS("--iterations", "30", "--resume")) == 0, "resume failed");
-    CHECK(run(model, one, calib, OPTIONS("--iterations", "30", "--force")) == 0, "--force failed");
+    CHECK(run(model, resumed, calib, OPTIONS("--iterations", "20")) == 1, "begins anew without being asked");
+    CHECK(run(model, resumed, calib, OPTIONS("--iterations", "21", "--resume")) == 1, "resumes with other options");
+    CHECK(run(model, resumed, calib, OPTIONS("--iterations", "20", "--resume")) == 0, "resume failed");
+    CHECK(run(model, one, calib, OPTIONS("--iterations", "20", "--force")) == 0, "--force failed");
     CHECK(same_files(one, resumed), "a resumed run gives other bytes");
     CHECK(stat(work, &st) != 0, "the work folder is left behind");
 }

@@ -114,8 +114,8 @@ static void check_rng(void) {
         square += x * x;
         signs += (double)s;
     }
-    CHECK(fabs(sum / COUNT) < 0.01 && fabs(square / COUNT - 1) < 0.02, "normals: mean %g, variance %g", sum / COUNT, square / COUNT);
-    CHECK(fabs(signs / COUNT) < 0.01, "signs: mean %g", signs / COUNT);
+    CHECK(fabs(sum / (double)COUNT) < 0.01 && fabs(square / (double)COUNT - 1) < 0.02, "normals: mean %g, variance %g", sum / (double)COUNT, square / (double)COUNT);
+    CHECK(fabs(signs / (double)COUNT) < 0.01, "signs: mean %g", signs / (double)COUNT);
 }
 
 int main(void) {

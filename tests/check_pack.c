@@ -97,7 +97,7 @@ static void check_exact_table(void) {
     static float W[ROWS * COLUMNS];
     rng r = rng_named(2, "grid");
     for (size_t i = 0; i < ROWS * COLUMNS; i++) W[i] = 0.125f * (float)(2 * (int)(rng_uniform(&r) * 64) - TOP);
-    for (size_t i = 0; i < ROWS; i++) W[i * COLUMNS] = 0.125f * TOP;
+    for (size_t i = 0; i < ROWS; i++) W[i * COLUMNS] = 0.125f * (float)TOP;
     linear source = dense(W, ROWS, COLUMNS);
     packed_table p;
     bp_err e;

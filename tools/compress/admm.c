@@ -286,8 +286,8 @@ bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *
 
 double admm_work(size_t n, size_t m, size_t k, unsigned iterations, bool full) {
     double dn = (double)n, dm = (double)m, dk = (double)k, rotation = full ? 2 * dk * dm * dm : 0;
-    double a = rotation + 2 * dk * dk * dm + 2 * dn * dm * dk + 4 * dk * dk * dk + INNER * 2 * dn * dk * dk;
-    double b = 2 * dn * dm * dk + dn * dk * dk + 10 * dk * dk * dk + 2 * dk * dk * dm + INNER * (4 * dk * dk * dm + 2 * rotation);
+    double a = rotation + 2 * dk * dk * dm + 2 * dn * dm * dk + 4 * dk * dk * dk + (double)INNER * 2 * dn * dk * dk;
+    double b = 2 * dn * dm * dk + dn * dk * dk + 10 * dk * dk * dk + 2 * dk * dk * dm + (double)INNER * (4 * dk * dk * dm + 2 * rotation);
     return iterations * (a + b);
 }
 

@@ -25,7 +25,7 @@ bool plan_parse_stages(compress_options *o, const char *text, bp_err *e) {
 }
 
 bool plan_split_bits(compress_options *o, double bits, bp_err *e) {
-    if (!(bits >= 0.05 && bits <= MODEL_STAGES))
+    if (!(bits >= 0.05 && bits <= (double)MODEL_STAGES))
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "--bits must be from 0.05 to %d", MODEL_STAGES);
     o->n_stages = (uint32_t)ceil(bits);
     for (uint32_t s = 0; s < o->n_stages; s++) o->stage_bits[s] = bits / o->n_stages;
@@ -48,7 +48,7 @@ double plan_block_work(const compress_options *o, const model *m, size_t n_token
     const model_config *c = &m->config;
     size_t d = c->d_model, q = (size_t)c->n_heads * c->head_dim, train = n_tokens - n_tokens / 16;
     double weights = (double)m->linear_weights / c->n_layers, tokens = (double)n_tokens;
-    double forward = CHAINS * tokens * (2 * weights + 4 * (double)o->ctx * (double)q);
+    double forward = (double)CHAINS * tokens * (2 * weights + 4 * (double)o->ctx * (double)q);
     return forward + 2 * statistics_work(n_tokens, train, d, d, false) + statistics_work(n_tokens, train, q, d, true) +
            statistics_work(n_tokens, train, c->d_ff, d, true);
 }
