@@ -190,7 +190,7 @@ static int check_usage(compress_options *o, double bits, const char *stages, con
 
 int cmd_compress(int argc, char **argv) {
     compress_options o = {.calib_tokens = 65536, .ctx = 512, .iterations = 40, .embedding_bits = 6, .threads = machine_defaults().threads,
-                          .damping = 0.3, .lambda = -1, .clip = 0};
+                          .damping = 0.3, .lambda = -1, .clip = 10};
     double bits = 2;
     const char *stages = NULL, *method = "full";
     const cli_option options[] = {
@@ -205,7 +205,7 @@ int cmd_compress(int argc, char **argv) {
         {"method", 0, CLI_TEXT, &method, 0, 0, "NAME", "full: input covariances, corrected targets; diagonal: the paper's baseline (default full)"},
         {"lambda", 0, CLI_REAL, &o.lambda, 0, 1000, "L", "damping of the corrected targets (default: chosen by validation)"},
         {"damping", 0, CLI_REAL, &o.damping, 0.0001, 100, "D", "damping of the input metric (default 0.3)"},
-        {"clip", 0, CLI_REAL, &o.clip, 0, 1e9, "X", "tokens count at most X times the median energy; 0: no limit (default 0)"},
+        {"clip", 0, CLI_REAL, &o.clip, 0, 1e9, "X", "tokens count at most X times the median energy; 0: no limit (default 10)"},
         {"seed", 's', CLI_COUNT, &o.seed, 0, 0, "N", "of the random starts (default 0)"},
         {"threads", 't', CLI_COUNT, &o.threads, 1, 64, "N", "threads; the result does not depend on them (default: all processors)"},
         {"max-memory", 0, CLI_COUNT, &o.max_memory, 0, 0, "MB", "refuse to start if more would be needed (default: no limit)"},
