@@ -1,11 +1,16 @@
-/* wasm_kernels.c - the golden computations of kernel_cases.h as a WebAssembly module without a C library, for
- * web/kernels.test.js; and a benchmark of the same kernels. */
-#include "kernel_cases.h"
+/* wasm_kernels.c - the kernel tests as a WebAssembly module without a C library, for web/kernels.test.js: the golden computations of
+ * kernel_cases.h, the sweep of kernel_sweep.h, and a benchmark of the same kernels. */
+#include "base.h"
+
+static uint32_t check_passed, check_failed;
+
+/* Counts; the text would need a C library, and a failing shape can be repeated natively. */
+#define CHECK(condition, ...) ((condition) ? check_passed++ : check_failed++)
+
+#include "kernel_sweep.h"
 #include "platform.h"
 
 #define EXPORT(name) __attribute__((export_name(name), visibility("default")))
-
-static case_buffers cases;
 
 static const kernel_table *table_at(int isa) {
     for (int i = 0; kernel_isas()[i]; i++)
@@ -99,4 +104,11 @@ EXPORT("bench_other") double bench_other(int what, int isa, int rounds) {
             break;
         }
     return (platform_seconds() - start) / rounds;
+}
+
+/* Runs the sweep of table `isa` against ref; failed checks in the upper half, passed ones in the lower. */
+EXPORT("sweep") uint64_t sweep(int isa) {
+    check_passed = check_failed = 0;
+    kernel_sweep(table_at(0), table_at(isa));
+    return (uint64_t)check_failed << 32 | check_passed;
 }

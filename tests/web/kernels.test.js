@@ -94,4 +94,11 @@ if (process.argv.includes('--bench')) {
       }
     });
   });
+
+  test('every kernel of SIMD128 gives the bits of the reference, on every shape', async () => {
+    const counts = BigInt.asUintN(64, (await load()).sweep(1));
+    const [failed, passed] = [Number(counts >> 32n), Number(counts & 0xffffffffn)];
+    assert.equal(failed, 0, `${failed} of ${failed + passed} checks failed`);
+    assert.ok(passed > 2000, `only ${passed} checks`);
+  });
 }
