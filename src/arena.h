@@ -11,10 +11,10 @@
 #include "base.h"
 
 typedef struct {
-    uint8_t *base;   /* NULL while measuring */
-    size_t size;     /* SIZE_MAX while measuring */
+    uint8_t *base; /* NULL while measuring */
+    size_t size;   /* SIZE_MAX while measuring */
     size_t used;
-    bool overflow;   /* a request did not fit or its size overflowed: everything after it is NULL too */
+    bool overflow; /* a request did not fit or its size overflowed: everything after it is NULL too */
 } arena;
 
 arena arena_measure(void);

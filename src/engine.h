@@ -10,10 +10,10 @@
  *     bp_session_feed(s, ids, n, &e);                        prefill, in chunks of your choice
  *     for (;;) { id = bp_session_sample(s, NULL); if (bp_model_is_end(m, id)) break;  ...  bp_session_feed(s, &id, 1, &e); }
  *
- * Rules. An engine and all that belongs to it is used by one thread at a time. Close sessions before their model, models
- * before their engine. Functions that can fail return false, NULL or a negative number and fill *e (which may be NULL).
- * Nothing prints, nothing exits, and nothing is allocated by feed or sample. Results do not depend on the number of
- * threads, the ISA, or how a text is cut into feeds. */
+ * Rules. An engine and all that belongs to it is used by one thread at a time. Close sessions before their model,
+ * models before their engine. Functions that can fail return false, NULL or a negative number and fill *e (which may
+ * be NULL). Nothing prints, nothing exits, and nothing is allocated by feed or sample. Results do not depend on the
+ * number of threads, the ISA, or how a text is cut into feeds. */
 #ifndef BP_ENGINE_H
 #define BP_ENGINE_H
 
@@ -27,17 +27,17 @@ typedef struct bp_session bp_session;
 /* ---- engine ---------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    uint32_t threads;   /* 1..64; 0 means 1 */
-    const char *isa;    /* "ref", "simd128", "avx2", ...; NULL: the best of this machine */
-    const char *arith;  /* "lut8" or "popcount"; NULL: "lut8" */
+    uint32_t threads;  /* 1..64; 0 means 1 */
+    const char *isa;   /* "ref", "simd128", "avx2", ...; NULL: the best of this machine */
+    const char *arith; /* "lut8" or "popcount"; NULL: "lut8" */
 } bp_engine_options;
 
 /* options may be NULL. BP_ERR_ARGUMENT: unknown or unavailable isa or arith, threads out of range; BP_ERR_MEMORY. */
 bp_engine *bp_engine_open(const bp_engine_options *options, bp_err *e);
 void bp_engine_close(bp_engine *engine);
 
-/* WASM only: thread `index` (1..threads-1) enters here and returns after bp_engine_close. Native engines start their own
- * threads. */
+/* WASM only: thread `index` (1..threads-1) enters here and returns after bp_engine_close. Native engines start their
+ * own threads. */
 void bp_engine_thread(bp_engine *engine, uint32_t index);
 
 uint32_t bp_engine_threads(const bp_engine *engine);
@@ -46,30 +46,32 @@ const char *bp_engine_arith(const bp_engine *engine);
 
 /* ---- model ----------------------------------------------------------------------------------------------------- */
 
-/* What the first bytes of a file say. Returns 1 and fills *file_size and *data_offset (bytes), 0 when more of the header is needed,
+/* What the first bytes of a file say. Returns 1 and fills *file_size and *data_offset (bytes), 0 when more of the
+ * header is needed,
  * -1 with *e when it is not a GGUF v3 file. */
 int bp_probe(const void *bytes, size_t size, uint64_t *file_size, uint64_t *data_offset, bp_err *e);
 
-/* bytes [size], 64-byte aligned, stay the caller's and must not change or move while the model is open. size may be that of
- * the whole file or the end of one of its tiers. BP_ERR_FORMAT, BP_ERR_UNSUPPORTED, BP_ERR_MEMORY. */
+/* bytes [size], 64-byte aligned, stay the caller's and must not change or move while the model is open. size may be
+ * that of the whole file or the end of one of its tiers. BP_ERR_FORMAT, BP_ERR_UNSUPPORTED, BP_ERR_MEMORY. */
 bp_model *bp_model_open(bp_engine *engine, const void *bytes, size_t size, bp_err *e);
 void bp_model_close(bp_model *model);
 
-/* Checks the header's and every piece's stored SHA-256 over the bytes at hand. BP_ERR_CHECKSUM names the offset; BP_ERR_UNSUPPORTED for
- * a file without checksums (plain GGUF). */
+/* Checks the header's and every piece's stored SHA-256 over the bytes at hand. BP_ERR_CHECKSUM names the offset;
+ * BP_ERR_UNSUPPORTED for a file without checksums (plain GGUF). */
 bool bp_verify(const void *bytes, size_t size, bp_err *e);
 
 typedef struct {
-    const char *arch;         /* "llama", "qwen2", "qwen3" */
+    const char *arch; /* "llama", "qwen2", "qwen3" */
     uint32_t n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab, n_ctx;
-    uint32_t n_tiers, tier;   /* tiers of the file, tiers at hand; 0, 0 for a dense model */
-    double bits_per_weight;   /* linear layers of the blocks at this tier, all scales counted */
-    int32_t bos, eos;         /* -1: none */
+    uint32_t n_tiers, tier; /* tiers of the file, tiers at hand; 0, 0 for a dense model */
+    double bits_per_weight; /* linear layers of the blocks at this tier, all scales counted */
+    int32_t bos, eos;       /* -1: none */
 } bp_model_info;
 
 void bp_model_describe(const bp_model *model, bp_model_info *info);
 
-/* A string key of the file, e.g. "tokenizer.chat_template", "general.name"; NULL where there is none. Not NUL-terminated: *size bytes. */
+/* A string key of the file, e.g. "tokenizer.chat_template", "general.name"; NULL where there is none. Not
+ * NUL-terminated: *size bytes. */
 const char *bp_model_string(const bp_model *model, const char *key, size_t *size);
 
 /* Tiers: file length at the end of tier i (0-based), and bits per weight up to it; false past the last. */
@@ -79,11 +81,13 @@ bool bp_model_tier(const bp_model *model, uint32_t i, uint64_t *end, double *bit
 
 enum { BP_TOKENIZE_BOS = 1, BP_TOKENIZE_SPECIAL = 2 }; /* as TOKENIZE_* of tokenizer.h */
 
-/* ids [capacity] <- tokens of UTF-8 text [n]; returns their number, at most n + 8; -1 with *e (not UTF-8, capacity below n + 8,
- * memory). */
-ptrdiff_t bp_tokenize(const bp_model *model, const char *text, size_t n, uint32_t flags, int32_t *ids, size_t capacity, bp_err *e);
+/* ids [capacity] <- tokens of UTF-8 text [n]; returns their number, at most n + 8; -1 with *e (not UTF-8, capacity
+ * below n + 8, memory). */
+ptrdiff_t bp_tokenize(const bp_model *model, const char *text, size_t n, uint32_t flags, int32_t *ids, size_t capacity,
+                      bp_err *e);
 
-/* The bytes of one token, cut to capacity; a token may be part of a character. Control tokens are empty unless `special`. */
+/* The bytes of one token, cut to capacity; a token may be part of a character. Control tokens are empty unless
+ * `special`. */
 size_t bp_token_text(const bp_model *model, int32_t id, bool special, char *out, size_t capacity);
 
 bool bp_model_is_end(const bp_model *model, int32_t id); /* does this token end a turn? */
@@ -91,8 +95,8 @@ bool bp_model_is_end(const bp_model *model, int32_t id); /* does this token end 
 /* ---- session --------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    uint32_t n_ctx;   /* positions; 0: the smaller of the model's context and 2048 */
-    uint32_t chunk;   /* most tokens of one forward pass; 0: 32 per thread */
+    uint32_t n_ctx; /* positions; 0: the smaller of the model's context and 2048 */
+    uint32_t chunk; /* most tokens of one forward pass; 0: 32 per thread */
 } bp_session_options;
 
 /* Bytes that a session with these options takes, without opening it; 0 if they are out of range. */
@@ -101,8 +105,8 @@ size_t bp_session_bytes(const bp_model *model, const bp_session_options *options
 bp_session *bp_session_open(bp_model *model, const bp_session_options *options, bp_err *e);
 void bp_session_close(bp_session *session);
 
-/* Appends ids [n]. BP_ERR_CONTEXT when they do not fit, BP_ERR_ARGUMENT for an id outside the vocabulary; then nothing is
- * changed. */
+/* Appends ids [n]. BP_ERR_CONTEXT when they do not fit, BP_ERR_ARGUMENT for an id outside the vocabulary; then nothing
+ * is changed. */
 bool bp_session_feed(bp_session *session, const int32_t *ids, size_t n, bp_err *e);
 
 /* The same, and logits [n][vocab] of every position. */
@@ -115,16 +119,15 @@ uint32_t bp_session_chunk(const bp_session *session);    /* tokens of one forwar
 /* Forgets all tokens from `position` on (position <= current); feed again before the next sample. */
 bool bp_session_rewind(bp_session *session, uint32_t position, bp_err *e);
 
-/* Logits [vocab] of the last token fed, computed when first asked for, valid until the next call; NULL before any feed or after
- * a rewind. */
+/* Logits [vocab] of the last token fed, computed when first asked for, valid until the next call; NULL before any feed
+ * or after a rewind. */
 const float *bp_session_logits(bp_session *session);
 
-/* Sets the sampling options and restarts the random numbers. The repetition penalty looks at the session's own tokens, prompt and
- * answer alike. BP_ERR_ARGUMENT names the bad option. */
+/* Sets the sampling options and restarts the random numbers. The repetition penalty looks at the session's own tokens,
+ * prompt and answer alike. BP_ERR_ARGUMENT names the bad option. */
 bool bp_session_sampling(bp_session *session, const sampler_options *options, bp_err *e);
 
 /* Picks the next token from the logits (it is not fed). -1 with BP_ERR_ARGUMENT when there are no logits. */
 int32_t bp_session_sample(bp_session *session, bp_err *e);
-
 
 #endif

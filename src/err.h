@@ -21,8 +21,8 @@ enum { BP_ERR_TEXT = 256 };
 
 typedef struct {
     bp_err_code code;
-    uint64_t offset;         /* byte offset in the file the error is about, 0 where none applies */
-    char text[BP_ERR_TEXT];  /* one line, NUL-terminated, no newline */
+    uint64_t offset;        /* byte offset in the file the error is about, 0 where none applies */
+    char text[BP_ERR_TEXT]; /* one line, NUL-terminated, no newline */
 } bp_err;
 
 /* Fills *e (if not NULL) and returns false, so that callers write `return bp_fail(e, ...)`.
@@ -37,7 +37,8 @@ bool bp_fail(bp_err *e, bp_err_code code, uint64_t offset, const char *fmt, ...)
 /* The stable name of a code: "ok", "argument", "format", "unsupported", "memory", "checksum", "context", "io". */
 const char *bp_err_name(bp_err_code code);
 
-/* Writes fmt to out [cap], NUL-terminated, cut where it does not fit; the conversions of bp_fail. Returns the length. */
+/* Writes fmt to out [cap], NUL-terminated, cut where it does not fit; the conversions of bp_fail. Returns the length.
+ * */
 size_t bp_format(char *out, size_t cap, const char *fmt, ...)
 #if defined(__GNUC__)
     __attribute__((format(printf, 3, 4)))

@@ -8,8 +8,19 @@
 #include "quant.h"
 
 typedef enum {
-    GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STRING, GGUF_ARRAY, GGUF_U64,
-    GGUF_I64, GGUF_F64
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64
 } gguf_kind;
 
 /* A byte string in the file: not NUL-terminated. */
@@ -28,23 +39,23 @@ typedef struct {
 
 typedef struct {
     gguf_text name;
-    uint32_t type;       /* quant_type */
+    uint32_t type; /* quant_type */
     uint32_t n_dims;
-    uint64_t dims[4];    /* dims[0] is the fastest: a matrix W [out, in] has dims {in, out}; unused ones are 1 */
-    uint64_t offset;     /* from the start of the file */
+    uint64_t dims[4]; /* dims[0] is the fastest: a matrix W [out, in] has dims {in, out}; unused ones are 1 */
+    uint64_t offset;  /* from the start of the file */
     uint64_t bytes;
 } gguf_tensor;
 
 typedef struct {
     const uint8_t *bytes;
-    uint64_t size;         /* bytes at hand */
-    uint64_t full_size;    /* bytes of the complete file: the end of its last tensor */
-    uint64_t data_offset;  /* start of tensor data */
+    uint64_t size;        /* bytes at hand */
+    uint64_t full_size;   /* bytes of the complete file: the end of its last tensor */
+    uint64_t data_offset; /* start of tensor data */
     uint64_t alignment;
     uint32_t n_keys, n_tensors;
-    gguf_key *keys;        /* [n_keys] */
-    gguf_tensor *tensors;  /* [n_tensors], in file order */
-    uint32_t *buckets;     /* hash of names -> tensor index + 1 */
+    gguf_key *keys;       /* [n_keys] */
+    gguf_tensor *tensors; /* [n_tensors], in file order */
+    uint32_t *buckets;    /* hash of names -> tensor index + 1 */
     uint32_t n_buckets;
 } gguf;
 
@@ -54,8 +65,8 @@ typedef enum { GGUF_MORE, GGUF_READY, GGUF_BAD } gguf_status;
  * goes on past `size`. GGUF_BAD: *e says why it is not a GGUF v3 file. Rejects headers above 256 MiB. */
 gguf_status gguf_probe(const void *bytes, uint64_t size, uint64_t *full_size, uint64_t *data_offset, bp_err *e);
 
-/* Parses header and tensor table into arena memory (with a measuring arena: only counts). Accepts files that are shorter
- * than full_size: see gguf_data. Fails with BP_ERR_FORMAT, BP_ERR_UNSUPPORTED (tensor type), BP_ERR_MEMORY. */
+/* Parses header and tensor table into arena memory (with a measuring arena: only counts). Accepts files that are
+ * shorter than full_size: see gguf_data. Fails with BP_ERR_FORMAT, BP_ERR_UNSUPPORTED (tensor type), BP_ERR_MEMORY. */
 bool gguf_open(gguf *g, arena *a, const void *bytes, uint64_t size, bp_err *e);
 
 const gguf_key *gguf_find(const gguf *g, const char *name);
@@ -64,7 +75,8 @@ const gguf_tensor *gguf_tensor_find(const gguf *g, const char *name);
 /* The bytes of a tensor, or NULL where the file at hand ends before the tensor does. */
 const void *gguf_data(const gguf *g, const gguf_tensor *t);
 
-/* Scalars: true and *out when the key exists and its kind converts without loss (integers of any width, bool; floats). */
+/* Scalars: true and *out when the key exists and its kind converts without loss (integers of any width, bool; floats).
+ * */
 bool gguf_u64(const gguf *g, const char *name, uint64_t *out);
 bool gguf_f64(const gguf *g, const char *name, double *out);
 bool gguf_bool(const gguf *g, const char *name, bool *out);

@@ -9,8 +9,8 @@
  *
  * A matrix of P > 1 bit planes has entries sum_p 2^p s_p, s_p = +-1: the odd integers of (-2^P, 2^P).
  *
- * A product is y = W x with W [rows, cols]. Its input is *prepared* once per token (the only rounding), after that all is
- * integer up to the flush, once per block of 256 columns, in this order and without fused multiply-add:
+ * A product is y = W x with W [rows, cols]. Its input is *prepared* once per token (the only rounding), after that all
+ * is integer up to the flush, once per block of 256 columns, in this order and without fused multiply-add:
  *
  *     y[row] = 0;  for each block B in order:  v = (float)I[row][B] * scale[B];  if row_scales: v *= row_scales[row][B];
  *     y[row] += v
@@ -25,19 +25,19 @@
 #include "base.h"
 
 enum {
-    KERNEL_TILE = 16,    /* rows of a tile */
-    KERNEL_PAD = 32,     /* columns are padded to a multiple of this, with zero activations */
-    KERNEL_BLOCK = 256,  /* columns that share one input scale */
-    KERNEL_LANES = 16,   /* most tokens of one batch call */
-    KERNEL_PLANES = 8    /* most bit planes of a matrix */
+    KERNEL_TILE = 16,   /* rows of a tile */
+    KERNEL_PAD = 32,    /* columns are padded to a multiple of this, with zero activations */
+    KERNEL_BLOCK = 256, /* columns that share one input scale */
+    KERNEL_LANES = 16,  /* most tokens of one batch call */
+    KERNEL_PLANES = 8   /* most bit planes of a matrix */
 };
 
 typedef struct {
-    const uint8_t *bytes;     /* [tiles][planes][groups][16], tile16, 16-byte aligned */
-    const float *row_scales;  /* [tiles * 16][blocks], or NULL for 1 */
-    uint32_t tiles;           /* padded rows / 16 */
-    uint32_t groups;          /* padded columns / 8, a multiple of 4 */
-    uint32_t planes;          /* 1..KERNEL_PLANES */
+    const uint8_t *bytes;    /* [tiles][planes][groups][16], tile16, 16-byte aligned */
+    const float *row_scales; /* [tiles * 16][blocks], or NULL for 1 */
+    uint32_t tiles;          /* padded rows / 16 */
+    uint32_t groups;         /* padded columns / 8, a multiple of 4 */
+    uint32_t planes;         /* 1..KERNEL_PLANES */
 } kernel_signs;
 
 /* blocks of 256 columns in `groups` groups; the last one may be shorter */
@@ -55,12 +55,12 @@ typedef struct {
      * stray access. */
     void (*prepare)(void *input, const float *x, const float *b, size_t cols, size_t groups);
 
-    /* Decode: y[16 t + r] for tiles first <= t < end, one token. y is indexed from row 0, is [16 * w->tiles] and must not
-     * alias the input. */
+    /* Decode: y[16 t + r] for tiles first <= t < end, one token. y is indexed from row 0, is [16 * w->tiles] and must
+     * not alias the input. */
     void (*product)(float *y, const kernel_signs *w, const void *input, size_t first, size_t end);
 
-    /* Prefill: the same integers for n_tokens <= KERNEL_LANES tokens at once. Prepared inputs lie input_bytes(w->groups)
-     * apart; y [n_tokens][y_stride]. scratch [batch_scratch(w)] 64-byte aligned. */
+    /* Prefill: the same integers for n_tokens <= KERNEL_LANES tokens at once. Prepared inputs lie
+     * input_bytes(w->groups) apart; y [n_tokens][y_stride]. scratch [batch_scratch(w)] 64-byte aligned. */
     size_t (*batch_scratch)(const kernel_signs *w);
     void (*batch)(float *y, size_t y_stride, const kernel_signs *w, const void *inputs, size_t n_tokens, size_t first,
                   size_t end, void *scratch);
@@ -95,9 +95,9 @@ typedef struct {
                       size_t head_dim, float scale, float *scores);
 } kernel_table;
 
-/* The table for an ISA name ("ref", "simd128", "avx2", ...), or for the best ISA of this machine when name is NULL. NULL when this
- * build or this machine has no such ISA. Entries an ISA does not override are those of the next lower one. The pointer is to static
- * storage; the first call of a process must not race with another. */
+/* The table for an ISA name ("ref", "simd128", "avx2", ...), or for the best ISA of this machine when name is NULL.
+ * NULL when this build or this machine has no such ISA. Entries an ISA does not override are those of the next lower
+ * one. The pointer is to static storage; the first call of a process must not race with another. */
 const kernel_table *kernel_table_for(const char *name);
 
 /* Names of the ISAs that kernel_table_for finds here, best last; NULL-terminated static array. */

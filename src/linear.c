@@ -67,7 +67,8 @@ static void stage_outer(const team *t, const linear_work *work, float *y, const 
     }
 }
 
-/* Bit planes (the head): rows are integers times row scales, no second factor and nothing to add, so they go straight out. */
+/* Bit planes (the head): rows are integers times row scales, no second factor and nothing to add, so they go straight
+ * out. */
 static void planes_forward(const team *t, const linear_work *work, float *y, const linear *w, const float *x,
                            size_t x_stride, size_t n_tokens) {
     product p = {work, &w->planes, NULL, x, x_stride, w->m, 0, 0};

@@ -9,20 +9,20 @@
 #include "quant.h"
 
 typedef struct {
-    kernel_signs A;  /* [n, k] */
-    kernel_signs B;  /* [k, m] */
-    const float *a;  /* [n] */
-    const float *c;  /* [k] */
-    const float *b;  /* [m] */
-    uint32_t k;      /* a multiple of 32 */
+    kernel_signs A; /* [n, k] */
+    kernel_signs B; /* [k, m] */
+    const float *a; /* [n] */
+    const float *c; /* [k] */
+    const float *b; /* [m] */
+    uint32_t k;     /* a multiple of 32 */
 } linear_stage;
 
 typedef struct {
-    uint32_t n, m;         /* outputs, inputs */
-    const float *bias;     /* [n] or NULL */
+    uint32_t n, m;     /* outputs, inputs */
+    const float *bias; /* [n] or NULL */
     /* dense: rows of `type`, row_bytes apart */
-    const uint8_t *rows;   /* NULL for a factorized or plane layer */
-    uint32_t type;         /* quant_type */
+    const uint8_t *rows; /* NULL for a factorized or plane layer */
+    uint32_t type;       /* quant_type */
     size_t row_bytes;
     /* bit planes (embedding and head): planes.bytes != NULL */
     kernel_signs planes;
@@ -35,20 +35,21 @@ typedef struct {
 typedef struct {
     const kernel_table *kernels;
     const kernel_arith *arith;
-    float *mid;         /* shared: [n_tokens][sum of k over the layers and stages of one call] */
-    uint8_t *inputs;    /* own: prepared inputs, linear_inputs_bytes */
-    float *row;         /* own: products [KERNEL_LANES][most padded rows of a factor], and one dense row [most inputs] */
-    void *batch;        /* own: scratch of kernel_arith.batch */
+    float *mid;      /* shared: [n_tokens][sum of k over the layers and stages of one call] */
+    uint8_t *inputs; /* own: prepared inputs, linear_inputs_bytes */
+    float *row;      /* own: products [KERNEL_LANES][most padded rows of a factor], and one dense row [most inputs] */
+    void *batch;     /* own: scratch of kernel_arith.batch */
 } linear_work;
 
 /* Floats of one output row in memory: n padded to whole tiles. */
 static inline size_t linear_rows(const linear *w) { return bp_round_up(w->n, KERNEL_TILE); }
 
 /* ys[i][t] = (accumulate ? ys[i][t] : 0) + W_i x[t] for n layers that share the input x [n_tokens][x_stride];
- * ys[i] is [n_tokens][linear_rows(ws[i])]; rows past n are undefined. A plane layer does not accumulate. Thread t->index writes its share of rows (whole tiles) of each; the caller places the barrier after
- * it. Inside there is one barrier if any layer is factorized. */
-void linear_forward(const team *t, const linear_work *work, float *const *ys, const linear *const *ws, size_t n, const float *x,
-                    size_t x_stride, size_t n_tokens, bool accumulate);
+ * ys[i] is [n_tokens][linear_rows(ws[i])]; rows past n are undefined. A plane layer does not accumulate. Thread
+ * t->index writes its share of rows (whole tiles) of each; the caller places the barrier after it. Inside there is one
+ * barrier if any layer is factorized. */
+void linear_forward(const team *t, const linear_work *work, float *const *ys, const linear *const *ws, size_t n,
+                    const float *x, size_t x_stride, size_t n_tokens, bool accumulate);
 
 /* Rows [*first, *end) of an n-row layer that thread t->index computes: whole tiles of 16. */
 void linear_share(const team *t, size_t n, size_t *first, size_t *end);

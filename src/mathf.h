@@ -27,7 +27,10 @@ float bp_half_to_float(uint16_t h);
 
 /* bfloat16 -> float32, exact. */
 static inline float bp_bf16_to_float(uint16_t h) {
-    union { uint32_t u; float f; } v = {(uint32_t)h << 16};
+    union {
+        uint32_t u;
+        float f;
+    } v = {(uint32_t)h << 16};
     return v.f;
 }
 

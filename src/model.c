@@ -324,8 +324,8 @@ bool model_open(model *m, arena *a, const gguf *file, bp_err *e) {
 
 /* ---- all in one ---- */
 
-/* The block of a loaded model: this header, then the model's arena; the file's tables are a block of their own because the
- * model's size is known only after they are read. */
+/* The block of a loaded model: this header, then the model's arena; the file's tables are a block of their own because
+ * the model's size is known only after they are read. */
 typedef struct {
     model model;
     gguf file;

@@ -1,5 +1,5 @@
-/* model.h - the map of a model: its configuration, and a view on every weight with its [shape]. No tokens here, no state.
- * Weights stay in the caller's bytes; only fp16 scales are widened to float32 in the model's arena. */
+/* model.h - the map of a model: its configuration, and a view on every weight with its [shape]. No tokens here, no
+ * state. Weights stay in the caller's bytes; only fp16 scales are widened to float32 in the model's arena. */
 #ifndef BP_MODEL_H
 #define BP_MODEL_H
 
@@ -15,13 +15,13 @@ enum { MODEL_STAGES = 8, MODEL_TIERS = 8 }; /* most stages of a layer, most tier
 typedef struct {
     model_arch arch;
     uint32_t n_layers;
-    uint32_t d_model;        /* residual stream */
+    uint32_t d_model; /* residual stream */
     uint32_t d_ff;
     uint32_t n_heads;
-    uint32_t n_kv_heads;     /* divides n_heads */
-    uint32_t head_dim;       /* not always d_model / n_heads */
+    uint32_t n_kv_heads; /* divides n_heads */
+    uint32_t head_dim;   /* not always d_model / n_heads */
     uint32_t vocab;
-    uint32_t n_ctx;          /* context the model was trained for */
+    uint32_t n_ctx; /* context the model was trained for */
     float rope_theta;
     float norm_eps;
     bool rope_interleaved;   /* Llama in GGUF order: pairs (2i, 2i+1); Qwen: pairs (i, i + head_dim/2) */
@@ -29,36 +29,37 @@ typedef struct {
 } model_config;
 
 typedef struct {
-    const float *attn_norm;  /* [d_model] */
-    const float *ffn_norm;   /* [d_model] */
-    const float *q_norm;     /* [head_dim] or NULL (Qwen3) */
-    const float *k_norm;     /* [head_dim] or NULL */
-    linear q;                /* [n_heads * head_dim, d_model]     attn_q */
-    linear k;                /* [n_kv_heads * head_dim, d_model]  attn_k */
-    linear v;                /* [n_kv_heads * head_dim, d_model]  attn_v */
-    linear o;                /* [d_model, n_heads * head_dim]     attn_output */
-    linear gate;             /* [d_ff, d_model]                   ffn_gate */
-    linear up;               /* [d_ff, d_model]                   ffn_up */
-    linear down;             /* [d_model, d_ff]                   ffn_down */
+    const float *attn_norm; /* [d_model] */
+    const float *ffn_norm;  /* [d_model] */
+    const float *q_norm;    /* [head_dim] or NULL (Qwen3) */
+    const float *k_norm;    /* [head_dim] or NULL */
+    linear q;               /* [n_heads * head_dim, d_model]     attn_q */
+    linear k;               /* [n_kv_heads * head_dim, d_model]  attn_k */
+    linear v;               /* [n_kv_heads * head_dim, d_model]  attn_v */
+    linear o;               /* [d_model, n_heads * head_dim]     attn_output */
+    linear gate;            /* [d_ff, d_model]                   ffn_gate */
+    linear up;              /* [d_ff, d_model]                   ffn_up */
+    linear down;            /* [d_model, d_ff]                   ffn_down */
 } model_layer;
 
 typedef struct {
     model_config config;
     const gguf *file;
-    linear embedding;        /* [vocab, d_model], rows are looked up */
-    linear head;             /* [vocab, d_model]; the embedding itself when tied */
-    const float *out_norm;   /* [d_model] */
-    model_layer *layers;     /* [n_layers] */
+    linear embedding;      /* [vocab, d_model], rows are looked up */
+    linear head;           /* [vocab, d_model]; the embedding itself when tied */
+    const float *out_norm; /* [d_model] */
+    model_layer *layers;   /* [n_layers] */
     bool factorized;
-    uint32_t n_tiers;        /* 0 for a dense model */
-    uint32_t tier;           /* tiers at hand: 1..n_tiers (layers use the stages of these) */
-    uint64_t tier_end[MODEL_TIERS]; /* file length at which tier i is complete */
-    uint64_t linear_weights; /* number of weights in the linear layers of the blocks */
+    uint32_t n_tiers;                /* 0 for a dense model */
+    uint32_t tier;                   /* tiers at hand: 1..n_tiers (layers use the stages of these) */
+    uint64_t tier_end[MODEL_TIERS];  /* file length at which tier i is complete */
+    uint64_t linear_weights;         /* number of weights in the linear layers of the blocks */
     uint64_t tier_bits[MODEL_TIERS]; /* bits stored for them up to tier i, scales counted (dense: tier_bits[0]) */
 } model;
 
-/* Lays the model out over an opened file (with a measuring arena: measures; then m->layers is NULL). The file and its bytes must outlive
- * it. Fails with BP_ERR_FORMAT (missing tensor, wrong shape, truncated: named), BP_ERR_UNSUPPORTED (architecture, type). */
+/* Lays the model out over an opened file (with a measuring arena: measures; then m->layers is NULL). The file and its
+ * bytes must outlive it. Fails with BP_ERR_FORMAT (missing tensor, wrong shape, truncated: named), BP_ERR_UNSUPPORTED
+ * (architecture, type). */
 bool model_open(model *m, arena *a, const gguf *file, bp_err *e);
 
 /* gguf_open and model_open in memory of their own; NULL on failure (also BP_ERR_MEMORY). bytes stay the caller's. */

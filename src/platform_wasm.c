@@ -1,5 +1,5 @@
-/* platform_wasm.c - the engine's world inside a WebAssembly instance: a heap over linear memory, waiting by the wait and notify
- * instructions, the host's clock, and the four functions of the C library that compilers call on their own.
+/* platform_wasm.c - the engine's world inside a WebAssembly instance: a heap over linear memory, waiting by the wait
+ * and notify instructions, the host's clock, and the four functions of the C library that compilers call on their own.
  * Only the thread that owns the engine allocates and frees; the heap takes no lock. */
 #include "platform.h"
 
@@ -122,10 +122,11 @@ void platform_wake(const uint32_t *address) { (void)address; }
 
 #endif
 
-/* There is no pause instruction: this takes about as long as the one of x86, so that a spin of the same count bridges the
- * same time. */
+/* There is no pause instruction: this takes about as long as the one of x86, so that a spin of the same count bridges
+ * the same time. */
 void platform_pause(void) {
-    for (volatile int i = 0; i < 16; i++) {}
+    for (volatile int i = 0; i < 16; i++) {
+    }
 }
 
 __attribute__((import_module("env"), import_name("seconds"))) double host_seconds(void);

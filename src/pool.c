@@ -2,9 +2,9 @@
 
 #include "platform.h"
 
-/* Life of a job: thread 0 stores fn and context, raises `epoch` and wakes; every thread runs and adds itself to `done`; thread 0
- * leaves when all have. All fields that threads share are accessed by __atomic builtins, waiting is a short spin, then
- * sleep. */
+/* Life of a job: thread 0 stores fn and context, raises `epoch` and wakes; every thread runs and adds itself to
+ * `done`; thread 0 leaves when all have. All fields that threads share are accessed by __atomic builtins, waiting is a
+ * short spin, then sleep. */
 struct pool {
     uint32_t threads;
     void (*fn)(void *context, const team *t);
@@ -21,7 +21,8 @@ struct pool {
     uint32_t ended; /* threads that have left pool_thread */
 };
 
-/* Long enough to bridge the few microseconds between two products, short enough not to burn a core while the host sleeps. */
+/* Long enough to bridge the few microseconds between two products, short enough not to burn a core while the host
+ * sleeps. */
 enum { SPIN = 4000 };
 
 static uint32_t load(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }

@@ -12,7 +12,7 @@ typedef struct pool pool;
 
 /* What a running function sees of its team. */
 typedef struct {
-    pool *pool;          /* NULL for a team of one */
+    pool *pool; /* NULL for a team of one */
     uint32_t index, count;
 } team;
 

@@ -99,8 +99,8 @@ static void sort(candidate *c, size_t n) {
     }
 }
 
-/* The at most `keep` best tokens, sorted. Tokens e^-30 less likely than the best one are left out: together they are below any
- * probability that a 49k vocabulary can show. */
+/* The at most `keep` best tokens, sorted. Tokens e^-30 less likely than the best one are left out: together they are
+ * below any probability that a 49k vocabulary can show. */
 static size_t gather(sampler *s, const float *logits, size_t keep) {
     float best = logits[most_likely(logits, s->vocab)], least = best - 30.0f * s->options.temperature;
     size_t n = 0;

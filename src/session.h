@@ -1,4 +1,5 @@
-/* session.h - one timeline of tokens through a model: the KV cache, the position and the buffers of the forward pass. */
+/* session.h - one timeline of tokens through a model: the KV cache, the position and the buffers of the forward pass.
+ * */
 #ifndef BP_SESSION_H
 #define BP_SESSION_H
 
@@ -8,8 +9,8 @@
 /* Buffers of one thread. */
 typedef struct {
     linear_work work;
-    float *x;        /* [chunk][width] normalised input of a layer */
-    float *scores;   /* [n_ctx] attention */
+    float *x;      /* [chunk][width] normalised input of a layer */
+    float *scores; /* [n_ctx] attention */
 } session_thread;
 
 typedef struct {
@@ -17,11 +18,11 @@ typedef struct {
     pool *pool;
     const kernel_table *kernels;
     const kernel_arith *arith;
-    uint32_t n_ctx, chunk;   /* positions; most tokens of one forward pass */
-    uint32_t position;       /* tokens in the cache */
-    uint32_t last;           /* row of the residual stream that is the last token's; UINT32_MAX: none, feed first */
-    bool has_logits;         /* logits[0] is the last token's row */
-    int32_t *ids;            /* [n_ctx] the tokens in the cache */
+    uint32_t n_ctx, chunk; /* positions; most tokens of one forward pass */
+    uint32_t position;     /* tokens in the cache */
+    uint32_t last;         /* row of the residual stream that is the last token's; UINT32_MAX: none, feed first */
+    bool has_logits;       /* logits[0] is the last token's row */
+    int32_t *ids;          /* [n_ctx] the tokens in the cache */
 
     uint16_t *k, *v;         /* cache, half precision: [n_layers][n_ctx][n_kv_heads * head_dim] */
     float *rope;             /* [chunk][head_dim / 2][2] cos, sin of the chunk's positions */
@@ -36,16 +37,16 @@ typedef struct {
 } session;
 
 typedef struct {
-    uint32_t n_ctx;  /* 1.. */
-    uint32_t chunk;  /* 1..n_ctx */
+    uint32_t n_ctx; /* 1.. */
+    uint32_t chunk; /* 1..n_ctx */
 } session_options;
 
 /* Lays the session out (with a measuring arena: only measures). model, pool and tables must outlive it. */
-void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_table *kernels, const kernel_arith *arith,
-                    const session_options *options);
+void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_table *kernels,
+                    const kernel_arith *arith, const session_options *options);
 
-/* Appends ids [n], 1 <= n <= chunk, position + n <= n_ctx, every id < vocab. all: NULL, or [n][vocab] for the logits of every token. The
- * result does not depend on how tokens are cut into calls, nor on the team. */
+/* Appends ids [n], 1 <= n <= chunk, position + n <= n_ctx, every id < vocab. all: NULL, or [n][vocab] for the logits
+ * of every token. The result does not depend on how tokens are cut into calls, nor on the team. */
 void session_forward(session *s, const int32_t *ids, size_t n, float *all);
 
 /* Logits [vocab] of the last token, computed when first asked for; NULL when nothing was fed, or after a rewind. */

@@ -3,9 +3,9 @@
  *   ids -> embedding -> [ norm -> q k v -> rope -> cache -> attention -> o  +-> norm -> gate up -> swiglu -> down  + ] -> norm -> head
  *                         '------------------------------------------------'  '-----------------------------------'
  *
- * All threads of the team walk through it together. A pass of few tokens splits the *rows* of each layer and meets at a barrier after each step;
- * a pass of many tokens splits the *tokens*, each thread being a team of one for its own, and meets only where attention
- * needs everybody's keys. Both give the same bits: no sum ever crosses the split. */
+ * All threads of the team walk through it together. A pass of few tokens splits the *rows* of each layer and meets at
+ * a barrier after each step; a pass of many tokens splits the *tokens*, each thread being a team of one for its own,
+ * and meets only where attention needs everybody's keys. Both give the same bits: no sum ever crosses the split. */
 #include "session.h"
 
 #include "mathf.h"
@@ -84,7 +84,8 @@ static void rope_table(const span *sp) {
     }
 }
 
-/* own->x[i] = norm(stream) for my tokens; every member of a row team computes all of them, which is cheaper than to meet */
+/* own->x[i] = norm(stream) for my tokens; every member of a row team computes all of them, which is cheaper than to
+ * meet */
 static const float *normalise(const span *sp, const float *weight) {
     for (size_t i = 0; i < sp->n; i++)
         sp->s->kernels->rmsnorm(sp->own->x + i * sp->d, sp->s->stream + (sp->first + i) * sp->d, weight, sp->c->d_model,

@@ -6,8 +6,8 @@
 
 typedef struct {
     uint32_t state[8];
-    uint64_t length;      /* bytes fed so far */
-    uint8_t block[64];    /* the unfinished block: length % 64 bytes of it are filled */
+    uint64_t length;   /* bytes fed so far */
+    uint8_t block[64]; /* the unfinished block: length % 64 bytes of it are filled */
 } sha256;
 
 void sha256_init(sha256 *h);

@@ -1,5 +1,5 @@
-/* ADMM, its projection, the scales: planted factorizations, published error levels, the gain of the metric, and the same bytes at
- * any number of threads. */
+/* ADMM, its projection, the scales: planted factorizations, published error levels, the gain of the metric, and the
+ * same bytes at any number of threads. */
 #include "check.h"
 
 #include <math.h>
@@ -13,7 +13,8 @@ static const admm_options OPTIONS = {.iterations = 40, .damping = 0.3f};
 /* H [m, m] of inputs with a decaying spectrum in random directions, channels of different size */
 static float *correlated(size_t m) {
     size_t t = 3 * m;
-    float *H = calloc(m * m, sizeof *H), *X = malloc(t * m * sizeof *X), *Y = malloc(t * m * sizeof *Y), *mix = malloc(m * m * sizeof *mix);
+    float *H = calloc(m * m, sizeof *H), *X = malloc(t * m * sizeof *X), *Y = malloc(t * m * sizeof *Y),
+          *mix = malloc(m * m * sizeof *mix);
     rng r = rng_named(11, "inputs");
     rng_fill_normal(&r, X, t * m);
     rng_fill_normal(&r, mix, m * m);
@@ -57,7 +58,8 @@ static double relative_error(const binary_factors *f, const float *W, const metr
 }
 
 /* Factorizes, improves and rounds; also checks that each step does what it promises. */
-static double factorize_for(unsigned iterations, binary_factors *f, const float *W, const metric *t, workers *w, const char *stream) {
+static double factorize_for(unsigned iterations, binary_factors *f, const float *W, const metric *t, workers *w,
+                            const char *stream) {
     rng r = rng_named(0, stream);
     bp_err e;
     admm_options options = {.iterations = iterations, .damping = 0.3f};
@@ -90,7 +92,8 @@ static void check_svid(void) {
     svid_project(NULL, u, v, N, ROWS, COLUMNS, 2, scratch);
     double worst = 0, norm = 0;
     for (size_t i = 0; i < ROWS; i++)
-        for (size_t j = 0; j < COLUMNS; j++) worst = fmax(worst, fabs((double)(u[i] * v[j]) - fabs((double)N[i * COLUMNS + j])));
+        for (size_t j = 0; j < COLUMNS; j++)
+            worst = fmax(worst, fabs((double)(u[i] * v[j]) - fabs((double)N[i * COLUMNS + j])));
     for (size_t j = 0; j < COLUMNS; j++) norm += (double)v[j] * v[j];
     CHECK(worst < 1e-5, "rank one is not recovered: %g", worst);
     CHECK(fabs(norm - 1) < 1e-5, "|v|^2 = %g", norm);
@@ -103,7 +106,8 @@ static void check_planted(void) {
     binary_factors planted, found;
     bp_err e;
     metric t;
-    float *W = malloc(ROWS * COLUMNS * sizeof *W), *scratch = malloc(MIDDLE * COLUMNS * sizeof *scratch), *H = correlated(COLUMNS);
+    float *W = malloc(ROWS * COLUMNS * sizeof *W), *scratch = malloc(MIDDLE * COLUMNS * sizeof *scratch),
+          *H = correlated(COLUMNS);
     rng r = rng_named(5, "planted");
     binary_factors_open(&planted, ROWS, COLUMNS, MIDDLE, &e);
     binary_factors_open(&found, ROWS, COLUMNS, MIDDLE, &e);
@@ -131,7 +135,8 @@ static void check_stacking(void) {
     binary_factors f;
     bp_err e;
     metric t;
-    float *W = gaussian(SIZE, SIZE), *H = identity(SIZE), *V = malloc(SIZE * SIZE * sizeof *V), *scratch = malloc(MIDDLE * SIZE * sizeof *V);
+    float *W = gaussian(SIZE, SIZE), *H = identity(SIZE), *V = malloc(SIZE * SIZE * sizeof *V),
+          *scratch = malloc(MIDDLE * SIZE * sizeof *V);
     metric_open(&t, H, SIZE, false, &e);
     binary_factors_open(&f, SIZE, SIZE, MIDDLE, &e);
     double total = 1;
@@ -159,7 +164,8 @@ static void check_metric(void) {
     CHECK(metric_open(&full, H, COLUMNS, true, &e) && metric_open(&diagonal, H, COLUMNS, false, &e), "%s", e.text);
     double trace = 0;
     for (size_t j = 0; j < COLUMNS; j++) trace += (double)full.mu[j];
-    CHECK(fabs(trace / (double)COLUMNS - 1) < 1e-3, "the metric's diagonal is not 1 on average but %g", trace / (double)COLUMNS);
+    CHECK(fabs(trace / (double)COLUMNS - 1) < 1e-3, "the metric's diagonal is not 1 on average but %g",
+          trace / (double)COLUMNS);
     binary_factors_open(&f, ROWS, COLUMNS, MIDDLE, &e);
     factorize(&f, W, &diagonal, NULL, "diagonal");
     double blind = relative_error(&f, W, &full);
@@ -178,7 +184,8 @@ static void check_weights(void) {
     binary_factors f;
     bp_err e;
     metric t;
-    float *W = gaussian(ROWS, COLUMNS), *H = identity(COLUMNS), weights[ROWS], V[ROWS * COLUMNS], scratch[MIDDLE * COLUMNS];
+    float *W = gaussian(ROWS, COLUMNS), *H = identity(COLUMNS), weights[ROWS], V[ROWS * COLUMNS],
+          scratch[MIDDLE * COLUMNS];
     for (size_t i = 0; i < ROWS; i++) weights[i] = i < ROWS / 4 ? 10 : 0.1f;
     metric_open(&t, H, COLUMNS, true, &e);
     binary_factors_open(&f, ROWS, COLUMNS, MIDDLE, &e);

@@ -1,5 +1,5 @@
-/* The chains of the compressor: the block against its definition in double precision, moments against plain sums, targets that
- * must be exact. */
+/* The chains of the compressor: the block against its definition in double precision, moments against plain sums,
+ * targets that must be exact. */
 #include "check.h"
 
 #include <unistd.h>
@@ -63,8 +63,18 @@ static double definition_nll(const tiny_model *t, const int32_t *ids, size_t n) 
 
 static void check_block(const char *class_name, uint32_t head, bool tied, bool scaled) {
     enum { CTX = 64, SEQS = 3 };
-    tiny_model t = {.class_name = class_name, .layers = 2, .d = 64, .ff = 96, .heads = 4, .kv = 2, .hd = head, .vocab = 64, .dtype = "F32",
-                    .tied = tied, .scaled = scaled, .biases = strcmp(class_name, "Qwen2ForCausalLM") == 0,
+    tiny_model t = {.class_name = class_name,
+                    .layers = 2,
+                    .d = 64,
+                    .ff = 96,
+                    .heads = 4,
+                    .kv = 2,
+                    .hd = head,
+                    .vocab = 64,
+                    .dtype = "F32",
+                    .tied = tied,
+                    .scaled = scaled,
+                    .biases = strcmp(class_name, "Qwen2ForCausalLM") == 0,
                     .qk_norms = strcmp(class_name, "Qwen3ForCausalLM") == 0};
     int32_t ids[CTX * SEQS];
     source s = {0};
@@ -81,7 +91,8 @@ static void check_block(const char *class_name, uint32_t head, bool tied, bool s
         walk(&c, m);
         double wanted = definition_nll(&t, ids + CTX * (SEQS - 1), CTX), dense = chain_nll(&c, CHAIN_DENSE, &m->head);
         CHECK(fabs(dense - wanted) < 2e-5 * wanted, "%s: nll %.7f, by definition %.7f", class_name, dense, wanted);
-        CHECK(memcmp(c.stream[CHAIN_DENSE], c.stream[CHAIN_STUDENT], c.n_tokens * t.d * sizeof(float)) == 0, "the two sides differ");
+        CHECK(memcmp(c.stream[CHAIN_DENSE], c.stream[CHAIN_STUDENT], c.n_tokens * t.d * sizeof(float)) == 0,
+              "the two sides differ");
     }
     chain_close(&c);
     workers_close(w);
@@ -103,7 +114,8 @@ typedef struct {
 } made;
 
 static void make_chain(made *k, bool residual) {
-    float *p = k->memory = calloc(2 * TOKENS * (WIDTH + OUT) + WIDTH * WIDTH, sizeof *p), *mix = p + 2 * TOKENS * (WIDTH + OUT);
+    float *p = k->memory = calloc(2 * TOKENS * (WIDTH + OUT) + WIDTH * WIDTH, sizeof *p),
+          *mix = p + 2 * TOKENS * (WIDTH + OUT);
     rng r = rng_named(1, "chain");
     k->m = (model){0};
     k->m.config.d_model = OUT;
@@ -146,7 +158,8 @@ static void check_moments(void) {
             total += weight;
         }
         double tolerance = clipped ? 0.05 : 1e-3;
-        worst = fmax(fabs((double)s.train.H[3 * WIDTH + 40] - h / total), fabs((double)s.train.H[40 * WIDTH + 3] - h / total));
+        worst = fmax(fabs((double)s.train.H[3 * WIDTH + 40] - h / total),
+                     fabs((double)s.train.H[40 * WIDTH + 3] - h / total));
         worst = fmax(worst, fabs((double)s.train.C[3 * WIDTH + 40] - c / total));
         worst = fmax(worst, fabs((double)s.train.R[3 * WIDTH + 40] - r / total));
         CHECK(worst < tolerance, "moments differ by %g%s", worst, clipped ? " (clipped)" : "");
@@ -155,8 +168,8 @@ static void check_moments(void) {
     free(k.memory);
 }
 
-/* The student's input is an invertible map of the dense one, so the best layer is exact; with the residual terms, W* also
- * carries the repair. */
+/* The student's input is an invertible map of the dense one, so the best layer is exact; with the residual terms, W*
+ * also carries the repair. */
 static void check_targets(void) {
     static float W[OUT * WIDTH], best[OUT * WIDTH];
     rng r = rng_named(2, "target");
@@ -169,14 +182,15 @@ static void check_targets(void) {
         target_choice choice;
         bp_err e;
         make_chain(&k, residual);
-        CHECK(statistics_take(&s, &k.c, CHAIN_STUDENT, WIDTH, residual, 0, &e) && metric_open(&t, s.train.H, WIDTH, true, &e) &&
-                  validation_open(&v, NULL, W, OUT, &s, &e),
+        CHECK(statistics_take(&s, &k.c, CHAIN_STUDENT, WIDTH, residual, 0, &e) &&
+                  metric_open(&t, s.train.H, WIDTH, true, &e) && validation_open(&v, NULL, W, OUT, &s, &e),
               "%s", e.text);
         double plain = validation_error(&v, W);
         CHECK(target_choose(NULL, best, &choice, W, OUT, &s, &t, &v, -1, &e), "%s", e.text);
         double chosen = validation_error(&v, best);
         CHECK(plain > 0.02 && chosen < 1e-4, "validation error %g, of W itself %g", chosen, plain);
-        CHECK(choice.kind == (residual ? TARGET_RESIDUAL : TARGET_ASYMMETRIC), "chose %s", target_kind_name(choice.kind));
+        CHECK(choice.kind == (residual ? TARGET_RESIDUAL : TARGET_ASYMMETRIC), "chose %s",
+              target_kind_name(choice.kind));
         CHECK(fabs(choice.error - chosen) < 1e-5, "reports %g for %g", choice.error, chosen);
         validation_close(&v);
         metric_close(&t);

@@ -1,5 +1,5 @@
-/* bitpair compress from end to end on a small trained model: a file that opens and answers, the same bytes at any number of threads and
- * after an interruption, every tier a model, and clear refusals. */
+/* bitpair compress from end to end on a small trained model: a file that opens and answers, the same bytes at any
+ * number of threads and after an interruption, every tier a model, and clear refusals. */
 #include "check.h"
 
 #include <dirent.h>
@@ -31,7 +31,8 @@ static int compress(const char *model, const char *out, const char *calib, const
     static char quiet[] = "--quiet";
     char arguments[ARGUMENTS][PATH];
     char *argv[ARGUMENTS + 1];
-    const char *fixed[] = {"compress", model, "-o", out, "--calib", calib, "--calib-tokens", "2048", "--ctx", "64", "--iterations", "6"};
+    const char *fixed[] = {"compress",       model,  "-o",    out,  "--calib",      calib,
+                           "--calib-tokens", "2048", "--ctx", "64", "--iterations", "6"};
     int argc = 0;
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) snprintf(arguments[argc++], PATH, "%s", fixed[i]);
     for (; *more && argc < ARGUMENTS - 2; more++) snprintf(arguments[argc++], PATH, "%s", *more);
@@ -117,13 +118,16 @@ static double file_nll(const char *path, uint64_t size, const int32_t *ids, size
 static double dense_nll(const char *path, int32_t *ids, size_t n) {
     bp_err e = {0};
     loaded l = {0};
-    static const char story[] = "Once upon a time there was a little girl named Lily. She loved to play outside in the park with her friends. "
-                                "One day, she saw a big dog. The dog was sad because he could not find his ball. Lily helped him to look for it.";
+    static const char story[] =
+        "Once upon a time there was a little girl named Lily. She loved to play outside in the park with her friends. "
+        "One day, she saw a big dog. The dog was sad because he could not find his ball. Lily helped him to look for "
+        "it.";
     bp_engine *engine = bp_engine_open(NULL, &e);
     CHECK(loaded_open(&l, engine, path, &e), "%s", e.text);
     double total = 0;
     int32_t all[sizeof story + 8];
-    CHECK(l.model && bp_tokenize(l.model, story, sizeof story - 1, 0, all, sizeof story + 8, &e) >= (ptrdiff_t)n, "%s", e.text);
+    CHECK(l.model && bp_tokenize(l.model, story, sizeof story - 1, 0, all, sizeof story + 8, &e) >= (ptrdiff_t)n, "%s",
+          e.text);
     memcpy(ids, all, n * sizeof *ids);
     bp_session *s = bp_session_open(l.model, NULL, &e);
     for (size_t i = 0; i + 1 < n; i++) {
@@ -148,7 +152,9 @@ static void check_quality(const char *model, const char *calib) {
     char out[PATH];
     snprintf(out, sizeof out, "%s", in_folder("quality.gguf"));
     double dense = dense_nll(model, ids, TOKENS);
-    CHECK(run(model, out, calib, OPTIONS("--stages", "1,1,1,1", "--embedding-bits", "8", "--calib-tokens", "4096")) == 0, "compress failed");
+    CHECK(run(model, out, calib, OPTIONS("--stages", "1,1,1,1", "--embedding-bits", "8", "--calib-tokens", "4096")) ==
+              0,
+          "compress failed");
     bp_err e = {0};
     file_view f;
     CHECK(file_map(&f, out, &e), "%s", e.text);
@@ -159,8 +165,9 @@ static void check_quality(const char *model, const char *calib) {
     uint64_t ends[4] = {0};
     double bits[4] = {0};
     for (uint32_t t = 0; m && t < 4; t++) CHECK(bp_model_tier(m, t, &ends[t], &bits[t]), "tier %u is missing", t);
-    CHECK(ends[3] == f.size && bits[0] > 1 && bits[0] < 1.5 && bits[3] > 3.9 * bits[0], "tiers: end %llu of %llu, %g to %g bits",
-          (unsigned long long)ends[3], (unsigned long long)f.size, bits[0], bits[3]);
+    CHECK(ends[3] == f.size && bits[0] > 1 && bits[0] < 1.5 && bits[3] > 3.9 * bits[0],
+          "tiers: end %llu of %llu, %g to %g bits", (unsigned long long)ends[3], (unsigned long long)f.size, bits[0],
+          bits[3]);
     bp_model_close(m);
     bp_engine_close(engine);
     file_unmap(&f);
@@ -188,7 +195,8 @@ static void check_same_bytes(const char *model, const char *calib) {
     CHECK(!same_files(one, other), "another seed gives the same bytes");
 
     pid_t pid = start(model, resumed, calib, OPTIONS("--iterations", "20"), log);
-    for (int i = 0; i < 20000 && count_files(work) < 2 + 1 + 4; i++) usleep(500); /* . and .., fingerprint, some layers */
+    for (int i = 0; i < 20000 && count_files(work) < 2 + 1 + 4; i++)
+        usleep(500); /* . and .., fingerprint, some layers */
     kill(pid, SIGINT);
     int rc = wait_for(pid);
     CHECK(rc == 130, "interrupted: exit code %d", rc);
@@ -232,7 +240,8 @@ static void check_refusals(const char *model, const char *calib) {
                  {model, fresh, calib, "--method", "magic", "--method", 2},
                  {calib, fresh, calib, "--seed", "0", "GGUF", 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        int rc = wait_for(start(cases[i].model, cases[i].out, cases[i].calib, OPTIONS(cases[i].option, cases[i].value), log));
+        int rc = wait_for(
+            start(cases[i].model, cases[i].out, cases[i].calib, OPTIONS(cases[i].option, cases[i].value), log));
         char text[2048] = "";
         f = fopen(log, "r");
         size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;

@@ -1,5 +1,5 @@
-/* The bits of the fixture's logits, for every ISA of this machine, both arithmetic classes, several thread counts and ways to
- * cut the text: one hash per class, the same that tests/web/golden.test.js finds in WASM.
+/* The bits of the fixture's logits, for every ISA of this machine, both arithmetic classes, several thread counts and
+ * ways to cut the text: one hash per class, the same that tests/web/golden.test.js finds in WASM.
  * `check_golden_hash --print` writes tests/golden/logits.json anew, for a change of the numbers that is meant. */
 #include "check.h"
 #include "engine.h"
@@ -21,7 +21,8 @@ static void to_hex(const uint8_t digest[32], char hex[HEX]) {
 }
 
 /* SHA-256 of the float32 logits of every position, fed `step` tokens at a time. */
-static bool hash_logits(const file_view *file, const bp_engine_options *options, size_t step, char hex[HEX], bp_err *e) {
+static bool hash_logits(const file_view *file, const bp_engine_options *options, size_t step, char hex[HEX],
+                        bp_err *e) {
     uint8_t digest[32];
     bp_model_info info = {0};
     bp_engine *engine = bp_engine_open(options, e);

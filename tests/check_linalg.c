@@ -114,7 +114,8 @@ static void check_rng(void) {
         square += x * x;
         signs += (double)s;
     }
-    CHECK(fabs(sum / (double)COUNT) < 0.01 && fabs(square / (double)COUNT - 1) < 0.02, "normals: mean %g, variance %g", sum / (double)COUNT, square / (double)COUNT);
+    CHECK(fabs(sum / (double)COUNT) < 0.01 && fabs(square / (double)COUNT - 1) < 0.02, "normals: mean %g, variance %g",
+          sum / (double)COUNT, square / (double)COUNT);
     CHECK(fabs(signs / (double)COUNT) < 0.01, "signs: mean %g", signs / (double)COUNT);
 }
 

@@ -9,8 +9,10 @@
 #include "linalg/rng.h"
 
 static void check_signs(size_t rows, size_t columns) {
-    float *S = malloc(rows * columns * sizeof *S), *back = malloc(rows * columns * sizeof *back), *x = malloc(columns * sizeof *x);
-    size_t bytes = pack_bytes(rows, columns, 1), groups = bp_round_up(columns, KERNEL_PAD) / 8, tiles = bp_ceil_div(rows, KERNEL_TILE);
+    float *S = malloc(rows * columns * sizeof *S), *back = malloc(rows * columns * sizeof *back),
+          *x = malloc(columns * sizeof *x);
+    size_t bytes = pack_bytes(rows, columns, 1), groups = bp_round_up(columns, KERNEL_PAD) / 8,
+           tiles = bp_ceil_div(rows, KERNEL_TILE);
     uint8_t *packed = aligned_alloc(BP_ALIGN, bp_round_up(bytes, BP_ALIGN));
     rng r = rng_named(rows, "signs");
     rng_fill_signs(&r, S, rows * columns);
@@ -37,7 +39,8 @@ static void check_signs(size_t rows, size_t columns) {
         wrong += (sum - (double)y[i]) * (sum - (double)y[i]);
         size += sum * sum;
     }
-    CHECK(wrong < 0.03 * 0.03 * size, "%zu x %zu: the kernel's product differs by %g", rows, columns, sqrt(wrong / size));
+    CHECK(wrong < 0.03 * 0.03 * size, "%zu x %zu: the kernel's product differs by %g", rows, columns,
+          sqrt(wrong / size));
     free(S);
     free(back);
     free(x);
@@ -86,7 +89,8 @@ static void check_table(void) {
         CHECK(packed_table_make(&p, NULL, &source, planes, &e), "%s", e.text);
         double error = table_error(&p, W);
         CHECK(error < bound[planes], "%u planes: error %g", planes, error);
-        CHECK(fabs(error - p.error) < 1e-6 + 0.01 * error, "%u planes: error %g is reported as %g", planes, error, p.error);
+        CHECK(fabs(error - p.error) < 1e-6 + 0.01 * error, "%u planes: error %g is reported as %g", planes, error,
+              p.error);
         packed_table_free(&p);
     }
 }
@@ -107,8 +111,10 @@ static void check_exact_table(void) {
 }
 
 static void check_middles(void) {
-    CHECK(factors_middle(1, 576, 576) == 288 && factors_middle(1, 1536, 576) == 416 && factors_middle(1, 192, 576) == 160,
-          "middle dimensions %u %u %u", factors_middle(1, 576, 576), factors_middle(1, 1536, 576), factors_middle(1, 192, 576));
+    CHECK(factors_middle(1, 576, 576) == 288 && factors_middle(1, 1536, 576) == 416 &&
+              factors_middle(1, 192, 576) == 160,
+          "middle dimensions %u %u %u", factors_middle(1, 576, 576), factors_middle(1, 1536, 576),
+          factors_middle(1, 192, 576));
     CHECK(factors_middle(0.01, 64, 64) == 32, "the least middle dimension is %u", factors_middle(0.01, 64, 64));
     CHECK(factors_stage_bytes(576, 1536, 416) == 2 * (576 + 1536 + 416) + (576 * 416 + 416 * 1536) / 8, "stage bytes");
 }

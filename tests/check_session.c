@@ -1,5 +1,5 @@
-/* Properties of the forward pass on real models: how a text is cut, how many threads run, and which instruction set they use change no bit;
- * the cache can be rewound; errors leave the session as it was. */
+/* Properties of the forward pass on real models: how a text is cut, how many threads run, and which instruction set
+ * they use change no bit; the cache can be rewound; errors leave the session as it was. */
 #include "check.h"
 
 #include "engine.h"

@@ -1,6 +1,6 @@
-/* kernel_sweep.h - one table of kernels against the scalar reference, bit for bit: shapes swept around every tile size, bytes outside
- * untouched, worst-case inputs. Included by check_kernels.c (native) and wasm_kernels.c (WebAssembly, without a C library), each
- * with a CHECK of its own. */
+/* kernel_sweep.h - one table of kernels against the scalar reference, bit for bit: shapes swept around every tile
+ * size, bytes outside untouched, worst-case inputs. Included by check_kernels.c (native) and wasm_kernels.c
+ * (WebAssembly, without a C library), each with a CHECK of its own. */
 #ifndef BP_KERNEL_SWEEP_H
 #define BP_KERNEL_SWEEP_H
 

@@ -1,5 +1,5 @@
-/* wasm_kernels.c - the kernel tests as a WebAssembly module without a C library, for web/kernels.test.js: the golden computations of
- * kernel_cases.h, the sweep of kernel_sweep.h, and a benchmark of the same kernels. */
+/* wasm_kernels.c - the kernel tests as a WebAssembly module without a C library, for web/kernels.test.js: the golden
+ * computations of kernel_cases.h, the sweep of kernel_sweep.h, and a benchmark of the same kernels. */
 #include "base.h"
 
 static uint32_t check_passed, check_failed;

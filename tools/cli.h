@@ -8,36 +8,38 @@ enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_INTERRUPTED = 130 };
 
 typedef enum { CLI_FLAG, CLI_TEXT, CLI_COUNT /* uint64_t */, CLI_REAL /* double */ } cli_kind;
 
-/* One option: `--name VALUE`, `--name=VALUE`, or `-s VALUE`. value points to bool, const char *, uint64_t or double, which holds the default;
- * COUNT and REAL are checked against [low, high] when low < high. */
+/* One option: `--name VALUE`, `--name=VALUE`, or `-s VALUE`. value points to bool, const char *, uint64_t or double,
+ * which holds the default; COUNT and REAL are checked against [low, high] when low < high. */
 typedef struct {
-    const char *name;       /* without dashes; NULL ends a table */
-    char letter;            /* 0: none */
+    const char *name; /* without dashes; NULL ends a table */
+    char letter;      /* 0: none */
     cli_kind kind;
     void *value;
     double low, high;
-    const char *metavar;    /* "N", "FILE"; NULL for flags */
-    const char *help;       /* one line, with the default */
+    const char *metavar; /* "N", "FILE"; NULL for flags */
+    const char *help;    /* one line, with the default */
 } cli_option;
 
 /* Describes a subcommand for --help. */
 typedef struct {
-    const char *name;       /* "compress" */
-    const char *usage;      /* "MODEL -o OUT.gguf [options]" */
-    const char *summary;    /* one sentence */
-    const char *examples;   /* lines, each beginning with two spaces */
+    const char *name;     /* "compress" */
+    const char *usage;    /* "MODEL -o OUT.gguf [options]" */
+    const char *summary;  /* one sentence */
+    const char *examples; /* lines, each beginning with two spaces */
     const cli_option *options;
-    size_t n_positional;    /* exactly so many words besides options */
+    size_t n_positional; /* exactly so many words besides options */
 } cli_spec;
 
-/* Parses argv[1..]; positional[0..n_positional) are the words. Returns CLI_OK; CLI_USAGE after printing what is wrong (with a suggestion for a
- * mistyped option); or -1 after printing --help (then exit with CLI_OK). "--" ends the options. */
+/* Parses argv[1..]; positional[0..n_positional) are the words. Returns CLI_OK; CLI_USAGE after printing what is wrong
+ * (with a suggestion for a mistyped option); or -1 after printing --help (then exit with CLI_OK). "--" ends the
+ * options. */
 int cli_parse(const cli_spec *spec, int argc, char **argv, const char **positional);
 
 /* Prints `bitpair: TEXT (offset N)` to stderr; returns CLI_FAILED. */
 int cli_fail(const bp_err *e);
 
-/* Progress on stderr: percent, rate, ETA, resident memory; one rewritten line on a terminal, a line every 10 seconds otherwise, nothing with
+/* Progress on stderr: percent, rate, ETA, resident memory; one rewritten line on a terminal, a line every 10 seconds
+ * otherwise, nothing with
  * --quiet. done and total in any unit. */
 typedef struct {
     const char *what;

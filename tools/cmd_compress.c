@@ -34,7 +34,8 @@ static void describe(input *in) {
     uint8_t digest[32];
     sha256_digest(in->source.bytes, (size_t)in->source.size, digest);
     int used = snprintf(in->description, sizeof in->description, "%s sha256:", in->source.name);
-    for (size_t i = 0; i < 32; i++) used += snprintf(in->description + used, sizeof in->description - (size_t)used, "%02x", digest[i]);
+    for (size_t i = 0; i < 32; i++)
+        used += snprintf(in->description + used, sizeof in->description - (size_t)used, "%02x", digest[i]);
 }
 
 static bool open_input(input *in, const char *path, bp_err *e) {
@@ -42,7 +43,8 @@ static bool open_input(input *in, const char *path, bp_err *e) {
     if (!source_open(&in->source, path, e)) return false;
     in->model = model_load(in->source.bytes, in->source.size, &inner);
     if (!in->model) return bp_fail(e, inner.code, inner.offset, "%s: %s", path, inner.text);
-    if (in->model->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "%s is compressed already: give the dense model", path);
+    if (in->model->factorized)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "%s is compressed already: give the dense model", path);
     if (!open_tokenizer(in, &inner)) return bp_fail(e, inner.code, inner.offset, "%s: %s", path, inner.text);
     describe(in);
     return true;
@@ -60,14 +62,15 @@ static bool check_model(const input *in, const compress_options *o, bp_err *e) {
     const model_config *c = &in->model->config;
     size_t kv = (size_t)c->n_kv_heads * c->head_dim;
     if (kv < 32 || c->d_model < 32 || c->d_ff < 32)
-        return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "layers with fewer than 32 rows or columns cannot be factorized (hidden size %u, keys %zu)",
+        return bp_fail(e, BP_ERR_UNSUPPORTED, 0,
+                       "layers with fewer than 32 rows or columns cannot be factorized (hidden size %u, keys %zu)",
                        (unsigned)c->d_model, kv);
     if (o->ctx > c->n_ctx)
-        return bp_fail(e, BP_ERR_ARGUMENT, 0, "--ctx %llu is beyond the model's context of %u", (unsigned long long)o->ctx,
-                       (unsigned)c->n_ctx);
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "--ctx %llu is beyond the model's context of %u",
+                       (unsigned long long)o->ctx, (unsigned)c->n_ctx);
     if (tokenizer_size(in->tokenizer) > c->vocab)
-        return bp_fail(e, BP_ERR_FORMAT, 0, "the tokenizer knows %u tokens, the model %u", (unsigned)tokenizer_size(in->tokenizer),
-                       (unsigned)c->vocab);
+        return bp_fail(e, BP_ERR_FORMAT, 0, "the tokenizer knows %u tokens, the model %u",
+                       (unsigned)tokenizer_size(in->tokenizer), (unsigned)c->vocab);
     return true;
 }
 
@@ -79,15 +82,18 @@ static bool check_output(const compress_options *o, const compress_plan *plan, b
     return true;
 }
 
-static bool check_memory(const compress_options *o, const input *in, const compress_plan *plan, size_t n_tokens, bp_err *e) {
+static bool check_memory(const compress_options *o, const input *in, const compress_plan *plan, size_t n_tokens,
+                         bp_err *e) {
     uint64_t limit = o->max_memory * 1000000;
     if (o->max_memory == 0 || plan->memory <= limit) return true;
-    uint64_t half = plan_make(o, in->model, n_tokens / 2 / o->ctx * o->ctx).memory, per_half = plan->memory - half, fixed = plan->memory - 2 * per_half;
+    uint64_t half = plan_make(o, in->model, n_tokens / 2 / o->ctx * o->ctx).memory, per_half = plan->memory - half,
+             fixed = plan->memory - 2 * per_half;
     if (per_half == 0 || fixed >= limit)
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "--max-memory %llu: this model takes %.0f MB without calibration tokens",
                        (unsigned long long)o->max_memory, (double)fixed / 1e6);
-    return bp_fail(e, BP_ERR_ARGUMENT, 0, "--max-memory %llu: %.0f MB are needed; --calib-tokens %llu would fit", (unsigned long long)o->max_memory,
-                   (double)plan->memory / 1e6, (unsigned long long)((double)(limit - fixed) / (double)per_half * (double)n_tokens / 2));
+    return bp_fail(e, BP_ERR_ARGUMENT, 0, "--max-memory %llu: %.0f MB are needed; --calib-tokens %llu would fit",
+                   (unsigned long long)o->max_memory, (double)plan->memory / 1e6,
+                   (unsigned long long)((double)(limit - fixed) / (double)per_half * (double)n_tokens / 2));
 }
 
 /* ---- output ---------------------------------------------------------------------------------------------------- */
@@ -96,8 +102,10 @@ static void print_plan(const compress_options *o, const input *in, const compres
     char recipe[512];
     plan_recipe(o, recipe, sizeof recipe);
     if (o->json) {
-        printf("{\"bytes\": %llu, \"bits_per_weight\": %.6g, \"memory\": %llu, \"seconds\": %.0f, \"calib_tokens\": %zu, \"recipe\": %s}\n",
-               (unsigned long long)plan->file_bytes, plan->bits_per_weight, (unsigned long long)plan->memory, plan->seconds, n_tokens, recipe);
+        printf("{\"bytes\": %llu, \"bits_per_weight\": %.6g, \"memory\": %llu, \"seconds\": %.0f, \"calib_tokens\": "
+               "%zu, \"recipe\": %s}\n",
+               (unsigned long long)plan->file_bytes, plan->bits_per_weight, (unsigned long long)plan->memory,
+               plan->seconds, n_tokens, recipe);
         return;
     }
     printf("source      %s, %.1f MB\n", in->source.name, (double)in->source.size / 1e6);
@@ -105,17 +113,20 @@ static void print_plan(const compress_options *o, const input *in, const compres
            (double)plan->file_bytes / 1e6, plan->bits_per_weight);
     printf("calibration %zu tokens in sequences of %llu\n", n_tokens, (unsigned long long)o->ctx);
     printf("memory      %.0f MB\n", (double)plan->memory / 1e6);
-    printf("time        about %.0f minutes on %llu threads (%.0f Tflop)\n", plan->seconds / 60, (unsigned long long)o->threads,
-           plan->work / 1e12);
+    printf("time        about %.0f minutes on %llu threads (%.0f Tflop)\n", plan->seconds / 60,
+           (unsigned long long)o->threads, plan->work / 1e12);
     printf("recipe      %s\n", recipe);
 }
 
 static void print_json(const compress_options *o, const compress_result *r) {
     const container_summary *f = &r->file;
-    printf("{\"bytes\": %llu, \"bits_per_weight\": %.6g, \"tiers\": [", (unsigned long long)f->bytes, f->bits_per_weight[f->n_tiers - 1]);
+    printf("{\"bytes\": %llu, \"bits_per_weight\": %.6g, \"tiers\": [", (unsigned long long)f->bytes,
+           f->bits_per_weight[f->n_tiers - 1]);
     for (uint32_t t = 0; t < f->n_tiers; t++)
-        printf("%s{\"end\": %llu, \"bits_per_weight\": %.6g}", t ? ", " : "", (unsigned long long)f->tier_end[t], f->bits_per_weight[t]);
-    printf("], \"dense_ppl\": %.6g, \"ppl\": %.6g, \"embedding_error\": %.6g, \"calib_tokens\": %zu, \"seconds\": %.1f, \"seed\": %llu}\n",
+        printf("%s{\"end\": %llu, \"bits_per_weight\": %.6g}", t ? ", " : "", (unsigned long long)f->tier_end[t],
+               f->bits_per_weight[t]);
+    printf("], \"dense_ppl\": %.6g, \"ppl\": %.6g, \"embedding_error\": %.6g, \"calib_tokens\": %zu, \"seconds\": "
+           "%.1f, \"seed\": %llu}\n",
            r->dense_ppl, r->student_ppl, r->embedding_error, r->calib_tokens, r->seconds, (unsigned long long)o->seed);
 }
 
@@ -126,8 +137,10 @@ static void print_result(const compress_options *o, const compress_result *r) {
         return;
     }
     for (uint32_t t = 0; t < f->n_tiers; t++)
-        printf("tier %u      ends at %.2f MB, %.3f bits per weight\n", (unsigned)t, (double)f->tier_end[t] / 1e6, f->bits_per_weight[t]);
-    printf("perplexity  %.3f, dense %.3f (validation sequences of the calibration text)\n", r->student_ppl, r->dense_ppl);
+        printf("tier %u      ends at %.2f MB, %.3f bits per weight\n", (unsigned)t, (double)f->tier_end[t] / 1e6,
+               f->bits_per_weight[t]);
+    printf("perplexity  %.3f, dense %.3f (validation sequences of the calibration text)\n", r->student_ppl,
+           r->dense_ppl);
     printf("%s  %.2f MB, %.3f bits per weight, %.0f s, seed %llu\n", o->out_path, (double)f->bytes / 1e6,
            f->bits_per_weight[f->n_tiers - 1], r->seconds, (unsigned long long)o->seed);
 }
@@ -140,7 +153,8 @@ static int finish(const compress_options *o, bool ok, const compress_result *r, 
         return CLI_OK;
     }
     if (e->code != BP_OK) return cli_fail(e);
-    fprintf(stderr, "bitpair: interrupted; finished layers are in %s.work: the same command with --resume goes on\n", o->out_path);
+    fprintf(stderr, "bitpair: interrupted; finished layers are in %s.work: the same command with --resume goes on\n",
+            o->out_path);
     return CLI_INTERRUPTED;
 }
 
@@ -151,7 +165,8 @@ static int compress(const compress_options *o) {
     bp_err e = {0};
     int rc = -1;
     bool ok = open_input(&in, o->model_path, &e) && check_model(&in, o, &e) &&
-              calibration_load(&calib, in.tokenizer, o->calib, bp_max((size_t)(o->calib_tokens / o->ctx), CALIB_LEAST), (size_t)o->ctx, &e);
+              calibration_load(&calib, in.tokenizer, o->calib, bp_max((size_t)(o->calib_tokens / o->ctx), CALIB_LEAST),
+                               (size_t)o->ctx, &e);
     if (ok) {
         size_t n_tokens = calib.n_seqs * calib.ctx;
         compress_plan plan = plan_make(o, in.model, n_tokens);
@@ -175,54 +190,74 @@ static int compress(const compress_options *o) {
 /* What the table of options cannot express. */
 static int check_usage(compress_options *o, double bits, const char *stages, const char *method) {
     bp_err e = {0};
-    if (!o->out_path) bp_fail(&e, BP_ERR_ARGUMENT, 0, "-o OUT.gguf is missing");
-    else if (!o->calib) bp_fail(&e, BP_ERR_ARGUMENT, 0, "--calib FILE is missing: a text like those the model will read");
+    if (!o->out_path)
+        bp_fail(&e, BP_ERR_ARGUMENT, 0, "-o OUT.gguf is missing");
+    else if (!o->calib)
+        bp_fail(&e, BP_ERR_ARGUMENT, 0, "--calib FILE is missing: a text like those the model will read");
     else if (strcmp(method, "full") != 0 && strcmp(method, "diagonal") != 0)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--method is full or diagonal, not '%s'", method);
     else if (o->embedding_bits != 0 && o->embedding_bits < 4)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--embedding-bits is 4 to 8, or 0 to keep the source's");
-    else if (stages) plan_parse_stages(o, stages, &e);
-    else plan_split_bits(o, bits, &e);
+    else if (stages)
+        plan_parse_stages(o, stages, &e);
+    else
+        plan_split_bits(o, bits, &e);
     if (e.code == BP_OK) return CLI_OK;
     fprintf(stderr, "bitpair compress: %s\nSee: bitpair compress --help\n", e.text);
     return CLI_USAGE;
 }
 
 int cmd_compress(int argc, char **argv) {
-    compress_options o = {.calib_tokens = 65536, .ctx = 512, .iterations = 40, .embedding_bits = 6, .threads = machine_defaults().threads,
-                          .damping = 0.3, .lambda = -1, .clip = 10};
+    compress_options o = {.calib_tokens = 65536,
+                          .ctx = 512,
+                          .iterations = 40,
+                          .embedding_bits = 6,
+                          .threads = machine_defaults().threads,
+                          .damping = 0.3,
+                          .lambda = -1,
+                          .clip = 10};
     double bits = 2;
     const char *stages = NULL, *method = "full";
     const cli_option options[] = {
         {"output", 'o', CLI_TEXT, &o.out_path, 0, 0, "OUT.gguf", "the file to write"},
-        {"bits", 'b', CLI_REAL, &bits, 0.05, 8, "B", "bits per weight, in ceil(B) equal stages: 2 is 1,1; 1.5 is 0.75,0.75 (default 2)"},
-        {"stages", 0, CLI_TEXT, &stages, 0, 0, "LIST", "bits of each stage instead, e.g. 1,1,0.5; each stage is a tier of the file"},
-        {"calib", 0, CLI_TEXT, &o.calib, 0, 0, "FILES", "calibration text, UTF-8; several files separated by commas share evenly"},
+        {"bits", 'b', CLI_REAL, &bits, 0.05, 8, "B",
+         "bits per weight, in ceil(B) equal stages: 2 is 1,1; 1.5 is 0.75,0.75 (default 2)"},
+        {"stages", 0, CLI_TEXT, &stages, 0, 0, "LIST",
+         "bits of each stage instead, e.g. 1,1,0.5; each stage is a tier of the file"},
+        {"calib", 0, CLI_TEXT, &o.calib, 0, 0, "FILES",
+         "calibration text, UTF-8; several files separated by commas share evenly"},
         {"calib-tokens", 0, CLI_COUNT, &o.calib_tokens, 256, 1e9, "N", "tokens to calibrate on (default 65536)"},
         {"ctx", 'c', CLI_COUNT, &o.ctx, 8, 65536, "N", "tokens of a calibration sequence (default 512)"},
         {"iterations", 0, CLI_COUNT, &o.iterations, 4, 100000, "N", "ADMM iterations of a stage (default 40)"},
-        {"embedding-bits", 0, CLI_COUNT, &o.embedding_bits, 0, 8, "P", "bit planes of embedding and head, 4 to 8; 0 keeps the source's (default 6)"},
-        {"method", 0, CLI_TEXT, &method, 0, 0, "NAME", "full: input covariances, corrected targets; diagonal: the paper's baseline (default full)"},
-        {"lambda", 0, CLI_REAL, &o.lambda, 0, 1000, "L", "damping of the corrected targets (default: chosen by validation)"},
+        {"embedding-bits", 0, CLI_COUNT, &o.embedding_bits, 0, 8, "P",
+         "bit planes of embedding and head, 4 to 8; 0 keeps the source's (default 6)"},
+        {"method", 0, CLI_TEXT, &method, 0, 0, "NAME",
+         "full: input covariances, corrected targets; diagonal: the paper's baseline (default full)"},
+        {"lambda", 0, CLI_REAL, &o.lambda, 0, 1000, "L",
+         "damping of the corrected targets (default: chosen by validation)"},
         {"damping", 0, CLI_REAL, &o.damping, 0.0001, 100, "D", "damping of the input metric (default 0.3)"},
-        {"clip", 0, CLI_REAL, &o.clip, 0, 1e9, "X", "tokens count at most X times the median energy; 0: no limit (default 10)"},
+        {"clip", 0, CLI_REAL, &o.clip, 0, 1e9, "X",
+         "tokens count at most X times the median energy; 0: no limit (default 10)"},
         {"seed", 's', CLI_COUNT, &o.seed, 0, 0, "N", "of the random starts (default 0)"},
-        {"threads", 't', CLI_COUNT, &o.threads, 1, 64, "N", "threads; the result does not depend on them (default: all processors)"},
-        {"max-memory", 0, CLI_COUNT, &o.max_memory, 0, 0, "MB", "refuse to start if more would be needed (default: no limit)"},
+        {"threads", 't', CLI_COUNT, &o.threads, 1, 64, "N",
+         "threads; the result does not depend on them (default: all processors)"},
+        {"max-memory", 0, CLI_COUNT, &o.max_memory, 0, 0, "MB",
+         "refuse to start if more would be needed (default: no limit)"},
         {"resume", 0, CLI_FLAG, &o.resume, 0, 0, NULL, "go on where an interrupted run stopped"},
         {"force", 'f', CLI_FLAG, &o.force, 0, 0, NULL, "overwrite the output and the work folder"},
         {"dry-run", 0, CLI_FLAG, &o.dry_run, 0, 0, NULL, "print sizes, memory and time, and stop"},
         {"json", 0, CLI_FLAG, &o.json, 0, 0, NULL, "the result as one line of JSON on stdout"},
         {"quiet", 'q', CLI_FLAG, &o.quiet, 0, 0, NULL, "no progress and no report on stderr"},
         {0}};
-    const cli_spec spec = {
-        .name = "compress",
-        .usage = "MODEL -o OUT.gguf --calib FILE [options]",
-        .summary = "factorize a dense model (a GGUF file or a Hugging Face folder) into binary matrices",
-        .examples = "  bitpair compress model.gguf -o small.gguf --bits 2 --calib text.txt\n"
-                    "  bitpair compress hf-folder/ -o small.gguf --stages 1,1,1 --calib books.txt,web.txt --calib-tokens 262144\n",
-        .options = options,
-        .n_positional = 1};
+    const cli_spec spec = {.name = "compress",
+                           .usage = "MODEL -o OUT.gguf --calib FILE [options]",
+                           .summary =
+                               "factorize a dense model (a GGUF file or a Hugging Face folder) into binary matrices",
+                           .examples = "  bitpair compress model.gguf -o small.gguf --bits 2 --calib text.txt\n"
+                                       "  bitpair compress hf-folder/ -o small.gguf --stages 1,1,1 --calib "
+                                       "books.txt,web.txt --calib-tokens 262144\n",
+                           .options = options,
+                           .n_positional = 1};
     int rc = cli_parse(&spec, argc, argv, &o.model_path);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
     if ((rc = check_usage(&o, bits, stages, method)) != CLI_OK) return rc;

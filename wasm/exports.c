@@ -25,9 +25,9 @@ const char *wasm_model_arch(const bp_model *model) {
 double wasm_model_number(const bp_model *model, uint32_t field) {
     bp_model_info info;
     bp_model_describe(model, &info);
-    const double fields[] = {info.n_layers, info.d_model, info.d_ff,  info.n_heads, info.n_kv_heads,
-                             info.head_dim, info.vocab,   info.n_ctx, info.n_tiers, info.tier,
-                             info.bits_per_weight, info.bos, info.eos};
+    const double fields[] = {info.n_layers,        info.d_model, info.d_ff,  info.n_heads, info.n_kv_heads,
+                             info.head_dim,        info.vocab,   info.n_ctx, info.n_tiers, info.tier,
+                             info.bits_per_weight, info.bos,     info.eos};
     return field < sizeof fields / sizeof fields[0] ? fields[field] : __builtin_nan("");
 }
 

@@ -8,11 +8,13 @@
 
 enum { ROWS = 96, COLUMNS = 192, INNER = 2, SVID_ROUNDS = 3 };
 
-static const float RIDGE = 0.03f;    /* keeps both normal equations away from singular */
+static const float RIDGE = 0.03f; /* keeps both normal equations away from singular */
 static const float RHO_FLOOR = 1e-4f;
-static const float LEVEL = 1.1f;     /* mean eigenvalue of M; rho = 1 is tuned to it: half or twice that costs a tenth of the error */
+static const float LEVEL =
+    1.1f; /* mean eigenvalue of M; rho = 1 is tuned to it: half or twice that costs a tenth of the error */
 
-/* One factor [rows, columns] in the state of ADMM: N = F + U, from which Z = sign(N) . (u v') and the dual U = N - Z follow. */
+/* One factor [rows, columns] in the state of ADMM: N = F + U, from which Z = sign(N) . (u v') and the dual U = N - Z
+ * follow. */
 typedef struct {
     size_t rows, columns;
     float *N, *u, *v;
@@ -23,21 +25,21 @@ typedef struct {
     workers *w;
     const metric *t;
     size_t n, m, k;
-    float rho;            /* of the first inner step; 1 in the later ones */
-    unsigned inner;       /* current inner step */
+    float rho;      /* of the first inner step; 1 in the later ones */
+    unsigned inner; /* current inner step */
     state A, B;
-    float *mu;            /* [m]: eigenvalues of M = LEVEL (M0 + damping I) / (1 + damping) */
-    float *scaled;        /* [n, m]: scratch of set_target */
-    float *Wm;            /* [n, m] = Wn Q diag(mu): the target, rotated and weighted */
-    float *normed;        /* [n, k] or [k, m]: A with unit columns, B with unit rows */
-    float *rotated;       /* [k, m] = normed B times Q */
-    float *G;             /* [k, k] */
-    float *inverse[2];    /* [k, k]: (G + (RIDGE + rho) I)^-1 for the first and for the later inner steps */
-    float *P, *sigma;     /* [k, k], [k]: eigenvectors and values of A'A + RIDGE I; P shares memory with inverse[0] */
-    float *Y;             /* [n, k] or [k, m]: right-hand side, fixed during a step */
-    float *E;             /* [k, m] */
+    float *mu;         /* [m]: eigenvalues of M = LEVEL (M0 + damping I) / (1 + damping) */
+    float *scaled;     /* [n, m]: scratch of set_target */
+    float *Wm;         /* [n, m] = Wn Q diag(mu): the target, rotated and weighted */
+    float *normed;     /* [n, k] or [k, m]: A with unit columns, B with unit rows */
+    float *rotated;    /* [k, m] = normed B times Q */
+    float *G;          /* [k, k] */
+    float *inverse[2]; /* [k, k]: (G + (RIDGE + rho) I)^-1 for the first and for the later inner steps */
+    float *P, *sigma;  /* [k, k], [k]: eigenvectors and values of A'A + RIDGE I; P shares memory with inverse[0] */
+    float *Y;          /* [n, k] or [k, m]: right-hand side, fixed during a step */
+    float *E;          /* [k, m] */
     float *svid;
-    float *own;           /* scratch of each worker */
+    float *own; /* scratch of each worker */
     size_t own_size;
     bool failed[2];
     void *memory;
@@ -56,9 +58,25 @@ static bool run_open(run *r, workers *w, const metric *t, size_t n, size_t m, si
     const struct {
         float **at;
         size_t floats;
-    } parts[] = {{&r->A.N, n * k}, {&r->A.u, n}, {&r->A.v, k}, {&r->B.N, k * m}, {&r->B.u, k}, {&r->B.v, m}, {&r->mu, m}, {&r->scaled, n * m}, {&r->Wm, n * m},
-                 {&r->normed, widest}, {&r->rotated, k * m}, {&r->G, k * k}, {&r->inverse[0], k * k}, {&r->inverse[1], k * k},
-                 {&r->sigma, k}, {&r->Y, widest}, {&r->E, k * m}, {&r->svid, svid}, {&r->own, r->own_size * workers_count(w)}};
+    } parts[] = {{&r->A.N, n * k},
+                 {&r->A.u, n},
+                 {&r->A.v, k},
+                 {&r->B.N, k * m},
+                 {&r->B.u, k},
+                 {&r->B.v, m},
+                 {&r->mu, m},
+                 {&r->scaled, n * m},
+                 {&r->Wm, n * m},
+                 {&r->normed, widest},
+                 {&r->rotated, k * m},
+                 {&r->G, k * k},
+                 {&r->inverse[0], k * k},
+                 {&r->inverse[1], k * k},
+                 {&r->sigma, k},
+                 {&r->Y, widest},
+                 {&r->E, k * m},
+                 {&r->svid, svid},
+                 {&r->own, r->own_size * workers_count(w)}};
     size_t total = 0, count = sizeof parts / sizeof *parts;
     for (size_t i = 0; i < count; i++) total += bp_round_up(parts[i].floats, 16);
     float *p = r->memory = aligned_alloc(BP_ALIGN, total * sizeof *p);
@@ -105,7 +123,8 @@ static void unit_rows(const state *s, float *out) {
     for (size_t j = 0; j < s->columns; j++) sum += (double)s->v[j] * s->v[j];
     float scale = (float)(1 / (sqrt(sum) + 1e-12));
     for (size_t i = 0; i < s->rows; i++)
-        for (size_t j = 0; j < s->columns; j++) out[i * s->columns + j] = copysignf(scale * s->v[j], s->N[i * s->columns + j]);
+        for (size_t j = 0; j < s->columns; j++)
+            out[i * s->columns + j] = copysignf(scale * s->v[j], s->N[i * s->columns + j]);
 }
 
 /* out = sign(N) . (x 1'): Z with its columns (x = u / |u|) at unit norm; returns 1 / |u| */
@@ -114,11 +133,13 @@ static float unit_columns(const state *s, float *out) {
     for (size_t i = 0; i < s->rows; i++) sum += (double)s->u[i] * s->u[i];
     float scale = (float)(1 / (sqrt(sum) + 1e-12));
     for (size_t i = 0; i < s->rows; i++)
-        for (size_t j = 0; j < s->columns; j++) out[i * s->columns + j] = copysignf(scale * s->u[i], s->N[i * s->columns + j]);
+        for (size_t j = 0; j < s->columns; j++)
+            out[i * s->columns + j] = copysignf(scale * s->u[i], s->N[i * s->columns + j]);
     return scale;
 }
 
-/* ---- A-step: F = (Wn M B'/g + rho (Z - U)) (B M B'/g + (RIDGE + rho) I)^-1, rows of B at unit norm    docs/DBF.md (7) */
+/* ---- A-step: F = (Wn M B'/g + rho (Z - U)) (B M B'/g + (RIDGE + rho) I)^-1, rows of B at unit norm    docs/DBF.md
+ * (7) */
 
 static void invert(void *context, size_t i, uint32_t worker) {
     run *r = context;
@@ -166,7 +187,8 @@ static bool a_step(run *r) {
 }
 
 /* ---- B-step: (A'A + RIDGE I) F M + rho F = A' Wn M + rho (Z - U), columns of A at unit norm    docs/DBF.md (8), (9)
- * With A'A + RIDGE I = P diag(sigma) P' and M = Q diag(mu) Q', entry (i, j) of P'FQ is divided by sigma_i mu_j + rho. */
+ * With A'A + RIDGE I = P diag(sigma) P' and M = Q diag(mu) Q', entry (i, j) of P'FQ is divided by sigma_i mu_j + rho.
+ * */
 
 /* Item 0: the eigenvectors; the others: blocks of rows of A' Wn M Q. */
 static void b_system(void *context, size_t item, uint32_t worker) {
@@ -253,8 +275,8 @@ static void start(state *s, rng *r) {
     for (size_t j = 0; j < s->columns; j++) s->v[j] = 1;
 }
 
-/* The last B was fitted to A with unit columns, sign(A) . (u 1') / |u|: so V = diag(u_A / |u_A|) A diag(u_B) B diag(v_B),
- * and the weights and the scaling of the columns are undone. */
+/* The last B was fitted to A with unit columns, sign(A) . (u 1') / |u|: so V = diag(u_A / |u_A|) A diag(u_B) B
+ * diag(v_B), and the weights and the scaling of the columns are undone. */
 static void finish(run *r, binary_factors *f, const float *weights) {
     float scale = unit_columns(&r->A, r->normed);
     for (size_t i = 0; i < r->n; i++) f->a[i] = r->A.u[i] * scale / (weights ? sqrtf(weights[i]) : 1);
@@ -264,8 +286,8 @@ static void finish(run *r, binary_factors *f, const float *weights) {
     for (size_t i = 0; i < r->k * r->m; i++) f->B[i] = copysignf(1, r->B.N[i]);
 }
 
-bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, const admm_options *options,
-                    rng *random, bp_err *e) {
+bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t,
+                    const admm_options *options, rng *random, bp_err *e) {
     run r;
     if (!run_open(&r, w, t, f->n, f->m, f->k, e)) return false;
     set_target(&r, W, weights, options->damping);
@@ -287,7 +309,8 @@ bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *
 double admm_work(size_t n, size_t m, size_t k, unsigned iterations, bool full) {
     double dn = (double)n, dm = (double)m, dk = (double)k, rotation = full ? 2 * dk * dm * dm : 0;
     double a = rotation + 2 * dk * dk * dm + 2 * dn * dm * dk + 4 * dk * dk * dk + (double)INNER * 2 * dn * dk * dk;
-    double b = 2 * dn * dm * dk + dn * dk * dk + 10 * dk * dk * dk + 2 * dk * dk * dm + (double)INNER * (4 * dk * dk * dm + 2 * rotation);
+    double b = 2 * dn * dm * dk + dn * dk * dk + 10 * dk * dk * dk + 2 * dk * dk * dm +
+               (double)INNER * (4 * dk * dk * dm + 2 * rotation);
     return iterations * (a + b);
 }
 

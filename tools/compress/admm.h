@@ -1,8 +1,10 @@
-/* admm.h - one stage of a double binary factorization by ADMM in the metric of the layer's inputs (docs/DBF.md (5)-(9)).
+/* admm.h - one stage of a double binary factorization by ADMM in the metric of the layer's inputs (docs/DBF.md
+ * (5)-(9)).
  *
  *     W [n, m] ~ diag(a) A diag(c) B diag(b),   A in +-1^(n x k),  B in +-1^(k x m)
  *
- * minimises sum_i w_i (W-V)_i (H + damping D) (W-V)_i', D = diag H. The answer is as ADMM leaves it: refit.h improves its scales. */
+ * minimises sum_i w_i (W-V)_i (H + damping D) (W-V)_i', D = diag H. The answer is as ADMM leaves it: refit.h improves
+ * its scales. */
 #ifndef BITPAIR_ADMM_H
 #define BITPAIR_ADMM_H
 
@@ -26,8 +28,8 @@ void binary_factors_close(binary_factors *f);
 void binary_factors_product(workers *w, const binary_factors *f, float *V, float *scratch);
 
 typedef struct {
-    unsigned iterations;      /* >= 4 */
-    float damping;            /* added to the unit diagonal of M0; 0.3 */
+    unsigned iterations;         /* >= 4 */
+    float damping;               /* added to the unit diagonal of M0; 0.3 */
     bool (*tick)(void *context); /* called once per iteration; false stops. NULL: never stops */
     void *context;
 } admm_options;
@@ -35,9 +37,9 @@ typedef struct {
 /* Floating-point operations of admm_factorize, for progress and estimates. */
 double admm_work(size_t n, size_t m, size_t k, unsigned iterations, bool full);
 
-/* Fills f (opened with n, m, k) from W [n, m] and output weights [n] (NULL: all 1). The random start is drawn from r. Fails with
- * BP_ERR_MEMORY; BP_ERR_ARGUMENT where W is not finite; BP_OK in e->code when tick stopped it. */
-bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, const admm_options *options,
-                    rng *r, bp_err *e);
+/* Fills f (opened with n, m, k) from W [n, m] and output weights [n] (NULL: all 1). The random start is drawn from r.
+ * Fails with BP_ERR_MEMORY; BP_ERR_ARGUMENT where W is not finite; BP_OK in e->code when tick stopped it. */
+bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t,
+                    const admm_options *options, rng *r, bp_err *e);
 
 #endif

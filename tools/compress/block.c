@@ -26,7 +26,8 @@ bool block_open(block_weights *b, const model_layer *layer, bp_err *e) {
     size_t total = 0;
     for (part p = 0; p < PARTS; p++) total += (size_t)part_linear(layer, p)->n * part_linear(layer, p)->m;
     float *at = b->memory = malloc(total * sizeof *at);
-    if (!at) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the weights of a block (%zu bytes)", total * sizeof *at);
+    if (!at)
+        return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the weights of a block (%zu bytes)", total * sizeof *at);
     for (part p = 0; p < PARTS; p++) {
         b->W[p] = at;
         at += (size_t)part_linear(layer, p)->n * part_linear(layer, p)->m;

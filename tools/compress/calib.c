@@ -76,17 +76,19 @@ static bool reserve(pool_of_tokens *p, size_t bytes, bp_err *e) {
     return p->scratch || bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the calibration tokens");
 }
 
-/* The file is cut into `wanted` regions; each gives its first ctx tokens, or all it has where that is less. Windows are cut from what
- * comes together. */
+/* The file is cut into `wanted` regions; each gives its first ctx tokens, or all it has where that is less. Windows
+ * are cut from what comes together. */
 static bool read_regions(pool_of_tokens *p, size_t wanted, size_t ctx, bp_err *e) {
     for (size_t r = 0; r < wanted && p->n < wanted * ctx; r++) {
-        size_t begin = next_start(p, p->size / wanted * r), end = r + 1 == wanted ? p->size : next_start(p, p->size / wanted * (r + 1));
+        size_t begin = next_start(p, p->size / wanted * r),
+               end = r + 1 == wanted ? p->size : next_start(p, p->size / wanted * (r + 1));
         if (begin >= end) continue;
         if (end - begin > ctx * BYTES_PER_TOKEN) end = bp_min(end, next_start(p, begin + ctx * BYTES_PER_TOKEN));
         size_t n = 0;
         bp_err inner = {0};
         if (!reserve(p, end - begin, e)) return false;
-        if (!tokenizer_encode(p->t, p->text + begin, end - begin, TOKENIZE_SPECIAL, p->scratch, p->ids + p->n, &n, &inner))
+        if (!tokenizer_encode(p->t, p->text + begin, end - begin, TOKENIZE_SPECIAL, p->scratch, p->ids + p->n, &n,
+                              &inner))
             return bp_fail(e, inner.code, begin + inner.offset, "calibration text '%s': %s", p->path, inner.text);
         p->n += bp_min(n, ctx);
     }
@@ -102,8 +104,9 @@ static bool read_file(calibration *all, const tokenizer *t, const char *path, si
     bool ok = check_utf8(&p, e) && read_regions(&p, wanted, all->ctx, e);
     size_t windows = ok ? bp_min(wanted, p.n / all->ctx) : 0;
     if (ok && windows == 0)
-        ok = bp_fail(e, BP_ERR_FORMAT, 0, "calibration text '%s' is too short: %zu tokens, and a sequence takes %zu (see --ctx)", path,
-                     p.n, all->ctx);
+        ok = bp_fail(e, BP_ERR_FORMAT, 0,
+                     "calibration text '%s' is too short: %zu tokens, and a sequence takes %zu (see --ctx)", path, p.n,
+                     all->ctx);
     if (ok) memcpy(all->ids + all->n_seqs * all->ctx, p.ids, windows * all->ctx * sizeof *all->ids);
     all->n_seqs += windows;
     free(p.ids);
@@ -132,7 +135,8 @@ static bool split(calibration *c, bp_err *e) {
 
 static bool next_path(const char **rest, char *path, bp_err *e) {
     size_t n = strcspn(*rest, ",");
-    if (n == 0 || n >= PATH) return bp_fail(e, BP_ERR_ARGUMENT, 0, "--calib: empty or overlong file name in '%s'", *rest);
+    if (n == 0 || n >= PATH)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "--calib: empty or overlong file name in '%s'", *rest);
     memcpy(path, *rest, n);
     path[n] = 0;
     *rest += n + ((*rest)[n] == ',');
@@ -147,7 +151,8 @@ bool calibration_load(calibration *c, const tokenizer *t, const char *paths, siz
     *c = (calibration){.ctx = ctx, .ids = malloc(n_seqs * ctx * sizeof *c->ids)};
     bool ok = c->ids || bp_fail(e, BP_ERR_MEMORY, 0, "no memory for %zu calibration tokens", n_seqs * ctx);
     for (const char *s = paths; *s; s++) files += *s == ',';
-    if (ok && files > CALIB_FILES) ok = bp_fail(e, BP_ERR_ARGUMENT, 0, "--calib: %zu files, at most %d", files, CALIB_FILES);
+    if (ok && files > CALIB_FILES)
+        ok = bp_fail(e, BP_ERR_ARGUMENT, 0, "--calib: %zu files, at most %d", files, CALIB_FILES);
     for (size_t i = 0; ok && i < files; i++) {
         size_t first, end;
         bp_share(n_seqs, i, files, &first, &end);
@@ -155,8 +160,10 @@ bool calibration_load(calibration *c, const tokenizer *t, const char *paths, siz
     }
     sha256_final(&hash, c->digest);
     if (ok && c->n_seqs < CALIB_LEAST)
-        ok = bp_fail(e, BP_ERR_FORMAT, 0, "the calibration text is too short: %zu sequences of %zu tokens, at least %d are needed (see --ctx)",
-                     c->n_seqs, ctx, CALIB_LEAST);
+        ok = bp_fail(
+            e, BP_ERR_FORMAT, 0,
+            "the calibration text is too short: %zu sequences of %zu tokens, at least %d are needed (see --ctx)",
+            c->n_seqs, ctx, CALIB_LEAST);
     ok = ok && split(c, e);
     if (!ok) calibration_free(c);
     return ok;

@@ -33,20 +33,24 @@ static void rope_table(const chain *c) {
     double step = log((double)config->rope_theta) * 2 / config->head_dim;
     for (size_t t = 0; t < c->ctx; t++)
         for (size_t j = 0; j < half; j++) {
-            double angle = (double)t * exp(-step * (double)j) / (config->rope_freqs ? (double)config->rope_freqs[j] : 1);
+            double angle =
+                (double)t * exp(-step * (double)j) / (config->rope_freqs ? (double)config->rope_freqs[j] : 1);
             c->rope[(t * half + j) * 2] = (float)cos(angle);
             c->rope[(t * half + j) * 2 + 1] = (float)sin(angle);
         }
 }
 
-bool chain_open(chain *c, workers *w, const model *m, const int32_t *ids, size_t n_seqs, size_t n_val, size_t ctx, bp_err *e) {
+bool chain_open(chain *c, workers *w, const model *m, const int32_t *ids, size_t n_seqs, size_t n_val, size_t ctx,
+                bp_err *e) {
     const model_config *config = &m->config;
     *c = (chain){.model = m, .w = w, .ids = ids, .n_seqs = n_seqs, .ctx = ctx, .n_tokens = n_seqs * ctx};
     c->n_train = (n_seqs - n_val) * ctx;
     c->width = x_width(config);
     c->own_size = scratch_floats(config, ctx);
     float *p = c->memory = malloc((size_t)chain_bytes(m, n_seqs, ctx, workers_count(w)));
-    if (!p) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the activations of %zu tokens: lower --calib-tokens", c->n_tokens);
+    if (!p)
+        return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the activations of %zu tokens: lower --calib-tokens",
+                       c->n_tokens);
     for (int side = 0; side < CHAINS; side++) {
         c->stream[side] = p;
         c->x[side] = c->stream[side] + c->n_tokens * config->d_model;
@@ -70,10 +74,10 @@ typedef struct {
     chain_side side;
     const model_layer *layer;
     const block_weights *b;
-    const linear *table;  /* embedding or head */
-    const float *weight;  /* of a norm, or W [d_model, m] */
+    const linear *table; /* embedding or head */
+    const float *weight; /* of a norm, or W [d_model, m] */
     size_t m;
-    double *sums;         /* one per sequence */
+    double *sums; /* one per sequence */
 } step;
 
 static void embed_sequence(void *context, size_t seq, uint32_t worker) {
@@ -123,14 +127,16 @@ static void project(const chain *c, float *out, const float *x, const linear *w,
 /* norm (Qwen3) and rotation of every head of q or k [ctx, heads * head_dim] */
 static void rotate(const chain *c, float *x, size_t heads, const float *norm) {
     const model_config *config = &c->model->config;
-    size_t dim = config->head_dim, half = dim / 2, stride = config->rope_interleaved ? 2 : 1, other = config->rope_interleaved ? 1 : half;
+    size_t dim = config->head_dim, half = dim / 2, stride = config->rope_interleaved ? 2 : 1,
+           other = config->rope_interleaved ? 1 : half;
     for (size_t t = 0; t < c->ctx; t++) {
         const float *table = c->rope + t * dim;
         for (size_t h = 0; h < heads; h++) {
             float *head = x + (t * heads + h) * dim;
             if (norm) rmsnorm(head, head, norm, dim, config->norm_eps);
             for (size_t j = 0; j < half; j++) {
-                float cosine = table[2 * j], sine = table[2 * j + 1], a = head[j * stride], b = head[j * stride + other];
+                float cosine = table[2 * j], sine = table[2 * j + 1], a = head[j * stride],
+                      b = head[j * stride + other];
                 head[j * stride] = a * cosine - b * sine;
                 head[j * stride + other] = a * sine + b * cosine;
             }
@@ -178,7 +184,8 @@ static void attend_sequence(void *context, size_t seq, uint32_t worker) {
     rotate(c, q, config->n_heads, s->layer->q_norm);
     rotate(c, k, config->n_kv_heads, s->layer->k_norm);
     for (size_t h = 0; h < config->n_heads; h++)
-        attend_head(c, x + h * dim, q + h * dim, k + h / group * dim, v + h / group * dim, v + c->ctx * kv_width(config));
+        attend_head(c, x + h * dim, q + h * dim, k + h / group * dim, v + h / group * dim,
+                    v + c->ctx * kv_width(config));
 }
 
 void chain_attend(chain *c, chain_side side, const model_layer *layer, const block_weights *b) {
@@ -235,9 +242,11 @@ static void nll_sequence(void *context, size_t item, uint32_t worker) {
     for (size_t t = 0; t + 1 < c->ctx; t += LOGIT_ROWS) {
         size_t rows = bp_min(LOGIT_ROWS, c->ctx - 1 - t);
         for (size_t i = 0; i < rows; i++)
-            rmsnorm(x + i * d, c->stream[s->side] + (first + t + i) * d, c->model->out_norm, d, c->model->config.norm_eps);
+            rmsnorm(x + i * d, c->stream[s->side] + (first + t + i) * d, c->model->out_norm, d,
+                    c->model->config.norm_eps);
         linalg_gemm(false, true, rows, vocab, d, 1, x, d, s->weight, d, 0, logits, vocab);
-        for (size_t i = 0; i < rows; i++) s->sums[item] += row_nll(logits + i * vocab, vocab, c->ids[first + t + i + 1]);
+        for (size_t i = 0; i < rows; i++)
+            s->sums[item] += row_nll(logits + i * vocab, vocab, c->ids[first + t + i + 1]);
     }
 }
 

@@ -1,6 +1,7 @@
-/* chain.h - two chains of activations that walk through the model block by block: the dense model's, and the student's, in which everything
- * so far is compressed. All calibration tokens stay in memory; each step runs over sequences in parallel and leaves the input of the next
- * linear layers in x, where statistics.h reads it. docs/MODEL.md is the drawing; session_forward.c the same block for speed.
+/* chain.h - two chains of activations that walk through the model block by block: the dense model's, and the
+ * student's, in which everything so far is compressed. All calibration tokens stay in memory; each step runs over
+ * sequences in parallel and leaves the input of the next linear layers in x, where statistics.h reads it.
+ * docs/MODEL.md is the drawing; session_forward.c the same block for speed.
  *
  *     stream -> [norm] -> x -> q k v, attention -> x -> o, + stream -> [norm] -> x -> gate up, swiglu -> x -> down, + stream
  */
@@ -14,15 +15,15 @@ typedef enum { CHAIN_DENSE, CHAIN_STUDENT, CHAINS } chain_side;
 typedef struct {
     const model *model;
     workers *w;
-    const int32_t *ids;     /* [n_seqs, ctx] */
+    const int32_t *ids; /* [n_seqs, ctx] */
     size_t n_seqs, ctx;
-    size_t n_tokens;        /* n_seqs * ctx */
-    size_t n_train;         /* tokens that are fitted; the rest, whole sequences, are for validation */
-    size_t width;           /* row stride of x */
-    float *stream[CHAINS];  /* [n_tokens, d_model] residual stream */
-    float *x[CHAINS];       /* [n_tokens, width] input of the next linear layers */
-    float *rope;            /* [ctx, head_dim / 2, 2] cos, sin */
-    float *own;             /* scratch of each worker */
+    size_t n_tokens;       /* n_seqs * ctx */
+    size_t n_train;        /* tokens that are fitted; the rest, whole sequences, are for validation */
+    size_t width;          /* row stride of x */
+    float *stream[CHAINS]; /* [n_tokens, d_model] residual stream */
+    float *x[CHAINS];      /* [n_tokens, width] input of the next linear layers */
+    float *rope;           /* [ctx, head_dim / 2, 2] cos, sin */
+    float *own;            /* scratch of each worker */
     size_t own_size;
     void *memory;
 } chain;
@@ -31,7 +32,8 @@ typedef struct {
 uint64_t chain_bytes(const model *m, size_t n_seqs, size_t ctx, uint32_t threads);
 
 /* ids [n_seqs, ctx] stay the caller's; the last n_val sequences are for validation. BP_ERR_MEMORY. */
-bool chain_open(chain *c, workers *w, const model *m, const int32_t *ids, size_t n_seqs, size_t n_val, size_t ctx, bp_err *e);
+bool chain_open(chain *c, workers *w, const model *m, const int32_t *ids, size_t n_seqs, size_t n_val, size_t ctx,
+                bp_err *e);
 void chain_close(chain *c);
 
 /* stream = rows of an embedding table */
@@ -49,8 +51,8 @@ void chain_feed(chain *c, chain_side side, const block_weights *b);
 /* stream += W x (W [d_model, m]: attn_output or ffn_down) */
 void chain_add(chain *c, chain_side side, const float *W, size_t m);
 
-/* Mean negative log-likelihood (nats per token) of the validation sequences after the last block, with the model's final norm and
- * the given head. NAN without memory. */
+/* Mean negative log-likelihood (nats per token) of the validation sequences after the last block, with the model's
+ * final norm and the given head. NAN without memory. */
 double chain_nll(chain *c, chain_side side, const linear *head);
 
 #endif

@@ -21,7 +21,9 @@ typedef struct {
 
 static const char MAGIC[8] = "bpwork1";
 
-static void path_of(const checkpoint *c, char *path, const char *name) { snprintf(path, PATH, "%s/%s", c->folder, name); }
+static void path_of(const checkpoint *c, char *path, const char *name) {
+    snprintf(path, PATH, "%s/%s", c->folder, name);
+}
 
 void checkpoint_remove(const checkpoint *c) {
     DIR *dir = opendir(c->folder);
@@ -35,11 +37,12 @@ void checkpoint_remove(const checkpoint *c) {
     rmdir(c->folder);
 }
 
-static bool write_file(const char *path, const void *bytes, size_t n, const void *more, size_t n_more, const void *last, size_t n_last,
-                       bp_err *e) {
+static bool write_file(const char *path, const void *bytes, size_t n, const void *more, size_t n_more, const void *last,
+                       size_t n_last, bp_err *e) {
     file_out *f = file_create(path, true, 0, e);
     if (!f) return false;
-    if (file_append(f, bytes, n, e) && file_append(f, more, n_more, e) && file_append(f, last, n_last, e)) return file_commit(f, e);
+    if (file_append(f, bytes, n, e) && file_append(f, more, n_more, e) && file_append(f, last, n_last, e))
+        return file_commit(f, e);
     file_discard(f);
     return false;
 }
@@ -53,8 +56,10 @@ static bool refuse(const char *folder, const file_view *old, const char *fingerp
     }
     size_t there = strcspn(fingerprint + line, "\n"), kept = 0;
     while (line + kept < old->size && old->bytes[line + kept] != '\n') kept++;
-    return bp_fail(e, BP_ERR_ARGUMENT, 0, "'%s' is of another run (%.*s; now %.*s): give the same model and options, or --force to start over",
-                   folder, (int)bp_min(kept, 80), (const char *)old->bytes + line, (int)bp_min(there, 80), fingerprint + line);
+    return bp_fail(e, BP_ERR_ARGUMENT, 0,
+                   "'%s' is of another run (%.*s; now %.*s): give the same model and options, or --force to start over",
+                   folder, (int)bp_min(kept, 80), (const char *)old->bytes + line, (int)bp_min(there, 80),
+                   fingerprint + line);
 }
 
 /* Does the folder belong to this run? */
@@ -63,7 +68,9 @@ static bool check_fingerprint(const checkpoint *c, const char *fingerprint, bool
     file_view old;
     path_of(c, path, "fingerprint");
     if (!resume)
-        return bp_fail(e, BP_ERR_ARGUMENT, 0, "'%s' is left from an interrupted run: go on with --resume, or --force to start over", c->folder);
+        return bp_fail(e, BP_ERR_ARGUMENT, 0,
+                       "'%s' is left from an interrupted run: go on with --resume, or --force to start over",
+                       c->folder);
     if (!file_map(&old, path, e)) return false;
     bool same = old.size == strlen(fingerprint) && memcmp(old.bytes, fingerprint, (size_t)old.size) == 0;
     if (!same) refuse(c->folder, &old, fingerprint, e);
@@ -73,7 +80,8 @@ static bool check_fingerprint(const checkpoint *c, const char *fingerprint, bool
 
 bool checkpoint_open(checkpoint *c, const char *out_path, const char *fingerprint, bool resume, bool force, bp_err *e) {
     char path[PATH];
-    if (strlen(out_path) + sizeof ".work" > sizeof c->folder) return bp_fail(e, BP_ERR_ARGUMENT, 0, "the output path is too long");
+    if (strlen(out_path) + sizeof ".work" > sizeof c->folder)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "the output path is too long");
     snprintf(c->folder, sizeof c->folder, "%s.work", out_path);
     path_of(c, path, "fingerprint");
     struct stat st;

@@ -1,5 +1,5 @@
-/* checkpoint.h - the work folder of a run, OUT.gguf.work: one file per finished layer, and a fingerprint of what they were made
- * from. Chains of activations are not stored: they follow from the factors. */
+/* checkpoint.h - the work folder of a run, OUT.gguf.work: one file per finished layer, and a fingerprint of what they
+ * were made from. Chains of activations are not stored: they follow from the factors. */
 #ifndef BITPAIR_CHECKPOINT_H
 #define BITPAIR_CHECKPOINT_H
 
@@ -9,15 +9,16 @@ typedef struct {
     char folder[1024];
 } checkpoint;
 
-/* Opens OUT.gguf.work for a run with this fingerprint (lines of text). A folder that is already there must have the same
- * fingerprint and `resume` be set; with `force` and without `resume` it is emptied first. BP_ERR_ARGUMENT says which line
- * differs; BP_ERR_IO: cannot be written. */
+/* Opens OUT.gguf.work for a run with this fingerprint (lines of text). A folder that is already there must have the
+ * same fingerprint and `resume` be set; with `force` and without `resume` it is emptied first. BP_ERR_ARGUMENT says
+ * which line differs; BP_ERR_IO: cannot be written. */
 bool checkpoint_open(checkpoint *c, const char *out_path, const char *fingerprint, bool resume, bool force, bp_err *e);
 
 /* Writes a finished layer, whole or not at all; may be called from several threads for different names. */
 bool checkpoint_save(const checkpoint *c, const char *name, const factors *f, bp_err *e);
 
-/* Fills f (opened: same shape and stages) from its file. false, and f unchanged, where there is none or it is damaged. */
+/* Fills f (opened: same shape and stages) from its file. false, and f unchanged, where there is none or it is damaged.
+ * */
 bool checkpoint_load(const checkpoint *c, const char *name, factors *f);
 
 /* Removes the folder and what it holds. */

@@ -18,14 +18,14 @@ typedef struct {
     workers *w;
     chain chain;
     checkpoint work_folder;
-    block_weights dense, student;      /* of the current block */
-    factors *layers;                   /* [n_layers * PARTS] */
-    packed_table embedding, head;      /* where they are rounded */
-    float *before;                     /* [validation tokens, d_model] dense stream at the block's entry */
+    block_weights dense, student; /* of the current block */
+    factors *layers;              /* [n_layers * PARTS] */
+    packed_table embedding, head; /* where they are rounded */
+    float *before;                /* [validation tokens, d_model] dense stream at the block's entry */
     cli_progress progress;
-    uint64_t done;                     /* work, in units of 2^20 operations; shared by threads */
+    uint64_t done; /* work, in units of 2^20 operations; shared by threads */
     double total;
-    uint32_t layer;                    /* current block */
+    uint32_t layer; /* current block */
 } job;
 
 /* ---- progress -------------------------------------------------------------------------------------------------- */
@@ -50,8 +50,10 @@ typedef struct {
 
 static bool tick(void *context) {
     ticker *t = context;
-    if (t->main) advance(t->j, t->iteration_work);
-    else __atomic_fetch_add(&t->j->done, units(t->iteration_work), __ATOMIC_RELAXED);
+    if (t->main)
+        advance(t->j, t->iteration_work);
+    else
+        __atomic_fetch_add(&t->j->done, units(t->iteration_work), __ATOMIC_RELAXED);
     return !cli_interrupted();
 }
 
@@ -61,11 +63,11 @@ typedef struct {
     job *j;
     const part *parts;
     size_t n_parts;
-    bool residual;           /* outputs go to the residual stream */
-    bool missing[PARTS];     /* not in the work folder: to be made */
+    bool residual;       /* outputs go to the residual stream */
+    bool missing[PARTS]; /* not in the work folder: to be made */
     const statistics *s;
     const metric *t;
-    workers *inner;          /* threads of one layer; NULL when the layers run side by side */
+    workers *inner; /* threads of one layer; NULL when the layers run side by side */
     bp_err errors[PARTS];
     bool failed[PARTS];
 } group;
@@ -82,8 +84,9 @@ static void make_layer(void *context, size_t i, uint32_t worker) {
     part_full_name(name, sizeof name, j->layer, g->parts[i]);
     ticker t = {j, plan_layer_work(o, f->n, f->m) / ((double)o->iterations * f->n_stages), worker == 0};
     factor_options options = {o->seed, (unsigned)o->iterations, (float)o->damping, (float)o->lambda, tick, &t};
-    g->failed[i] = !factors_make(g->inner, f, name, j->dense.W[g->parts[i]], g->s, g->t, !o->diagonal, &options, &g->errors[i]) ||
-                   !checkpoint_save(&j->work_folder, name, f, &g->errors[i]);
+    g->failed[i] =
+        !factors_make(g->inner, f, name, j->dense.W[g->parts[i]], g->s, g->t, !o->diagonal, &options, &g->errors[i]) ||
+        !checkpoint_save(&j->work_folder, name, f, &g->errors[i]);
 }
 
 static void report_layer(const group *g, size_t i) {
@@ -92,8 +95,8 @@ static void report_layer(const group *g, size_t i) {
     const factor_report *r = &f->report;
     if (g->j->o->quiet) return;
     part_full_name(name, sizeof name, g->j->layer, g->parts[i]);
-    fprintf(stderr, "%-20s %4u x %-4u  %-10s lambda %-6.3g  target %.4f  fit %.4f  validation", name, (unsigned)f->n, (unsigned)f->m,
-            target_kind_name(r->target.kind), (double)r->target.lambda, r->target.error, r->fit);
+    fprintf(stderr, "%-20s %4u x %-4u  %-10s lambda %-6.3g  target %.4f  fit %.4f  validation", name, (unsigned)f->n,
+            (unsigned)f->m, target_kind_name(r->target.kind), (double)r->target.lambda, r->target.error, r->fit);
     for (uint32_t s = 0; s < f->n_stages; s++) fprintf(stderr, " %.4f", r->validation[s]);
     fprintf(stderr, "%s\n", g->missing[i] ? "" : "  (kept)");
 }
@@ -106,7 +109,8 @@ static bool make_missing(group *g, bp_err *e) {
     statistics s;
     metric t;
     bool side_by_side = workers_count(j->w) <= 2 && g->n_parts > 1;
-    if (!statistics_take(&s, &j->chain, o->diagonal ? CHAIN_DENSE : CHAIN_STUDENT, m, g->residual && !o->diagonal, (float)o->clip, e))
+    if (!statistics_take(&s, &j->chain, o->diagonal ? CHAIN_DENSE : CHAIN_STUDENT, m, g->residual && !o->diagonal,
+                         (float)o->clip, e))
         return false;
     bool ok = metric_open(&t, s.train.H, m, !o->diagonal, e);
     if (ok) {
@@ -157,13 +161,14 @@ static void keep_before(job *j) {
            (j->chain.n_tokens - j->chain.n_train) * d * sizeof *j->before);
 }
 
-/* On validation tokens: error of the student's stream relative to the dense one, mean over tokens; and over all, relative to the
- * block's own contribution. */
+/* On validation tokens: error of the student's stream relative to the dense one, mean over tokens; and over all,
+ * relative to the block's own contribution. */
 static void report_block(const job *j) {
     size_t d = j->m->config.d_model, first = j->chain.n_train, n = j->chain.n_tokens - first;
     double relative = 0, error = 0, update = 0;
     for (size_t t = 0; t < n; t++) {
-        const float *r = j->chain.stream[CHAIN_DENSE] + (first + t) * d, *q = j->chain.stream[CHAIN_STUDENT] + (first + t) * d;
+        const float *r = j->chain.stream[CHAIN_DENSE] + (first + t) * d,
+                    *q = j->chain.stream[CHAIN_STUDENT] + (first + t) * d;
         double wrong = 0, size = 1e-30;
         for (size_t i = 0; i < d; i++) {
             double difference = (double)r[i] - (double)q[i], step = (double)r[i] - (double)j->before[t * d + i];
@@ -175,8 +180,8 @@ static void report_block(const job *j) {
         relative += wrong / size;
     }
     if (!j->o->quiet)
-        fprintf(stderr, "block %u: stream error %.4f per token, %.4f of the block's update\n", (unsigned)j->layer, relative / (double)n,
-                error / update);
+        fprintf(stderr, "block %u: stream error %.4f per token, %.4f of the block's update\n", (unsigned)j->layer,
+                relative / (double)n, error / update);
 }
 
 static void add_both(job *j, part p) {
@@ -186,7 +191,8 @@ static void add_both(job *j, part p) {
 }
 
 static bool make_block(job *j, bp_err *e) {
-    static const part inputs[] = {PART_Q, PART_K, PART_V}, out[] = {PART_O}, feed[] = {PART_GATE, PART_UP}, down[] = {PART_DOWN};
+    static const part inputs[] = {PART_Q, PART_K, PART_V}, out[] = {PART_O}, feed[] = {PART_GATE, PART_UP},
+                      down[] = {PART_DOWN};
     const model_layer *l = &j->m->layers[j->layer];
     double work = plan_block_work(j->o, j->m, j->chain.n_tokens) / 4;
     block_dequantize(j->w, &j->dense, l);
@@ -221,7 +227,9 @@ static bool round_tables(job *j, bp_err *e) {
            (tied || packed_table_make(&j->head, j->w, &j->m->head, planes, e));
 }
 
-static linear student_embedding(const job *j) { return j->embedding.bytes ? packed_table_view(&j->embedding) : j->m->embedding; }
+static linear student_embedding(const job *j) {
+    return j->embedding.bytes ? packed_table_view(&j->embedding) : j->m->embedding;
+}
 
 static linear student_head(const job *j) {
     if (j->head.bytes) return packed_table_view(&j->head);
@@ -231,14 +239,21 @@ static linear student_head(const job *j) {
 static bool write_result(const job *j, const char *source, compress_result *r, bp_err *e) {
     char recipe[512];
     plan_recipe(j->o, recipe, sizeof recipe);
-    container c = {j->m, j->embedding.bytes ? &j->embedding : NULL, j->head.bytes ? &j->head : NULL, j->layers, j->o->n_stages, source,
+    container c = {j->m,
+                   j->embedding.bytes ? &j->embedding : NULL,
+                   j->head.bytes ? &j->head : NULL,
+                   j->layers,
+                   j->o->n_stages,
+                   source,
                    recipe};
     return container_write(&c, j->o->out_path, j->o->force, &r->file, e);
 }
 
 static bool run_blocks(job *j, const calibration *calib, compress_result *r, bp_err *e) {
     linear embedding, head;
-    if (!chain_open(&j->chain, j->w, j->m, calib->ids, calib->n_seqs, calib->n_val, calib->ctx, e) || !round_tables(j, e)) return false;
+    if (!chain_open(&j->chain, j->w, j->m, calib->ids, calib->n_seqs, calib->n_val, calib->ctx, e) ||
+        !round_tables(j, e))
+        return false;
     j->before = malloc(calib->n_val * calib->ctx * j->m->config.d_model * sizeof *j->before);
     j->layers = calloc((size_t)j->m->config.n_layers * PARTS, sizeof *j->layers);
     if (!j->before || !j->layers) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the block loop");
@@ -268,15 +283,16 @@ static void job_close(job *j) {
 }
 
 /* What a resumed run must share with the one that began the work folder. */
-static void fingerprint(const compress_options *o, const calibration *calib, const char *source, char *out, size_t capacity) {
+static void fingerprint(const compress_options *o, const calibration *calib, const char *source, char *out,
+                        size_t capacity) {
     char recipe[512], digest[65];
     plan_recipe(o, recipe, sizeof recipe);
     for (size_t i = 0; i < 32; i++) snprintf(digest + 2 * i, 3, "%02x", calib->digest[i]);
     snprintf(out, capacity, "source: %s\noptions: %s\ncalibration: %s\n", source, recipe, digest);
 }
 
-bool compress_run(const compress_options *o, const model *m, const calibration *calib, const char *source, compress_result *result,
-                  bp_err *e) {
+bool compress_run(const compress_options *o, const model *m, const calibration *calib, const char *source,
+                  compress_result *result, bp_err *e) {
     char print[2048];
     size_t n_tokens = calib->n_seqs * calib->ctx;
     job j = {.o = o, .m = m, .total = (double)units(plan_make(o, m, n_tokens).work)};
@@ -284,7 +300,8 @@ bool compress_run(const compress_options *o, const model *m, const calibration *
     *result = (compress_result){.calib_tokens = n_tokens};
     linalg_init();
     fingerprint(o, calib, source, print, sizeof print);
-    bool ok = checkpoint_open(&j.work_folder, o->out_path, print, o->resume, o->force, e) && (j.w = workers_open((uint32_t)o->threads, e));
+    bool ok = checkpoint_open(&j.work_folder, o->out_path, print, o->resume, o->force, e) &&
+              (j.w = workers_open((uint32_t)o->threads, e));
     cli_progress_begin(&j.progress, "compress", o->quiet);
     ok = ok && run_blocks(&j, calib, result, e);
     cli_progress_end(&j.progress);

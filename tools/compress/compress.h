@@ -2,9 +2,10 @@
  *
  *     for each block:  norm -> {q k v} -> attention -> {o} -> + -> norm -> {gate up} -> swiglu -> {down} -> +
  *
- * Each {group} shares its input: its statistics are taken over both chains, its layers are factorized, and the student goes on with
- * the result. Output-gradient weights enter at factors_make (the weights argument of admm.h and refit.h), gradient tuning of a finished
- * block after its last chain_add, and bits per layer at plan_middles: see docs/DBF.md, "What comes next". */
+ * Each {group} shares its input: its statistics are taken over both chains, its layers are factorized, and the student
+ * goes on with the result. Output-gradient weights enter at factors_make (the weights argument of admm.h and refit.h),
+ * gradient tuning of a finished block after its last chain_add, and bits per layer at plan_middles: see docs/DBF.md,
+ * "What comes next". */
 #ifndef BITPAIR_COMPRESS_H
 #define BITPAIR_COMPRESS_H
 
@@ -15,14 +16,15 @@
 typedef struct {
     container_summary file;
     size_t calib_tokens;
-    double dense_ppl, student_ppl;  /* perplexity on the validation sequences */
-    double embedding_error;         /* relative squared error of the table; 0 where it is kept */
+    double dense_ppl, student_ppl; /* perplexity on the validation sequences */
+    double embedding_error;        /* relative squared error of the table; 0 where it is kept */
     double seconds;
 } compress_result;
 
-/* Runs the whole compression of an opened dense model; progress and one line per layer on stderr. `source`: bitpair.source, with the
- * digest of the source. Errors of all parts; BP_OK in e->code after an interruption (finished layers are kept in the work folder). */
-bool compress_run(const compress_options *o, const model *m, const calibration *calib, const char *source, compress_result *result,
-                  bp_err *e);
+/* Runs the whole compression of an opened dense model; progress and one line per layer on stderr. `source`:
+ * bitpair.source, with the digest of the source. Errors of all parts; BP_OK in e->code after an interruption (finished
+ * layers are kept in the work folder). */
+bool compress_run(const compress_options *o, const model *m, const calibration *calib, const char *source,
+                  compress_result *result, bp_err *e);
 
 #endif

@@ -19,7 +19,7 @@ typedef struct {
 typedef struct {
     const container *c;
     gguf_writer *w;
-    content *contents;  /* one per tensor, in file order */
+    content *contents; /* one per tensor, in file order */
     size_t n, room;
     size_t tier_last[MODEL_TIERS]; /* last tensor of each tier */
     uint64_t data_bytes;           /* of all tensors, padding between them counted */
@@ -28,7 +28,8 @@ typedef struct {
 
 /* ---- tensors --------------------------------------------------------------------------------------------------- */
 
-static void put(builder *b, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *dims, const void *bytes, size_t size) {
+static void put(builder *b, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *dims, const void *bytes,
+                size_t size) {
     if (b->n == b->room) {
         size_t room = b->room ? 2 * b->room : 256;
         content *bigger = realloc(b->contents, room * sizeof *bigger);
@@ -57,7 +58,8 @@ static void put_floats(builder *b, const char *name, const float *values, size_t
 static void put_table(builder *b, const char *prefix, const packed_table *p) {
     char name[NAME];
     if (p) {
-        uint64_t blocks = kernel_blocks(bp_round_up(p->columns, KERNEL_PAD) / 8), dims[] = {blocks, p->n_scales / blocks};
+        uint64_t blocks = kernel_blocks(bp_round_up(p->columns, KERNEL_PAD) / 8),
+                 dims[] = {blocks, p->n_scales / blocks};
         snprintf(name, sizeof name, "%s.planes", prefix);
         put_vector(b, name, QUANT_I8, p->bytes, p->n_bytes, 1);
         snprintf(name, sizeof name, "%s.scales", prefix);
@@ -131,7 +133,9 @@ static void put_tensors(builder *b) {
 
 /* ---- keys ------------------------------------------------------------------------------------------------------ */
 
-static bool begins(gguf_text t, const char *prefix) { return t.size >= strlen(prefix) && memcmp(t.text, prefix, strlen(prefix)) == 0; }
+static bool begins(gguf_text t, const char *prefix) {
+    return t.size >= strlen(prefix) && memcmp(t.text, prefix, strlen(prefix)) == 0;
+}
 
 /* Keys that describe the source's own storage do not carry over. */
 static bool carries_over(gguf_text name) {
@@ -183,7 +187,7 @@ static bool put_keys(builder *b, size_t n_pieces) {
 typedef struct {
     file_out *file;
     sha256 hash;
-    uint64_t position;   /* in the tensor data */
+    uint64_t position; /* in the tensor data */
     uint8_t *digests;
 } piece_writer;
 
@@ -218,8 +222,8 @@ static bool lay_out(builder *b, uint8_t **header, uint64_t *header_size, uint64_
     return gguf_writer_finish(b->w, BP_ALIGN, header, header_size, full_size, e);
 }
 
-static bool write_file(builder *b, file_out *file, uint8_t **header, uint64_t header_size, uint64_t full_size, uint8_t *digests,
-                       container_summary *s, bp_err *e) {
+static bool write_file(builder *b, file_out *file, uint8_t **header, uint64_t header_size, uint64_t full_size,
+                       uint8_t *digests, container_summary *s, bp_err *e) {
     piece_writer p = {.file = file, .digests = digests};
     size_t n_pieces = (size_t)((full_size - header_size + PIECE - 1) / PIECE);
     uint8_t digest[32];
@@ -259,8 +263,10 @@ static bool build(builder *b, const char *path, bool force, container_summary *s
     ok = ok && lay_out(b, &header, &header_size, &full_size, e);
     file_out *file = ok ? file_create(path, force, full_size, e) : NULL;
     ok = file && write_file(b, file, &header, header_size, full_size, digests, summary, e);
-    if (ok) ok = file_commit(file, e);
-    else file_discard(file);
+    if (ok)
+        ok = file_commit(file, e);
+    else
+        file_discard(file);
     free(header);
     free(digests);
     return ok;
@@ -279,7 +285,8 @@ bool container_write(const container *c, const char *path, bool force, container
 uint64_t container_fixed_bytes(const model *m, uint32_t planes) {
     const model_config *c = &m->config;
     uint64_t tables = m->head.rows != m->embedding.rows ? 2 : 1;
-    uint64_t table = planes ? pack_bytes(c->vocab, c->d_model, planes) + 2 * (uint64_t)c->vocab * bp_ceil_div(c->d_model, KERNEL_BLOCK)
+    uint64_t table = planes ? pack_bytes(c->vocab, c->d_model, planes) +
+                                  2 * (uint64_t)c->vocab * bp_ceil_div(c->d_model, KERNEL_BLOCK)
                             : (uint64_t)c->vocab * m->embedding.row_bytes;
     uint64_t keys = m->file->data_offset + 4096;
     return tables * table + keys + 4 * ((uint64_t)c->n_layers * 2 + 1) * c->d_model;

@@ -1,4 +1,5 @@
-/* container.h - the file of a compressed model (docs/FORMAT.md): keys, tensors in the order of need, tiers, checksums. */
+/* container.h - the file of a compressed model (docs/FORMAT.md): keys, tensors in the order of need, tiers, checksums.
+ * */
 #ifndef BITPAIR_CONTAINER_H
 #define BITPAIR_CONTAINER_H
 

@@ -165,8 +165,8 @@ static bool make_stack(making *k, const float *W, const statistics *s, bool corr
     return ok;
 }
 
-bool factors_make(workers *w, factors *f, const char *name, const float *W, const statistics *s, const metric *t, bool corrected,
-                  const factor_options *options, bp_err *e) {
+bool factors_make(workers *w, factors *f, const char *name, const float *W, const statistics *s, const metric *t,
+                  bool corrected, const factor_options *options, bp_err *e) {
     size_t count = (size_t)f->n * f->m;
     float *memory = calloc(4 * count + widest_middle(f) * f->m, sizeof *memory);
     if (!memory) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory to factorize %s", name);

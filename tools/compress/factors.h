@@ -9,22 +9,22 @@
 /* One stage: half-precision scales, signs in tile16. */
 typedef struct {
     uint32_t k;
-    uint16_t *a, *c, *b;  /* [n], [k], [m] */
-    uint8_t *A, *B;       /* [pack_bytes(n, k)], [pack_bytes(k, m)] */
+    uint16_t *a, *c, *b; /* [n], [k], [m] */
+    uint8_t *A, *B;      /* [pack_bytes(n, k)], [pack_bytes(k, m)] */
 } factor_stage;
 
 /* What is known about the quality of a layer. Errors are relative to the energy of the dense layer's output. */
 typedef struct {
     target_choice target;
-    double fit;                        /* of the factors to their target, training tokens, in the metric (relative to the target) */
-    double validation[MODEL_STAGES];   /* of the output after each stage, validation tokens */
+    double fit; /* of the factors to their target, training tokens, in the metric (relative to the target) */
+    double validation[MODEL_STAGES]; /* of the output after each stage, validation tokens */
 } factor_report;
 
 typedef struct {
     uint32_t n, m, n_stages;
     factor_stage stages[MODEL_STAGES];
     factor_report report;
-    uint8_t *memory;   /* all arrays of all stages, one after the other as in the file (without padding) */
+    uint8_t *memory; /* all arrays of all stages, one after the other as in the file (without padding) */
     size_t n_bytes;
 } factors;
 
@@ -44,15 +44,16 @@ bool factors_dense(workers *w, const factors *f, float *W, bp_err *e);
 typedef struct {
     uint64_t seed;
     unsigned iterations;
-    float damping;                 /* of the metric in ADMM; 0.3 */
-    float lambda;                  /* of the target; < 0: chosen by validation */
-    bool (*tick)(void *context);   /* once per iteration of ADMM; false: stop */
+    float damping;               /* of the metric in ADMM; 0.3 */
+    float lambda;                /* of the target; < 0: chosen by validation */
+    bool (*tick)(void *context); /* once per iteration of ADMM; false: stop */
     void *context;
 } factor_options;
 
-/* Fills f (opened) for the dense layer W [n, m] called `name`: target, then stage after stage on what is left. `corrected`: choose a target (target.h); else W itself.
- * Errors of admm_factorize; BP_OK in e->code when tick said stop. */
-bool factors_make(workers *w, factors *f, const char *name, const float *W, const statistics *s, const metric *t, bool corrected,
-                  const factor_options *options, bp_err *e);
+/* Fills f (opened) for the dense layer W [n, m] called `name`: target, then stage after stage on what is left.
+ * `corrected`: choose a target (target.h); else W itself. Errors of admm_factorize; BP_OK in e->code when tick said
+ * stop. */
+bool factors_make(workers *w, factors *f, const char *name, const float *W, const statistics *s, const metric *t,
+                  bool corrected, const factor_options *options, bp_err *e);
 
 #endif

@@ -5,7 +5,8 @@
 
 #include "linalg/linalg.h"
 
-/* Channels below this share of the mean second moment are treated as if they had it: their weights hardly act, and 1/S stays finite. */
+/* Channels below this share of the mean second moment are treated as if they had it: their weights hardly act, and 1/S
+ * stays finite. */
 static const double CHANNEL_FLOOR = 1e-8;
 
 static bool take_scales(metric *t, const float *H) {
@@ -67,6 +68,8 @@ void metric_apply(workers *w, const metric *t, float damping, float *out, const 
 }
 
 void metric_rotate(workers *w, const metric *t, float *out, const float *X, size_t n) {
-    if (t->Q) workers_gemm(w, false, false, n, t->m, t->m, 1, X, t->m, t->Q, t->m, 0, out, t->m);
-    else memcpy(out, X, n * t->m * sizeof *out);
+    if (t->Q)
+        workers_gemm(w, false, false, n, t->m, t->m, 1, X, t->m, t->Q, t->m, 0, out, t->m);
+    else
+        memcpy(out, X, n * t->m * sizeof *out);
 }

@@ -30,7 +30,8 @@ void pack_signs(uint8_t *out, const float *S, size_t rows, size_t columns) {
 void pack_unpack_signs(float *S, const uint8_t *bytes, size_t rows, size_t columns) {
     size_t groups = groups_of(columns);
     for (size_t i = 0; i < rows; i++)
-        for (size_t j = 0; j < columns; j++) S[i * columns + j] = bytes[byte_at(i, 0, 1, j / 8, groups)] >> (j % 8) & 1 ? 1.0f : -1.0f;
+        for (size_t j = 0; j < columns; j++)
+            S[i * columns + j] = bytes[byte_at(i, 0, 1, j / 8, groups)] >> (j % 8) & 1 ? 1.0f : -1.0f;
 }
 
 /* ---- tables ---------------------------------------------------------------------------------------------------- */
@@ -58,7 +59,8 @@ static double try_scale(const float *x, size_t n, int top, float scale, float *b
     return error;
 }
 
-/* Best half-precision scale of a run of values: starts between a clipped and a full range, each improved by least squares. */
+/* Best half-precision scale of a run of values: starts between a clipped and a full range, each improved by least
+ * squares. */
 static float best_scale(const float *x, size_t n, uint32_t planes) {
     int top = (1 << planes) - 1;
     float largest = 0, best = 0;
@@ -100,7 +102,8 @@ static void round_row(const rounding *r, size_t row, size_t item, const float *x
             int q = nearest_odd(x[j] * inverse, top);
             unsigned bits = (unsigned)(q + top) / 2; /* q = sum of 2^p (2 bit_p - 1) = 2 bits - top */
             for (uint32_t plane = 0; plane < p->planes; plane++)
-                if (bits >> plane & 1) p->bytes[byte_at(row, plane, p->planes, j / 8, groups)] |= (uint8_t)(1u << (j % 8));
+                if (bits >> plane & 1)
+                    p->bytes[byte_at(row, plane, p->planes, j / 8, groups)] |= (uint8_t)(1u << (j % 8));
             double difference = (double)x[j] - (double)scale * q;
             r->errors[item] += difference * difference;
             r->squares[item] += (double)x[j] * x[j];
@@ -124,7 +127,8 @@ static void round_tile(void *context, size_t item, uint32_t worker) {
 
 bool packed_table_make(packed_table *p, workers *w, const linear *source, uint32_t planes, bp_err *e) {
     size_t rows = source->n, columns = source->m, tiles = bp_ceil_div(rows, KERNEL_TILE);
-    *p = (packed_table){.planes = planes, .rows = rows, .columns = columns, .n_bytes = pack_bytes(rows, columns, planes)};
+    *p = (packed_table){
+        .planes = planes, .rows = rows, .columns = columns, .n_bytes = pack_bytes(rows, columns, planes)};
     p->n_scales = tiles * KERNEL_TILE * kernel_blocks(groups_of(columns));
     p->bytes = aligned_alloc(BP_ALIGN, bp_round_up(p->n_bytes, BP_ALIGN));
     p->scales = calloc(p->n_scales, sizeof *p->scales);
@@ -156,6 +160,7 @@ void packed_table_free(packed_table *p) {
 
 linear packed_table_view(const packed_table *p) {
     linear view = {.n = (uint32_t)p->rows, .m = (uint32_t)p->columns};
-    view.planes = (kernel_signs){p->bytes, p->widened, (uint32_t)bp_ceil_div(p->rows, KERNEL_TILE), (uint32_t)groups_of(p->columns), p->planes};
+    view.planes = (kernel_signs){p->bytes, p->widened, (uint32_t)bp_ceil_div(p->rows, KERNEL_TILE),
+                                 (uint32_t)groups_of(p->columns), p->planes};
     return view;
 }

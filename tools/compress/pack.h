@@ -1,5 +1,5 @@
-/* pack.h - matrices as a file stores them: signs and bit planes in tile16 (docs/FORMAT.md), and tables (embedding, head) rounded to
- * bit planes. */
+/* pack.h - matrices as a file stores them: signs and bit planes in tile16 (docs/FORMAT.md), and tables (embedding,
+ * head) rounded to bit planes. */
 #ifndef BITPAIR_PACK_H
 #define BITPAIR_PACK_H
 
@@ -19,16 +19,16 @@ void pack_unpack_signs(float *S, const uint8_t *bytes, size_t rows, size_t colum
 typedef struct {
     uint32_t planes;
     size_t rows, columns;
-    uint8_t *bytes;      /* [n_bytes] tile16, 64-byte aligned */
+    uint8_t *bytes; /* [n_bytes] tile16, 64-byte aligned */
     size_t n_bytes;
-    uint16_t *scales;    /* half [n_scales] = [rows padded to 16][blocks of 256 columns] */
+    uint16_t *scales; /* half [n_scales] = [rows padded to 16][blocks of 256 columns] */
     size_t n_scales;
-    float *widened;      /* [n_scales] the same in float, for table_view */
-    double error;        /* sum of squared errors / sum of squares */
+    float *widened; /* [n_scales] the same in float, for table_view */
+    double error;   /* sum of squared errors / sum of squares */
 } packed_table;
 
-/* Rounds every row of `source` (any kind that linear_row reads). Scales are least-squares fits to the rounded values, from the best of
- * several starts. BP_ERR_MEMORY. */
+/* Rounds every row of `source` (any kind that linear_row reads). Scales are least-squares fits to the rounded values,
+ * from the best of several starts. BP_ERR_MEMORY. */
 bool packed_table_make(packed_table *p, workers *w, const linear *source, uint32_t planes, bp_err *e);
 void packed_table_free(packed_table *p);
 

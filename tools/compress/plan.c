@@ -17,7 +17,8 @@ bool plan_parse_stages(compress_options *o, const char *text, bp_err *e) {
         char *end;
         double bits = strtod(p, &end);
         if (end == p || (*end && *end != ',') || !(bits >= 0.05 && bits <= 8) || o->n_stages == MODEL_STAGES)
-            return bp_fail(e, BP_ERR_ARGUMENT, 0, "--stages '%s': up to %d numbers from 0.05 to 8, separated by commas", text, MODEL_STAGES);
+            return bp_fail(e, BP_ERR_ARGUMENT, 0, "--stages '%s': up to %d numbers from 0.05 to 8, separated by commas",
+                           text, MODEL_STAGES);
         o->stage_bits[o->n_stages] = bits;
         p = *end ? end + 1 : end;
     }
@@ -69,8 +70,9 @@ compress_plan plan_make(const compress_options *o, const model *m, size_t n_toke
     }
     plan.bits_per_weight = 8 * (double)factor_bytes / (double)m->linear_weights;
     plan.file_bytes = factor_bytes + container_fixed_bytes(m, (uint32_t)o->embedding_bits);
-    plan.memory = chain_bytes(m, n_tokens / o->ctx, o->ctx, (uint32_t)o->threads) + plan.file_bytes + n_tokens * 12 +
-                  sizeof(float) * (11 * (uint64_t)widest * widest + 30 * (uint64_t)largest + 2 * m->linear_weights / c->n_layers);
+    plan.memory =
+        chain_bytes(m, n_tokens / o->ctx, o->ctx, (uint32_t)o->threads) + plan.file_bytes + n_tokens * 12 +
+        sizeof(float) * (11 * (uint64_t)widest * widest + 30 * (uint64_t)largest + 2 * m->linear_weights / c->n_layers);
     plan.seconds = plan.work / (CORE_SPEED * (double)o->threads);
     return plan;
 }
@@ -82,8 +84,10 @@ void plan_recipe(const compress_options *o, char *out, size_t capacity) {
         used += (size_t)snprintf(stages + used, sizeof stages - used, "%s%.6g", s ? ", " : "", o->stage_bits[s]);
     if (o->lambda >= 0) snprintf(lambda, sizeof lambda, "%.6g", o->lambda);
     snprintf(out, capacity,
-             "{\"stages\": [%s], \"method\": \"%s\", \"iterations\": %llu, \"calib_tokens\": %llu, \"ctx\": %llu, \"embedding_bits\": %llu, "
+             "{\"stages\": [%s], \"method\": \"%s\", \"iterations\": %llu, \"calib_tokens\": %llu, \"ctx\": %llu, "
+             "\"embedding_bits\": %llu, "
              "\"damping\": %.6g, \"lambda\": %s, \"clip\": %.6g, \"seed\": %llu}",
-             stages, o->diagonal ? "diagonal" : "full", (unsigned long long)o->iterations, (unsigned long long)o->calib_tokens,
-             (unsigned long long)o->ctx, (unsigned long long)o->embedding_bits, o->damping, lambda, o->clip, (unsigned long long)o->seed);
+             stages, o->diagonal ? "diagonal" : "full", (unsigned long long)o->iterations,
+             (unsigned long long)o->calib_tokens, (unsigned long long)o->ctx, (unsigned long long)o->embedding_bits,
+             o->damping, lambda, o->clip, (unsigned long long)o->seed);
 }

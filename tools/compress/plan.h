@@ -6,13 +6,13 @@
 
 typedef struct {
     const char *model_path, *out_path;
-    const char *calib;                /* files, separated by commas */
-    double stage_bits[MODEL_STAGES];  /* nominal bits per weight of each stage */
+    const char *calib;               /* files, separated by commas */
+    double stage_bits[MODEL_STAGES]; /* nominal bits per weight of each stage */
     uint32_t n_stages;
     uint64_t calib_tokens, ctx, iterations, embedding_bits, seed, threads;
-    uint64_t max_memory;              /* MB; 0: no limit */
-    bool diagonal;                    /* the paper's recipe: diagonal statistics of the dense model, no target */
-    double damping, lambda, clip;     /* lambda < 0: by validation */
+    uint64_t max_memory;          /* MB; 0: no limit */
+    bool diagonal;                /* the paper's recipe: diagonal statistics of the dense model, no target */
+    double damping, lambda, clip; /* lambda < 0: by validation */
     bool resume, force, dry_run, quiet, json;
 } compress_options;
 
@@ -22,10 +22,10 @@ bool plan_split_bits(compress_options *o, double bits, bp_err *e);
 
 typedef struct {
     uint64_t file_bytes;
-    double bits_per_weight;   /* linear layers, scales counted */
-    uint64_t memory;          /* bytes */
-    double work;              /* floating-point operations */
-    double seconds;           /* at the speed of a present-day core */
+    double bits_per_weight; /* linear layers, scales counted */
+    uint64_t memory;        /* bytes */
+    double work;            /* floating-point operations */
+    double seconds;         /* at the speed of a present-day core */
 } compress_plan;
 
 /* Middle dimensions of a layer [n, m]: one per stage. */

@@ -6,25 +6,25 @@
 #include "linalg/linalg.h"
 #include "mathf.h"
 
-/* In scaled columns everything is a plain weighted least squares: target T = diag(sqrt w) W S, metric M = M0 + damping I,
- * V = diag(alpha) A diag(c) B diag(beta) with alpha = sqrt(w) a, beta = b S. */
+/* In scaled columns everything is a plain weighted least squares: target T = diag(sqrt w) W S, metric M = M0 + damping
+ * I, V = diag(alpha) A diag(c) B diag(beta) with alpha = sqrt(w) a, beta = b S. */
 typedef struct {
     workers *w;
     binary_factors *f;
     const metric *t;
     float damping;
     size_t n, m, k;
-    float *root;    /* [n] sqrt w */
-    float *T, *TM;  /* [n, m]: target, target times M */
-    float *X, *XM;  /* [max(n, k), m] scratch: one side of V, and times M */
-    float *P;       /* [n, k]: diag(alpha) A */
-    float *K, *L;   /* [max(m, k)^2] normal equations */
-    float *right;   /* [max(m, k)] */
+    float *root;   /* [n] sqrt w */
+    float *T, *TM; /* [n, m]: target, target times M */
+    float *X, *XM; /* [max(n, k), m] scratch: one side of V, and times M */
+    float *P;      /* [n, k]: diag(alpha) A */
+    float *K, *L;  /* [max(m, k)^2] normal equations */
+    float *right;  /* [max(m, k)] */
     void *memory;
 } fit;
 
-static bool fit_open(fit *r, workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, float damping,
-                     bp_err *e) {
+static bool fit_open(fit *r, workers *w, binary_factors *f, const float *W, const float *weights, const metric *t,
+                     float damping, bp_err *e) {
     size_t n = f->n, m = f->m, k = f->k, tall = bp_max(n, k), wide = bp_max(m, k);
     *r = (fit){.w = w, .f = f, .t = t, .damping = damping, .n = n, .m = m, .k = k};
     float *p = r->memory = malloc((n + 2 * n * m + 2 * tall * m + n * k + 2 * wide * wide + wide) * sizeof *p);
@@ -114,8 +114,8 @@ static void fit_a(fit *r) {
     }
 }
 
-/* ((X'X) o M) beta' = diag(X' T M) with X = diag(alpha) A diag(c) B; here beta' = ratio of the new beta to the old, X with the old one
- * multiplied in, which keeps the unknowns near 1.    docs/DBF.md (12) */
+/* ((X'X) o M) beta' = diag(X' T M) with X = diag(alpha) A diag(c) B; here beta' = ratio of the new beta to the old, X
+ * with the old one multiplied in, which keeps the unknowns near 1.    docs/DBF.md (12) */
 static void fit_b(fit *r) {
     size_t n = r->n, m = r->m;
     take_product(r);
@@ -139,8 +139,8 @@ static void fit_b(fit *r) {
     for (size_t j = 0; j < m; j++) r->f->b[j] *= ratio[j];
 }
 
-bool refit_scales(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, float damping, unsigned rounds,
-                  bp_err *e) {
+bool refit_scales(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, float damping,
+                  unsigned rounds, bp_err *e) {
     fit r;
     if (!fit_open(&r, w, f, W, weights, t, damping, e)) return false;
     for (unsigned i = 0; i < rounds; i++) {
@@ -168,7 +168,8 @@ static void round_scaled(float *x, double factor, size_t n) {
     for (size_t i = 0; i < n; i++) x[i] = bp_half_to_float(bp_half_from_float((float)(x[i] * factor)));
 }
 
-bool refit_round(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, float damping, bp_err *e) {
+bool refit_round(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, float damping,
+                 bp_err *e) {
     fit r;
     double la = mean_log(f->a, f->n), lc = mean_log(f->c, f->k), lb = mean_log(f->b, f->m), each = (la + lc + lb) / 3;
     round_scaled(f->a, exp(each - la), f->n);
@@ -181,7 +182,8 @@ bool refit_round(workers *w, binary_factors *f, const float *W, const float *wei
     return true;
 }
 
-double refit_error(workers *w, const binary_factors *f, const float *W, const float *weights, const metric *t, float damping) {
+double refit_error(workers *w, const binary_factors *f, const float *W, const float *weights, const metric *t,
+                   float damping) {
     size_t n = f->n, m = f->m;
     float *V = malloc((2 * n * m + f->k * m) * sizeof *V);
     if (!V) return NAN;

@@ -22,7 +22,8 @@ typedef struct {
     float *own; /* scratch: 2 * SLICE * TILE floats for each worker */
 } product;
 
-static void copy_slice(float *to, const operand *o, size_t column, size_t columns, size_t token, size_t tokens, const float *weight) {
+static void copy_slice(float *to, const operand *o, size_t column, size_t columns, size_t token, size_t tokens,
+                       const float *weight) {
     for (size_t t = 0; t < tokens; t++) {
         const float *x = o->x + (token + t) * o->stride + column;
         const float *minus = o->minus ? o->minus + (token + t) * o->stride + column : NULL;
@@ -41,13 +42,15 @@ static void product_tile(void *context, size_t item, uint32_t worker) {
         size_t tokens = bp_min(SLICE, p->end - t);
         copy_slice(left, &p->left, i, rows, t, tokens, NULL);
         copy_slice(right, &p->right, j, columns, t, tokens, p->weight);
-        linalg_gemm(true, false, rows, columns, tokens, 1, left, rows, right, columns, 1, p->out + i * p->right.columns + j,
-                    p->right.columns);
+        linalg_gemm(true, false, rows, columns, tokens, 1, left, rows, right, columns, 1,
+                    p->out + i * p->right.columns + j, p->right.columns);
     }
 }
 
-/* out = mean over tokens [first, end) of weight left right', chunk by chunk so that all tiles read a chunk while it is in the cache */
-static void mean_product(workers *w, float *out, operand left, operand right, const float *weight, size_t first, size_t end, float *own) {
+/* out = mean over tokens [first, end) of weight left right', chunk by chunk so that all tiles read a chunk while it is
+ * in the cache */
+static void mean_product(workers *w, float *out, operand left, operand right, const float *weight, size_t first,
+                         size_t end, float *own) {
     bool symmetric = left.x == right.x && !left.minus;
     double total = 0;
     for (size_t t = first; t < end; t++) total += (double)weight[t];
@@ -122,7 +125,8 @@ bool statistics_take(statistics *s, const chain *c, chain_side side, size_t m, b
         free(own);
         return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the statistics of %zu channels", m);
     }
-    float **square[] = {&s->train.H, &s->train.C, &s->val.H, &s->val.C, &s->D}, **cross[] = {&s->train.R, &s->val.R, &s->E};
+    float **square[] = {&s->train.H, &s->train.C, &s->val.H, &s->val.C, &s->D},
+          **cross[] = {&s->train.R, &s->val.R, &s->E};
     for (size_t i = 0; i < 5; i++, p += m * m) *square[i] = p;
     for (size_t i = 0; residual && i < 3; i++, p += d * m) *cross[i] = p;
     float *weight = own + scratch;

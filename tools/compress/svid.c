@@ -38,7 +38,8 @@ static void pass(void *context, size_t block, uint32_t worker) {
 static void last_pass(void *context, size_t block, uint32_t worker) {
     const projection *p = context;
     (void)worker;
-    for (size_t i = block * BLOCK; i < bp_min((block + 1) * BLOCK, p->n); i++) p->u[i] = dot_abs(p->N + i * p->k, p->v, p->k);
+    for (size_t i = block * BLOCK; i < bp_min((block + 1) * BLOCK, p->n); i++)
+        p->u[i] = dot_abs(p->N + i * p->k, p->v, p->k);
 }
 
 static void normalize(float *v, size_t k) {

@@ -77,7 +77,8 @@ static void try_lambda(search *r, float lambda) {
         for (size_t j = 0; j < m; j++) r->tried[i * m + j] /= r->t->scale[j];
 }
 
-static void search_kind(search *r, target_kind kind, float *out, target_choice *choice, const validation *v, float lambda) {
+static void search_kind(search *r, target_kind kind, float *out, target_choice *choice, const validation *v,
+                        float lambda) {
     static const float grid[] = {0.0003f, 0.001f, 0.003f, 0.01f, 0.03f, 0.1f, 0.3f, 1.0f};
     size_t count = lambda < 0 ? sizeof grid / sizeof *grid : 1;
     for (size_t i = 0; i < count; i++) {
@@ -90,8 +91,8 @@ static void search_kind(search *r, target_kind kind, float *out, target_choice *
     }
 }
 
-bool target_choose(workers *w, float *out, target_choice *choice, const float *W, size_t n, const statistics *s, const metric *t,
-                   const validation *v, float lambda, bp_err *e) {
+bool target_choose(workers *w, float *out, target_choice *choice, const float *W, size_t n, const statistics *s,
+                   const metric *t, const validation *v, float lambda, bp_err *e) {
     size_t m = s->m;
     search r = {.w = w, .n = n, .t = t};
     float *memory = malloc(4 * n * m * sizeof *memory);

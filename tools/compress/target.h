@@ -1,5 +1,5 @@
-/* target.h - what a layer is factorized towards: not W, but the W* that maps the student's inputs to the dense model's outputs
- * (docs/DBF.md (13)-(15)), chosen by its error on validation tokens. */
+/* target.h - what a layer is factorized towards: not W, but the W* that maps the student's inputs to the dense model's
+ * outputs (docs/DBF.md (13)-(15)), chosen by its error on validation tokens. */
 #ifndef BITPAIR_TARGET_H
 #define BITPAIR_TARGET_H
 
@@ -11,10 +11,10 @@ typedef struct {
     workers *w;
     size_t n;
     const statistics *s;
-    float *T;         /* [n, m] moments of target and student input: W C + R */
-    float *scratch;   /* [n, m] */
-    double energy;    /* mean |W x_d|^2 */
-    double constant;  /* mean |W x_d + r_d - r_q|^2 */
+    float *T;        /* [n, m] moments of target and student input: W C + R */
+    float *scratch;  /* [n, m] */
+    double energy;   /* mean |W x_d|^2 */
+    double constant; /* mean |W x_d + r_d - r_q|^2 */
 } validation;
 
 /* W [n, m] is the dense layer; s must outlive v. BP_ERR_MEMORY. */
@@ -29,14 +29,15 @@ const char *target_kind_name(target_kind kind); /* "plain", "asymmetric", "resid
 
 typedef struct {
     target_kind kind;
-    float lambda;   /* 0 for a plain target */
-    double error;   /* validation error of the unfactorized target */
+    float lambda; /* 0 for a plain target */
+    double error; /* validation error of the unfactorized target */
 } target_choice;
 
-/* out [n, m] <- the best of W, the asymmetric target, and with the residual correction where the statistics have it, for each lambda
+/* out [n, m] <- the best of W, the asymmetric target, and with the residual correction where the statistics have it,
+ * for each lambda
  *     W* = [W C + R + lambda W D] (H + lambda D)^-1,   D = diag H
  * lambda < 0: a grid of them; else this one only. BP_ERR_MEMORY. */
-bool target_choose(workers *w, float *out, target_choice *choice, const float *W, size_t n, const statistics *s, const metric *t,
-                   const validation *v, float lambda, bp_err *e);
+bool target_choose(workers *w, float *out, target_choice *choice, const float *W, size_t n, const statistics *s,
+                   const metric *t, const validation *v, float lambda, bp_err *e);
 
 #endif

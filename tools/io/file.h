@@ -1,4 +1,5 @@
-/* file.h - files as the tool needs them: mapped for reading; written to a temporary beside the target and renamed when whole. */
+/* file.h - files as the tool needs them: mapped for reading; written to a temporary beside the target and renamed when
+ * whole. */
 #ifndef BITPAIR_FILE_H
 #define BITPAIR_FILE_H
 
@@ -7,10 +8,11 @@
 typedef struct {
     const uint8_t *bytes; /* 64-byte aligned (page), read only */
     uint64_t size;
-    void *owned;          /* private to file.c */
+    void *owned; /* private to file.c */
 } file_view;
 
-/* Maps a regular file; "-" reads standard input into memory. BP_ERR_IO names path and reason ("is a folder", "No such file..."). */
+/* Maps a regular file; "-" reads standard input into memory. BP_ERR_IO names path and reason ("is a folder", "No such
+ * file..."). */
 bool file_map(file_view *f, const char *path, bp_err *e);
 void file_unmap(file_view *f);
 

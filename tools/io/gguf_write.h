@@ -26,9 +26,11 @@ void gguf_put_key(gguf_writer *w, const gguf_key *key);
 /* Declares a tensor; dims[0] is the fastest. Returns its index. */
 size_t gguf_put_tensor(gguf_writer *w, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *dims);
 
-/* Lays the file out: *header (malloc, the caller frees) [*header_size], padded to the alignment, so that tensor data begins
- * at header_size; *full_size is the length of the whole file. May be called again after keys were replaced by values of the same size. */
-bool gguf_writer_finish(gguf_writer *w, uint32_t alignment, uint8_t **header, uint64_t *header_size, uint64_t *full_size, bp_err *e);
+/* Lays the file out: *header (malloc, the caller frees) [*header_size], padded to the alignment, so that tensor data
+ * begins at header_size; *full_size is the length of the whole file. May be called again after keys were replaced by
+ * values of the same size. */
+bool gguf_writer_finish(gguf_writer *w, uint32_t alignment, uint8_t **header, uint64_t *header_size,
+                        uint64_t *full_size, bp_err *e);
 
 /* After finish: where tensor i begins in the file, and its bytes (without padding). */
 uint64_t gguf_writer_offset(const gguf_writer *w, size_t i);

@@ -3,20 +3,20 @@
 #include <cblas.h>
 #include <stdlib.h>
 
-/* LAPACK's Fortran entry points, which OpenBLAS carries; matrices are column-major there, which for the symmetric ones used
- * here only exchanges the names of the triangles. */
-void ssyevd_(const char *job, const char *uplo, const int *n, float *A, const int *lda, float *w, float *work, const int *lwork,
-             int *iwork, const int *liwork, int *info);
+/* LAPACK's Fortran entry points, which OpenBLAS carries; matrices are column-major there, which for the symmetric ones
+ * used here only exchanges the names of the triangles. */
+void ssyevd_(const char *job, const char *uplo, const int *n, float *A, const int *lda, float *w, float *work,
+             const int *lwork, int *iwork, const int *liwork, int *info);
 void spotrf_(const char *uplo, const int *n, float *A, const int *lda, int *info);
 void spotri_(const char *uplo, const int *n, float *A, const int *lda, int *info);
 
 void linalg_init(void) { openblas_set_num_threads(1); }
 
-void linalg_gemm(bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha, const float *A, size_t lda, const float *B,
-                 size_t ldb, float beta, float *C, size_t ldc) {
+void linalg_gemm(bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha, const float *A, size_t lda,
+                 const float *B, size_t ldb, float beta, float *C, size_t ldc) {
     if (m == 0 || n == 0) return;
-    cblas_sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans, trans_b ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k,
-                alpha, A, (int)lda, B, (int)ldb, beta, C, (int)ldc);
+    cblas_sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans, trans_b ? CblasTrans : CblasNoTrans, (int)m, (int)n,
+                (int)k, alpha, A, (int)lda, B, (int)ldb, beta, C, (int)ldc);
 }
 
 void linalg_gram(float *H, size_t n, const float *X, size_t ldx, size_t t) {
@@ -59,8 +59,10 @@ bool linalg_solve_spd(float *S, float *X, size_t n, size_t r) {
     int order = (int)n, info = 0;
     spotrf_("U", &order, S, &order, &info); /* column-major upper = row-major lower: S = L L' */
     if (info != 0) return false;
-    cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, order, (int)r, 1.0f, S, order, X, (int)r);
-    cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, order, (int)r, 1.0f, S, order, X, (int)r);
+    cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, order, (int)r, 1.0f, S, order, X,
+                (int)r);
+    cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, order, (int)r, 1.0f, S, order, X,
+                (int)r);
     return true;
 }
 
