@@ -4,6 +4,9 @@
 #ifndef BP_KERNEL_SWEEP_H
 #define BP_KERNEL_SWEEP_H
 
+#if !defined(CHECK)
+#include "check.h"
+#endif
 #include "kernel_cases.h"
 
 static case_buffers cases, other;
