@@ -5,8 +5,21 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-all}
 
-# command or pkg-config module, Debian package
-needs=("cmake cmake" "ninja ninja-build" "clang-19 clang-19" "wasm-ld-19 lld-19")
+# The package runs on Node 20, its tests use options of node:test that came with 20.10.
+node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 10) ? 0 : 1)' ||
+    { echo "setup: Node $(node --version) is too old: 20.10 or newer is needed here" >&2; exit 1; }
+
+# The first of clang's packages that the archive knows; 19 where nobody can tell.
+clang_version() {
+    local version
+    for version in 19 20 21; do
+        if apt-cache show "clang-$version" "lld-$version" >/dev/null 2>&1; then echo "$version" && return; fi
+    done
+    echo 19
+}
+
+# what must be there (a command, pc: a pkg-config module, h: a header), and Debian's package for it
+needs=("cmake cmake" "ninja ninja-build" "clang clang-VERSION" "wasm-ld lld-VERSION")
 if [ "$what" = all ]; then
     needs+=("gcc gcc" "pkg-config pkg-config" "pc:openblas libopenblas-dev" "pc:libcjson libcjson-dev" "h:pthread.h libc6-dev"
         "chromium chromium")
@@ -16,7 +29,9 @@ present() {
     case $1 in
     pc:*) command -v pkg-config >/dev/null && pkg-config --exists "${1#pc:}" ;;
     h:*) [ -e "/usr/include/${1#h:}" ] ;;
-    clang-19 | wasm-ld-19) command -v "$1" >/dev/null || command -v "${1/19/20}" >/dev/null || command -v "${1/19/21}" >/dev/null ;;
+    clang | wasm-ld) # the names that wasm/toolchain.cmake looks for; clang 14 is slower and not tested
+        command -v "$1-19" >/dev/null || command -v "$1-20" >/dev/null || command -v "$1-21" >/dev/null ;;
+    chromium) [ -e "${CHROMIUM:-/usr/bin/chromium}" ] ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -29,7 +44,7 @@ missing() {
 packages=$(missing | sort -u | tr '\n' ' ')
 if [ -n "$packages" ]; then
     if ! command -v apt-get >/dev/null; then
-        echo "setup: please install these (Debian's names; clang and lld of version 19 or newer): $packages" >&2
+        echo "setup: please install these (Debian's names; VERSION is 19, 20 or 21): $packages" >&2
         exit 1
     fi
     as_root=()
@@ -37,10 +52,11 @@ if [ -n "$packages" ]; then
         command -v sudo >/dev/null || { echo "setup: run as root, or install: $packages" >&2; exit 1; }
         as_root=(sudo)
     fi
+    "${as_root[@]}" apt-get update -qq || echo "setup: apt-get update failed, going on with the lists at hand" >&2
+    packages=${packages//VERSION/$(clang_version)}
     echo "setup: apt-get install $packages"
-    "${as_root[@]}" apt-get update -qq
     # shellcheck disable=SC2086
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages || true
     still=$(missing | sort -u | tr '\n' ' ')
     [ -z "$still" ] || { echo "setup: still missing after apt-get: $still" >&2; exit 1; }
 fi

@@ -56,8 +56,8 @@ int bp_probe(const void *bytes, size_t size, uint64_t *file_size, uint64_t *data
 bp_model *bp_model_open(bp_engine *engine, const void *bytes, size_t size, bp_err *e);
 void bp_model_close(bp_model *model);
 
-/* Checks the header's and every piece's stored SHA-256 over the bytes at hand. BP_ERR_CHECKSUM names the offset;
- * BP_ERR_UNSUPPORTED for a file without checksums (plain GGUF). */
+/* Checks the header's and every piece's stored SHA-256 over the bytes at hand. Of a prefix, the piece in which it ends
+ * cannot be checked. BP_ERR_CHECKSUM names the offset; BP_ERR_UNSUPPORTED for a file without checksums (plain GGUF). */
 bool bp_verify(const void *bytes, size_t size, bp_err *e);
 
 typedef struct {
