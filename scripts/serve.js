@@ -7,7 +7,8 @@
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import { extname, join, normalize } from 'node:path';
+import { extname, join, posix } from 'node:path';
+import { pipeline } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
@@ -31,6 +32,8 @@ const ISOLATED = {
 };
 const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'";
 
+const FAILURES = { ENOENT: [404, 'not found\n'], ENOTDIR: [404, 'not found\n'], EREQUEST: [400, 'bad request\n'] };
+
 /**
  * The request handler.
  * @param {{isolated?: boolean, model?: string}} options isolated false leaves the three headers out
@@ -41,14 +44,15 @@ export function demoHandler({ isolated = true, model } = {}) {
     try {
       await answer(request, response, headers, model);
     } catch (error) {
-      if (!response.headersSent) response.writeHead(error.code === 'ENOENT' ? 404 : 500, headers);
-      response.end(error.code === 'ENOENT' ? 'not found\n' : 'error\n');
+      const [status, text] = FAILURES[error.code] ?? [500, 'error\n'];
+      if (!response.headersSent) response.writeHead(status, headers);
+      response.end(text);
     }
   };
 }
 
 async function answer(request, response, headers, model) {
-  const path = decodeURIComponent(new URL(request.url, 'http://host').pathname);
+  const path = pathOf(request.url);
   if (path === '/') return response.writeHead(302, { ...headers, location: '/web/demo/' }).end();
   if (!['GET', 'HEAD'].includes(request.method)) return response.writeHead(405, { ...headers, allow: 'GET, HEAD' }).end();
   const file = path === MODEL_PATH && model ? model : resolve(path);
@@ -60,11 +64,21 @@ async function answer(request, response, headers, model) {
   return send(request, response, headers, file, size);
 }
 
+function pathOf(url) {
+  try {
+    return decodeURIComponent(new URL(url, 'http://host').pathname);
+  } catch (error) {
+    throw Object.assign(error, { code: 'EREQUEST' });
+  }
+}
+
 /** A path inside the folders that are served; anything else is not found. */
 function resolve(path) {
-  const clean = normalize(path.endsWith('/') ? `${path}index.html` : path).replaceAll('\\', '/');
-  if (!FOLDERS.some((folder) => clean.startsWith(folder))) throw notFound();
-  return join(ROOT, clean);
+  if (/[\\\0]/.test(path)) throw notFound(); // a backslash separates folders on some systems only
+  const clean = posix.normalize(path.endsWith('/') ? `${path}index.html` : path);
+  const file = join(ROOT, clean);
+  if (!FOLDERS.some((folder) => clean.startsWith(folder)) || !file.startsWith(ROOT)) throw notFound();
+  return file;
 }
 
 const notFound = () => Object.assign(new Error('not found'), { code: 'ENOENT' });
@@ -86,7 +100,8 @@ function send(request, response, headers, file, size) {
   }
   response.writeHead(headers['content-range'] ? 206 : 200, { ...headers, 'content-length': size ? end - start + 1 : 0 });
   if (request.method === 'HEAD' || size === 0) return response.end();
-  return createReadStream(file, { start, end }).on('error', () => response.destroy()).pipe(response);
+  // A visitor who leaves must not leave the file open.
+  return pipeline(createReadStream(file, { start, end }), response, () => {});
 }
 
 /** Listens on `port` or the next one that is free. */

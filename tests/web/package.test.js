@@ -134,8 +134,10 @@ test('the server: headers, ranges, types, and nothing outside its folders', asyn
   assert.equal((await get('/web/index.js', { method: 'POST' })).status, 405);
   const tag = (await get('/web/index.js')).headers.get('etag');
   assert.equal((await get('/web/index.js', { headers: { 'if-none-match': tag } })).status, 304);
-  for (const path of ['/package.json', '/web/../package.json', '/web/%2e%2e/package.json', '/web/..%2fpackage.json', '/src/base.h', '/web/none.js', '/web/demo'])
+  for (const path of ['/package.json', '/web/../package.json', '/web/%2e%2e/package.json', '/web/..%2fpackage.json', '/src/base.h', '/web/none.js', '/web/demo',
+    '/web/index.js/more', '/web/..%5cpackage.json', '/web/..%5c..%5c..%5c..%5c..%5c..%5cetc%5cpasswd', '/web%5c..%5cpackage.json', '/web/%00'])
     assert.equal((await get(path)).status, 404, path);
+  for (const path of ['/web/%', '/web/%ff.js']) assert.equal((await get(path)).status, 400, path);
   const second = await listen(demoHandler(), server.address().port);
   assert.ok(second.address().port > server.address().port, 'the next free port');
   for (const each of [server, second]) each.close();
