@@ -22,7 +22,7 @@ arena arena_over(void *memory, size_t size);
 
 /* count * item bytes, BP_ALIGN-aligned, or NULL while measuring or after an overflow. The memory is as the caller gave
  * it (platform_alloc zeroes). */
-void *arena_take(arena *a, size_t count, size_t item);
+void *arena_take(arena *a, uint64_t count, size_t item);
 
 #define ARENA_NEW(a, type, count) ((type *)arena_take((a), (count), sizeof(type)))
 

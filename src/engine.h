@@ -81,7 +81,7 @@ bool bp_model_tier(const bp_model *model, uint32_t i, uint64_t *end, double *bit
 
 enum { BP_TOKENIZE_BOS = 1, BP_TOKENIZE_SPECIAL = 2 }; /* as TOKENIZE_* of tokenizer.h */
 
-/* ids [capacity] <- tokens of UTF-8 text [n]; returns their number, at most n + 8; -1 with *e (not UTF-8, capacity
+/* ids [capacity] <- tokens of UTF-8 text [n]; returns their number, at most n + 8; -1 with *e (not UTF-8, more than n + 8 tokens, capacity
  * below n + 8, memory). */
 ptrdiff_t bp_tokenize(const bp_model *model, const char *text, size_t n, uint32_t flags, int32_t *ids, size_t capacity,
                       bp_err *e);

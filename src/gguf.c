@@ -185,7 +185,9 @@ static bool read_tensors(reader *r, layout *l, gguf_tensor *tensors) {
         uint64_t start = r->at;
         gguf_tensor t;
         if (!read_tensor(r, &t)) return false;
-        if (t.offset % l->alignment || t.offset > (uint64_t)INT64_MAX - HEADER_MOST - t.bytes)
+        if (r->at > HEADER_MOST) return bp_fail(r->e, BP_ERR_FORMAT, start, "header above 256 MiB");
+        uint64_t most = (uint64_t)INT64_MAX - 2 * (uint64_t)HEADER_MOST; /* offset + bytes + header cannot wrap */
+        if (t.offset % l->alignment || t.bytes > most || t.offset > most - t.bytes)
             return bp_fail(r->e, BP_ERR_FORMAT, start, "tensor '%.*s' has a bad offset", (int)t.name.size, t.name.text);
         if (t.offset + t.bytes > end) end = t.offset + t.bytes;
         if (tensors) tensors[i] = t;

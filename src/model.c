@@ -26,7 +26,9 @@ static bool config_count(builder *b, const char *arch, const char *key, uint64_t
     char name[NAME];
     bp_format(name, sizeof name, "%s.%s", arch, key);
     uint64_t v = missing;
-    if (!gguf_u64(b->g, name, &v) && !missing) return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' is missing", name);
+    bool found = gguf_u64(b->g, name, &v);
+    if (!found && gguf_find(b->g, name)) return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' is not a count", name);
+    if (!found && !missing) return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' is missing", name);
     if (v < low || v > high)
         return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' is %llu, outside %llu..%llu", name, (unsigned long long)v,
                        (unsigned long long)low, (unsigned long long)high);
@@ -38,8 +40,9 @@ static bool config_real(builder *b, const char *arch, const char *key, double mi
     char name[NAME];
     bp_format(name, sizeof name, "%s.%s", arch, key);
     double v = missing;
-    gguf_f64(b->g, name, &v);
-    if (!(v > 0 && v < 1e12)) return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' is not a positive number", name);
+    bool found = gguf_f64(b->g, name, &v);
+    if ((!found && gguf_find(b->g, name)) || !(v > 0 && v < 1e12))
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' is not a positive number", name);
     *out = (float)v;
     return true;
 }
@@ -56,6 +59,21 @@ static bool config_arch(builder *b, const char **arch) {
     }
     return bp_fail(b->e, BP_ERR_UNSUPPORTED, 0, "architecture '%.*s': this build runs llama, qwen2 and qwen3",
                    (int)text.size, text.text);
+}
+
+/* Llama 3's scaling comes as the tensor rope_freqs.weight; every other kind would need other angles. */
+static bool config_rope_scaling(builder *b, const char *arch) {
+    char name[NAME];
+    gguf_text kind;
+    bp_format(name, sizeof name, "%s.rope.scaling.type", arch);
+    if (gguf_string(b->g, name, &kind) && !gguf_text_is(kind, "none") && !gguf_text_is(kind, "llama3"))
+        return bp_fail(b->e, BP_ERR_UNSUPPORTED, 0, "rope scaling '%.*s': this build knows Llama 3's", (int)kind.size,
+                       kind.text);
+    double factor = 1;
+    bp_format(name, sizeof name, "%s.rope.scale_linear", arch);
+    if (gguf_f64(b->g, name, &factor) && factor != 1)
+        return bp_fail(b->e, BP_ERR_UNSUPPORTED, 0, "key '%s': linear rope scaling", name);
+    return true;
 }
 
 static bool config_vocab(builder *b, const char *arch) {
@@ -78,7 +96,8 @@ static bool read_config(builder *b) {
         !config_count(b, arch, "context_length", 1, 1 << 24, 2048, &c->n_ctx) ||
         !config_count(b, arch, "rope.dimension_count", 1, 256, c->head_dim, &rope_dims) ||
         !config_real(b, arch, "rope.freq_base", 10000, &c->rope_theta) ||
-        !config_real(b, arch, "attention.layer_norm_rms_epsilon", 1e-5, &c->norm_eps) || !config_vocab(b, arch))
+        !config_real(b, arch, "attention.layer_norm_rms_epsilon", 1e-5, &c->norm_eps) ||
+        !config_rope_scaling(b, arch) || !config_vocab(b, arch))
         return false;
     if (c->n_heads % c->n_kv_heads)
         return bp_fail(b->e, BP_ERR_FORMAT, 0, "%u heads are not a multiple of %u key-value heads",
@@ -180,25 +199,33 @@ static bool stage_view(builder *b, const char *name, uint32_t index, const linea
     return widen(b, part, w->m, &s->b);
 }
 
-/* Bits that stage s of a layer takes in the file, scales counted. */
-static uint64_t stage_bits(const linear *w, const linear_stage *s) {
-    uint64_t signs = (uint64_t)s->A.tiles * s->A.groups + (uint64_t)s->B.tiles * s->B.groups;
-    return signs * KERNEL_TILE * 8 + 16 * ((uint64_t)w->n + w->m + s->k);
+/* Bits of tile16 signs of a [rows, cols] matrix. */
+static uint64_t signs_bits(uint64_t rows, uint64_t cols) {
+    uint64_t tiles = (rows + KERNEL_TILE - 1) / KERNEL_TILE, blocks = (cols + KERNEL_PAD - 1) / KERNEL_PAD;
+    return tiles * KERNEL_TILE * blocks * KERNEL_PAD;
+}
+
+/* Bits that a stage of middle dimension k takes in the file, scales counted. */
+static uint64_t stage_bits(const linear *w, uint64_t k) {
+    return signs_bits(w->n, k) + signs_bits(k, w->m) + 16 * (w->n + w->m + k);
 }
 
 static bool factorized_view(builder *b, const char *name, const gguf_key *shape, linear *w) {
     uint64_t stages = shape->count - 2;
     uint32_t used = (uint32_t)bp_min((size_t)stages, b->m->tier);
+    if (stages > b->m->n_tiers)
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "layer '%s' has %llu stages in a file of %u tiers", name,
+                       (unsigned long long)stages, (unsigned)b->m->n_tiers);
     linear_stage *out = ARENA_NEW(b->a, linear_stage, used);
     for (uint32_t s = 0; s < stages; s++) {
         uint64_t k = gguf_item_u64(shape, 2 + s);
         if (k < KERNEL_PAD || k > 1 << 20 || k % KERNEL_PAD)
             return bp_fail(b->e, BP_ERR_FORMAT, 0, "layer '%s': middle dimension %llu is not a multiple of 32", name,
                            (unsigned long long)k);
-        if (s >= used) break;
+        for (uint32_t t = s; t < b->m->n_tiers; t++) b->m->tier_bits[t] += stage_bits(w, k);
+        if (s >= used) continue; /* of a tier that is not at hand */
         linear_stage stage = {.k = (uint32_t)k};
         if (!stage_view(b, name, s, w, &stage)) return false;
-        for (uint32_t t = s; t < b->m->n_tiers; t++) b->m->tier_bits[t] += stage_bits(w, &stage);
         if (out) out[s] = stage;
     }
     w->stages = out;
@@ -239,11 +266,10 @@ static bool layer_view(builder *b, uint32_t i, model_layer *l) {
     bp_format(name, sizeof name, "blk.%u.ffn_norm.weight", (unsigned)i);
     if (!widen(b, name, d, &l->ffn_norm)) return false;
     bp_format(name, sizeof name, "blk.%u.attn_q_norm.weight", (unsigned)i);
-    if (!widen_optional(b, name, c->head_dim, &l->q_norm)) return false;
+    bool needed = c->arch == MODEL_QWEN3;
+    if (!(needed ? widen : widen_optional)(b, name, c->head_dim, &l->q_norm)) return false;
     bp_format(name, sizeof name, "blk.%u.attn_k_norm.weight", (unsigned)i);
-    if (!widen_optional(b, name, c->head_dim, &l->k_norm)) return false;
-    if (c->arch == MODEL_QWEN3 && (!gguf_tensor_find(b->g, name)))
-        return bp_fail(b->e, BP_ERR_FORMAT, 0, "tensor '%s' is missing", name);
+    if (!(needed ? widen : widen_optional)(b, name, c->head_dim, &l->k_norm)) return false;
     return linear_view(b, i, "attn_q", q, d, &l->q) && linear_view(b, i, "attn_k", kv, d, &l->k) &&
            linear_view(b, i, "attn_v", kv, d, &l->v) && linear_view(b, i, "attn_output", d, q, &l->o) &&
            linear_view(b, i, "ffn_gate", c->d_ff, d, &l->gate) && linear_view(b, i, "ffn_up", c->d_ff, d, &l->up) &&
@@ -299,6 +325,8 @@ static bool read_tiers(builder *b) {
             return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'bitpair.tiers' does not ascend within the file");
         if (m->tier_end[i] <= b->g->size) m->tier = i + 1;
     }
+    if (m->tier_end[m->n_tiers - 1] != b->g->full_size)
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'bitpair.tiers' does not end with the file");
     if (m->tier == 0 || (b->g->size < b->g->full_size && m->tier_end[m->tier - 1] != b->g->size))
         return bp_fail(b->e, BP_ERR_FORMAT, b->g->size, "file is truncated: %llu of %llu bytes, and no tier ends there",
                        (unsigned long long)b->g->size, (unsigned long long)b->g->full_size);

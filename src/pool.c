@@ -6,7 +6,8 @@
  * `done`; thread 0 leaves when all have. All fields that threads share are accessed by __atomic builtins, waiting is a
  * short spin, then sleep. */
 struct pool {
-    uint32_t threads;
+    uint32_t threads; /* of the team, also of one that could not be gathered */
+    uint32_t running; /* threads that must leave before the pool is freed, thread 0 counted */
     void (*fn)(void *context, const team *t);
     void *context;
     uint8_t pad0[BP_ALIGN];
@@ -69,14 +70,14 @@ pool *pool_open(uint32_t threads) {
     if (threads < 1 || threads > POOL_THREADS) return NULL;
     pool *p = platform_alloc(sizeof *p);
     if (!p) return NULL;
-    p->threads = threads;
+    p->threads = p->running = threads;
     for (uint32_t i = 1; i < threads; i++) {
         thread_start *start = platform_alloc(sizeof *start);
         if (start) *start = (thread_start){p, i};
 #if !defined(__wasm__)
         if (start && platform_thread_start(thread_main, start)) continue;
         platform_free(start);
-        p->threads = i; /* those that run leave again */
+        p->running = i; /* those that run leave again */
         pool_close(p);
         return NULL;
 #else
@@ -90,7 +91,7 @@ void pool_close(pool *p) {
     if (!p) return;
     __atomic_store_n(&p->closing, 1, __ATOMIC_RELEASE);
     raise_by_one(&p->epoch);
-    for (uint32_t ended; (ended = load(&p->ended)) < p->threads - 1;) wait_change(&p->ended, ended);
+    for (uint32_t ended; (ended = load(&p->ended)) < p->running - 1;) wait_change(&p->ended, ended);
     platform_free(p);
 }
 

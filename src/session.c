@@ -48,10 +48,10 @@ static needs measure(const model *m, const kernel_arith *arith) {
 static void layout_thread(session_thread *t, arena *a, const session *s, const needs *n) {
     session_thread own = {.work = {.kernels = s->kernels, .arith = s->arith, .mid = s->mid}};
     size_t width = bp_round_up(s->model->config.d_model, KERNEL_TILE);
-    own.work.inputs = ARENA_NEW(a, uint8_t, KERNEL_LANES * n->inputs);
+    own.work.inputs = ARENA_NEW(a, uint8_t, (uint64_t)KERNEL_LANES * n->inputs);
     own.work.row = ARENA_NEW(a, float, bp_max(KERNEL_LANES * n->rows, n->cols));
     own.work.batch = ARENA_NEW(a, uint8_t, n->batch);
-    own.x = ARENA_NEW(a, float, s->chunk *width);
+    own.x = ARENA_NEW(a, float, (uint64_t)width * s->chunk);
     own.scores = ARENA_NEW(a, float, s->n_ctx);
     if (t) *t = own;
 }
@@ -67,21 +67,22 @@ void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_
                    .chunk = options->chunk,
                    .last = UINT32_MAX};
     needs n = measure(m, arith);
-    size_t kv = (size_t)c->n_kv_heads * c->head_dim, q = (size_t)c->n_heads * c->head_dim, chunk = s->chunk;
+    /* 64 bits: the products below may not fit a 32-bit size_t, and arena_take must see that */
+    uint64_t kv = (uint64_t)c->n_kv_heads * c->head_dim, q = (uint64_t)c->n_heads * c->head_dim, chunk = s->chunk;
     s->ids = ARENA_NEW(a, int32_t, s->n_ctx);
-    s->k = ARENA_NEW(a, uint16_t, (size_t)c->n_layers * s->n_ctx * kv);
-    s->v = ARENA_NEW(a, uint16_t, (size_t)c->n_layers * s->n_ctx * kv);
-    s->rope = ARENA_NEW(a, float, chunk * c->head_dim);
-    s->stream = ARENA_NEW(a, float, chunk *bp_round_up(c->d_model, KERNEL_TILE));
-    s->q = ARENA_NEW(a, float, chunk *bp_round_up(q, KERNEL_TILE));
-    s->key = ARENA_NEW(a, float, chunk *bp_round_up(kv, KERNEL_TILE));
-    s->value = ARENA_NEW(a, float, chunk *bp_round_up(kv, KERNEL_TILE));
-    s->attended = ARENA_NEW(a, float, chunk *q);
-    s->gate = ARENA_NEW(a, float, chunk *bp_round_up(c->d_ff, KERNEL_TILE));
-    s->up = ARENA_NEW(a, float, chunk *bp_round_up(c->d_ff, KERNEL_TILE));
+    s->k = ARENA_NEW(a, uint16_t, (uint64_t)c->n_layers * s->n_ctx * kv);
+    s->v = ARENA_NEW(a, uint16_t, (uint64_t)c->n_layers * s->n_ctx * kv);
+    s->rope = ARENA_NEW(a, float, c->head_dim *chunk);
+    s->stream = ARENA_NEW(a, float, bp_round_up(c->d_model, KERNEL_TILE) * chunk);
+    s->q = ARENA_NEW(a, float, bp_round_up((size_t)q, KERNEL_TILE) * chunk);
+    s->key = ARENA_NEW(a, float, bp_round_up((size_t)kv, KERNEL_TILE) * chunk);
+    s->value = ARENA_NEW(a, float, bp_round_up((size_t)kv, KERNEL_TILE) * chunk);
+    s->attended = ARENA_NEW(a, float, q *chunk);
+    s->gate = ARENA_NEW(a, float, bp_round_up(c->d_ff, KERNEL_TILE) * chunk);
+    s->up = ARENA_NEW(a, float, bp_round_up(c->d_ff, KERNEL_TILE) * chunk);
     s->mid_width = n.mid;
-    s->mid = ARENA_NEW(a, float, chunk *n.mid);
-    s->logits = ARENA_NEW(a, float, KERNEL_LANES *bp_round_up(c->vocab, KERNEL_TILE));
+    s->mid = ARENA_NEW(a, float, (uint64_t)n.mid *chunk);
+    s->logits = ARENA_NEW(a, float, (uint64_t)bp_round_up(c->vocab, KERNEL_TILE) * KERNEL_LANES);
     s->threads = ARENA_NEW(a, session_thread, pool_threads(p));
     for (uint32_t i = 0; i < pool_threads(p); i++) layout_thread(s->threads ? &s->threads[i] : NULL, a, s, &n);
 }

@@ -140,7 +140,7 @@ static bool begins(gguf_text t, const char *prefix) {
 /* Keys that describe the source's own storage do not carry over. */
 static bool carries_over(gguf_text name) {
     return !gguf_text_is(name, "general.alignment") && !gguf_text_is(name, "general.file_type") &&
-           !gguf_text_is(name, "general.quantization_version") && !begins(name, "bitpair.") && !begins(name, "split.");
+           !gguf_text_is(name, "general.quantization_version") && (!begins(name, "bitpair.") || begins(name, "bitpair.tokenizer.")) && !begins(name, "split.");
 }
 
 static void put_linear_keys(builder *b) {
