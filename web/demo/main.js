@@ -6,11 +6,11 @@ import { Answer, say } from './messages.js';
 
 const $ = (id) => document.getElementById(id);
 const other = new URLSearchParams(location.search).get('model'); // ?model=/models/other.gguf
-const modelUrl = new URL(other ?? MODEL_PATH, location.href);
+const modelUrl = other ?? MODEL_PATH;
 
 let model = null;
 let loading = null; // AbortController while a model loads
-let running = null; // AbortController while an answer is made
+let running = null; // AbortController while an answer of this conversation is made
 let messages = [];
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
@@ -19,7 +19,7 @@ const announce = (text) => ($('announcer').textContent = text);
 // ---- loading ----
 
 async function showSize() {
-  $('model-name').textContent = other ? modelUrl.pathname.split('/').pop() : MODEL_NAME;
+  $('model-name').textContent = other?.split(/[?#]/)[0].split('/').pop() || other || MODEL_NAME;
   const head = await fetch(modelUrl, { method: 'HEAD' }).catch(() => null);
   const size = Number(head?.ok && head.headers.get('content-length'));
   if (size > 0) $('model-size').textContent = `${megabytes(size)}, from this server`;
@@ -85,6 +85,8 @@ function beginChat() {
 
 function newChat() {
   running?.abort();
+  running = null; // the model itself lets the next question wait until this answer has ended
+  setBusy(false);
   messages = [];
   $('messages').replaceChildren();
   $('suggestions').replaceChildren(...SUGGESTIONS.map((text) => {
@@ -111,6 +113,12 @@ function setBusy(busy) {
   $('stop').hidden = !busy;
 }
 
+function rest() {
+  running = null;
+  setBusy(false);
+  if (matchMedia('(pointer: fine)').matches) $('prompt').focus();
+}
+
 async function send(text) {
   if (!text.trim() || running) return;
   const stop = new AbortController();
@@ -120,19 +128,20 @@ async function send(text) {
   $('suggestions').replaceChildren();
   say($('messages'), text);
   const answer = new Answer($('messages'));
+  const shown = () => messages === turn;
   try {
     const end = await stream(turn, answer, stop.signal);
+    if (!shown()) return;
     answer.finish(end);
-    if (messages === turn) messages = [...turn, { role: 'assistant', content: answer.text }];
-    if (messages.length && end.stats) showStatus(end.stats);
+    messages = [...turn, { role: 'assistant', content: answer.text }];
+    if (end.stats) showStatus(end.stats);
     announce(answer.text || 'No answer');
   } catch (error) {
+    if (!shown()) return;
     answer.fail(error.code === 'context' ? 'This conversation is too long for the model. Please begin a new chat.' : explain(error));
-    if (messages === turn) messages = turn.slice(0, -1);
+    messages = turn.slice(0, -1);
   } finally {
-    running = null;
-    setBusy(false);
-    if (matchMedia('(pointer: fine)').matches) $('prompt').focus();
+    if (running === stop) rest();
   }
 }
 
