@@ -12,6 +12,15 @@ function checkMessages(messages) {
   });
 }
 
+/** The template engine. load() asks for it too: a page that has lost its network by the first chat() has it already. */
+export async function loadTemplates() {
+  try {
+    return await import('@huggingface/jinja');
+  } catch (error) {
+    return fail('network', `the template engine @huggingface/jinja did not load: ${error.message}`, { cause: error });
+  }
+}
+
 /**
  * @param {{source: string | null, bos: string, eos: string}} template of the file
  * @param {{role: string, content: string}[]} messages
@@ -20,7 +29,7 @@ function checkMessages(messages) {
 export async function renderChat(template, messages) {
   checkMessages(messages);
   if (!template.source) fail('unsupported', 'the model file has no chat template: use generate(), or give options.template');
-  const { Template } = await import('@huggingface/jinja');
+  const { Template } = await loadTemplates();
   try {
     return new Template(template.source).render({
       messages,

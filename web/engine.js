@@ -1,10 +1,10 @@
 // engine.js - load() and the model it gives: starts the workers, hands requests to them one after another, and turns their
 // messages into promises and iterators.
 
-import { renderChat } from './chat.js';
+import { loadTemplates, renderChat } from './chat.js';
 import { BitpairError, abortError, fail, unpackError } from './errors.js';
-import { Generation, completeOptions } from './generation.js';
-import { LOAD_ID, isNode, startWorker } from './protocol.js';
+import { ASYNC_DISPOSE, Generation, completeOptions } from './generation.js';
+import { LOAD_ID, isNode, nodeModule, startWorker } from './protocol.js';
 
 /**
  * Opens a model. See index.d.ts.
@@ -14,13 +14,18 @@ export async function load(source, options = {}) {
   if (!(Number.isInteger(contextSize) && contextSize >= 0 && contextSize < 2 ** 31))
     fail('argument', `contextSize must be a positive integer, not ${contextSize}`);
   if (signal?.aborted) throw abortError(signal);
-  const origin = await describeSource(source);
-  const crew = new Crew(await startWorker(), origin.bytes, onProgress);
+  const origin = await describeSource(source).catch(sourceError);
+  const crew = new Crew(await startWorker(), origin.bytes);
   const abort = () => crew.end(abortError(signal));
   signal?.addEventListener('abort', abort, { once: true });
   try {
     if (signal?.aborted) abort();
-    const opened = await crew.request('load', { source: origin.message, options: { threads, contextSize, verify } }, { id: LOAD_ID });
+    const opened = await crew.request('load', { source: origin.message, options: { threads, contextSize, verify } }, {
+      id: LOAD_ID,
+      onMessage: ({ report }) => onProgress?.(report),
+    });
+    crew.bytes = null;
+    if (opened.template.source) await loadTemplates().catch(() => {}); // chat() will say it
     onProgress?.({ phase: 'ready', loaded: opened.info.bytes, total: opened.info.bytes, rate: null, eta: 0 });
     return new Model(crew, opened);
   } catch (error) {
@@ -33,13 +38,20 @@ export async function load(source, options = {}) {
 
 /** {message: what the worker is told, bytes: what it will pull from here, if anything} */
 async function describeSource(source) {
-  if (source instanceof Uint8Array) return pulled(source);
+  // A Buffer is seen as what it extends: its own slice() does not copy.
+  if (source instanceof Uint8Array) return pulled(new Uint8Array(source.buffer, source.byteOffset, source.byteLength));
   if (source instanceof ArrayBuffer) return pulled(new Uint8Array(source));
   if (typeof Blob !== 'undefined' && source instanceof Blob) return { message: { kind: 'blob', blob: source } };
   if (source instanceof URL) return fromUrl(source.href);
   if (typeof source === 'string') return fromString(source);
   if (typeof source?.url === 'string') return fromUrl(absolute(source.url), requestInit(source));
   return fail('argument', 'load() takes a URL, a Request, a File or Blob, a Uint8Array or ArrayBuffer, or in Node a path');
+}
+
+/** Whatever a source holds that is not an address, a header and so on. */
+function sourceError(error) {
+  if (error instanceof BitpairError) throw error;
+  return fail('argument', `load() cannot use this source: ${error.message}`, { cause: error });
 }
 
 const pulled = (bytes) => ({ message: { kind: 'pull', size: bytes.length }, bytes });
@@ -56,8 +68,8 @@ function fromString(text) {
 async function fromUrl(url, init = {}) {
   if (!url.startsWith('file:')) return { message: { kind: 'url', url, init } };
   if (!isNode()) return fail('argument', 'file: addresses cannot be read by a page: give the File itself');
-  const path = decodeURIComponent(new URL(url).pathname);
-  return { message: { kind: 'path', path: process.platform === 'win32' ? path.slice(1) : path } };
+  const { fileURLToPath } = await nodeModule('node:url');
+  return { message: { kind: 'path', path: fileURLToPath(url) } };
 }
 
 /** What of a Request can travel to a worker. */
@@ -70,12 +82,11 @@ function requestInit({ headers, credentials, cache, mode, redirect, referrerPoli
 
 /** The engine worker, the threads it asked for, and the requests that are open. */
 class Crew {
-  constructor(link, bytes, onProgress) {
+  constructor(link, bytes) {
     this.link = link;
     this.bytes = bytes; // of an in-memory source
-    this.onProgress = onProgress;
     this.threads = [];
-    this.requests = new Map(); // id -> {resolve, reject, onMessage}
+    this.requests = new Map(); // id -> {resolve, reject, onMessage, failure: what onMessage threw}
     this.lastId = LOAD_ID;
     this.ended = null; // the error that every further request gets
     link.onmessage = (message) => this.receive(message);
@@ -90,9 +101,13 @@ class Crew {
   request(type, fields, { id = this.newId(), onMessage } = {}) {
     return new Promise((resolve, reject) => {
       if (this.ended) return reject(this.ended);
+      try {
+        this.link.post({ type, id, ...fields });
+      } catch (error) {
+        return reject(new BitpairError('argument', `an option cannot be sent to the worker: ${error.message}`, { cause: error }));
+      }
       this.requests.set(id, { resolve, reject, onMessage });
-      this.link.hold(true);
-      return this.link.post({ type, id, ...fields });
+      return this.link.hold(true);
     });
   }
 
@@ -100,18 +115,30 @@ class Crew {
     if (this.ended) return;
     const { type, id } = message;
     if (type === 'result' || type === 'error') this.settle(id, message);
-    else if (type === 'progress') this.onProgress?.(message.report);
     else if (type === 'pull') this.sendPiece(message);
     else if (type === 'spawn') this.spawn(message);
     else if (type === 'run') this.threads.forEach((thread, i) => thread.post({ ...message, index: i + 1 }));
-    else this.requests.get(id)?.onMessage?.(message);
+    else this.notify(id, message);
+  }
+
+  /** What a callback of the caller throws becomes the error of its request, once the engine has stopped working on it. */
+  notify(id, message) {
+    const request = this.requests.get(id);
+    if (!request || request.failure) return;
+    try {
+      request.onMessage?.(message);
+    } catch (error) {
+      request.failure = { error };
+      if (id === LOAD_ID) this.end(error);
+      else this.link.post({ type: 'abort', id });
+    }
   }
 
   settle(id, { type, value, error }) {
-    const { resolve, reject } = this.requests.get(id);
+    const { resolve, reject, failure } = this.requests.get(id);
     this.requests.delete(id);
     if (this.requests.size === 0) this.link.hold(false);
-    if (type === 'result') return resolve(value);
+    if (type === 'result') return failure ? reject(failure.error) : resolve(value);
     const unpacked = unpackError(error);
     reject(unpacked);
     // After a trap nothing in that memory can be relied on.
@@ -121,7 +148,6 @@ class Crew {
   sendPiece({ offset, size }) {
     const bytes = this.bytes.slice(offset, offset + size);
     this.link.post({ type: 'piece', bytes }, [bytes.buffer]);
-    if (offset + size >= this.bytes.length) this.bytes = null;
   }
 
   /** Starts one worker per stack. Those that do not come up are left out. */
@@ -167,6 +193,12 @@ class Crew {
   }
 }
 
+/** How a generation ends that was stopped before its turn came. */
+const NOT_BEGUN = { finishReason: 'abort', stop: null, text: '', stats: null };
+
+const aborted = (signal) =>
+  new Promise((resolve) => (signal.aborted ? resolve() : signal.addEventListener('abort', resolve, { once: true })));
+
 export class Model {
   #crew;
   #template;
@@ -200,7 +232,7 @@ export class Model {
     await this.#crew.end(new BitpairError('disposed', 'the model was disposed'));
   }
 
-  [Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose')]() {
+  [ASYNC_DISPOSE]() {
     return this.dispose();
   }
 
@@ -208,20 +240,24 @@ export class Model {
   #generation(makePrompt, options) {
     return new Generation(async (stop, receive) => {
       const complete = completeOptions(options);
-      const prompt = await makePrompt();
-      if (typeof prompt !== 'string') checkIds(prompt);
-      const before = this.#last;
-      const running = before.then(() => this.#run(prompt, complete, options.onPrefill, stop, receive));
+      const made = await makePrompt();
+      const prompt = typeof made === 'string' ? made : checkIds(made);
+      let begun = false;
+      const running = this.#last.then(() => {
+        begun = true;
+        return this.#run(prompt, complete, options.onPrefill, stop, receive);
+      });
       this.#last = running.catch(() => {});
-      return running;
+      // One that is stopped while it waits ends at once, and does nothing when its turn comes.
+      return Promise.race([running, aborted(stop).then(() => (begun ? running : NOT_BEGUN))]);
     }, options.signal);
   }
 
   #run(prompt, options, onPrefill, stop, receive) {
-    if (stop.aborted) return { finishReason: 'abort', stop: null, text: '', stats: null };
+    if (stop.aborted) return NOT_BEGUN;
     const id = this.#crew.newId();
     stop.addEventListener('abort', () => this.#crew.link.post({ type: 'abort', id }), { once: true });
-    return this.#crew.request('generate', { prompt: typeof prompt === 'string' ? prompt : Array.from(prompt), options }, {
+    return this.#crew.request('generate', { prompt, options }, {
       id,
       onMessage: (message) => {
         if (message.type === 'token') receive(message);
@@ -232,8 +268,8 @@ export class Model {
 }
 
 function checkIds(ids) {
-  const list = ArrayBuffer.isView(ids) ? Array.from(ids) : ids;
-  if (!Array.isArray(list) || !list.every((id) => Number.isInteger(id) && id >= 0 && id < 2 ** 31))
+  const list = typeof ids === 'object' && Number.isInteger(ids?.length) ? Array.from(ids) : null;
+  if (!list?.every((id) => Number.isInteger(id) && id >= 0 && id < 2 ** 31))
     fail('argument', 'a string or an array of token ids is needed');
   return list;
 }

@@ -42,6 +42,9 @@ function checkSeed(seed) {
   return seed;
 }
 
+/** Symbol.asyncDispose, also on hosts that do not have it yet. */
+export const ASYNC_DISPOSE = Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose');
+
 export class Generation {
   #run;
   #signal;
@@ -84,6 +87,12 @@ export class Generation {
 
   [Symbol.asyncIterator]() {
     return this;
+  }
+
+  /** Stops it; afterwards the engine no longer works on it. */
+  async [ASYNC_DISPOSE]() {
+    this.#stop.abort();
+    await Promise.allSettled([this.#iterator.return(), this.#result]);
   }
 
   #begin() {

@@ -12,6 +12,13 @@
  * Durations are seconds, sizes are bytes, rates are per second. Everything runs in a worker; the page never waits.
  */
 
+declare global {
+  // Older `lib` settings do not have it.
+  interface SymbolConstructor {
+    readonly asyncDispose: unique symbol;
+  }
+}
+
 /**
  * Where a model comes from:
  * - a URL, as string or `URL`; relative ones are resolved against the page. In Node a string without a scheme is a path.
@@ -42,7 +49,7 @@ export interface LoadOptions {
   contextSize?: number;
   /** Check the file's SHA-256 digests after reading. Default true. Files without digests (plain GGUF) are accepted either way. */
   verify?: boolean;
-  /** Called about ten times a second while the model loads. */
+  /** Called about ten times a second while the model loads. What it throws ends the loading. */
   onProgress?: (progress: LoadProgress) => void;
   /** Stops loading: the promise rejects with code 'aborted', workers and memory are gone. */
   signal?: AbortSignal;
@@ -91,6 +98,9 @@ export interface Model {
 
   /** Ends the workers and frees all memory. Running and later calls fail with code 'disposed'. */
   dispose(): Promise<void>;
+
+  /** dispose(), for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 export interface ModelInfo {
@@ -161,7 +171,7 @@ export interface GenerateOptions {
   ignoreEnd?: boolean;
   /** Ends the generation within about 50 ms, also while the prompt is read: finishReason 'abort', no error. */
   signal?: AbortSignal;
-  /** Tokens of the prompt read so far, those taken over from before included. */
+  /** Tokens of the prompt read so far, those taken over from before included. What it throws ends the generation. */
   onPrefill?: (progress: { done: number; total: number }) => void;
 }
 
@@ -240,6 +250,8 @@ export interface GenerateStats {
 export interface Generation extends AsyncGenerator<Chunk, GenerateResult, undefined> {
   readonly result: Promise<GenerateResult>;
   text(): Promise<string>;
+  /** Stops the engine, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /**

@@ -5,7 +5,7 @@
 //     load {source, options}                           spawn {module, memory, stacks}: please start these threads
 //     threads {count, reason}  answer to spawn         run {engine}: let them enter the engine
 //     piece {bytes}            answer to pull          pull {offset, size}: bytes of an in-memory source, please
-//     generate {id, prompt | ids, options}             progress {phase, loaded, total, rate, eta}
+//     generate {id, prompt | ids, options}             progress {id, report: {phase, loaded, total, rate, eta}}
 //     abort {id}                                       prefill {id, done, total}, token {id, token, text}
 //     tokenize {id, text, special}                     result {id, value}, error {id, error}
 //     detokenize {id, ids, special}
@@ -15,6 +15,8 @@
 //     run {engine, index}
 //
 // `load` has id 0, other requests count from 1. One `generate` runs at a time; the page queues them.
+
+import { fail } from './errors.js';
 
 export const LOAD_ID = 0;
 
@@ -38,8 +40,15 @@ export const nodeModule = (name) => import(/* webpackIgnore: true */ /* @vite-ig
  *   hold(yes: boolean): void}>} hold(false) lets a Node process end although the worker is there
  */
 export async function startWorker() {
-  return isNode() ? startNodeWorker() : startWebWorker();
+  try {
+    return isNode() ? await startNodeWorker() : startWebWorker();
+  } catch (error) {
+    return fail('worker', `worker.js did not start: ${error.message}`, { cause: error });
+  }
 }
+
+const WORKER_ADVICE = 'worker.js did not load: is it served, and does worker-src of the content security policy allow it? ' +
+  "Vite's dev server needs optimizeDeps: { exclude: ['bitpair'] }";
 
 function startWebWorker() {
   const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'bitpair' });
@@ -55,7 +64,7 @@ function startWebWorker() {
   worker.onerror = (event) => {
     event.preventDefault?.();
     // A script that did not load at all (404, content security policy) gives an event without a message.
-    link.onerror(new Error(event.message || 'worker.js did not load: is it served, and does worker-src allow it?'));
+    link.onerror(new Error(event.message || WORKER_ADVICE));
   };
   return link;
 }

@@ -29,6 +29,8 @@ export async function chooseThreads(wanted) {
   if (wanted !== undefined && !(Number.isInteger(wanted) && wanted >= 1 && wanted <= 64))
     fail('argument', `threads must be an integer from 1 to 64, not ${wanted}`);
   if (wanted === 1) return { threads: 1, reason: null };
+  if (globalThis.isSecureContext === false)
+    return { threads: 1, reason: 'this page is not a secure context: threads need https or localhost' };
   if (typeof SharedArrayBuffer === 'undefined' || (!isNode() && !globalThis.crossOriginIsolated))
     return {
       threads: 1,

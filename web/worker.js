@@ -3,7 +3,7 @@
 
 import { fail, packError } from './errors.js';
 import { readModel } from './fetch.js';
-import { STACK_BYTES, connectPage } from './protocol.js';
+import { LOAD_ID, STACK_BYTES, connectPage } from './protocol.js';
 import { Runner } from './runner.js';
 import { chooseThreads, joinWasm, openWasm } from './wasm.js';
 
@@ -55,7 +55,7 @@ async function load({ source, options }) {
 
   const file = await readModel(wasm, source, {
     pull: async (offset, size) => (await ask({ type: 'pull', offset, size }, 'piece')).bytes,
-    progress: (report) => port.post({ type: 'progress', report }),
+    progress: (report) => port.post({ type: 'progress', id: LOAD_ID, report }),
   });
   const model = openModel(wasm, engine, file, source.kind);
   const verified = verify(wasm, file, options.verify);
@@ -85,7 +85,8 @@ const UNSUPPORTED = 3; // BP_ERR_UNSUPPORTED: a plain GGUF has no checksums
 /** true: every checksum is right; false: the file has none, or the caller did not want it. */
 function verify(wasm, file, wanted) {
   if (!wanted) return false;
-  port.post({ type: 'progress', report: { phase: 'verify', loaded: file.size, total: file.size, rate: null, eta: null } });
+  const report = { phase: 'verify', loaded: file.size, total: file.size, rate: null, eta: null };
+  port.post({ type: 'progress', id: LOAD_ID, report });
   if (wasm.exports.bp_verify(file.pointer, file.size, wasm.error)) return true;
   return wasm.exports.wasm_err_code(wasm.error) === UNSUPPORTED ? false : wasm.raise();
 }

@@ -1,16 +1,19 @@
 // The embedded model in Node: a conversation by its own template, and stopping a model that has work to do.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 
 import { load } from '../../web/index.js';
 import { EMBEDDED } from './helper.js';
 
 let model;
-before(async () => (model = await load(EMBEDDED, { threads: 2 })));
+const bytes = readFileSync(EMBEDDED); // a Buffer of many pieces
+before(async () => (model = await load(bytes, { threads: 2 })));
 after(() => model?.dispose());
 
 test('it is verified and says what it is', () => {
+  assert.ok(bytes.length > 1 << 23, 'the source is still there');
   const { verified, architecture, layers, vocabulary, bitsPerWeight, tiers, tier } = model.info;
   assert.deepEqual({ verified, architecture, layers, vocabulary }, { verified: true, architecture: 'llama', layers: 30, vocabulary: 49152 });
   assert.ok(bitsPerWeight > 1 && bitsPerWeight < 5 && tiers >= 1 && tier === tiers);
@@ -61,9 +64,12 @@ test('an abort is obeyed within 50 ms, in prefill and while decoding', async () 
   }
   const abort = new AbortController();
   let asked;
-  for await (const { id } of model.generate('The sea', { signal: abort.signal, maxTokens: 400, temperature: 1 })) {
-    if (id === null) late.push(performance.now() - asked);
-    else if (!asked) [asked] = [performance.now(), abort.abort()];
+  for await (const { id, finishReason } of model.generate('The sea', { signal: abort.signal, maxTokens: 400, ignoreEnd: true })) {
+    if (id === null) {
+      late.push(performance.now() - asked);
+      assert.equal(finishReason, 'abort');
+    }
+    if (!asked) [asked] = [performance.now(), abort.abort()];
   }
   late.sort((a, b) => a - b);
   const { stats } = await model.generate('The sea', { maxTokens: 12, ignoreEnd: true }).result;
@@ -74,10 +80,9 @@ test('an abort is obeyed within 50 ms, in prefill and while decoding', async () 
 test('threads use less than half of their stacks', async () => {
   const { STACK_BYTES } = await import('../../web/protocol.js');
   const { openEngine, openSession } = await import('./helper.js');
-  const { readFileSync } = await import('node:fs');
   const stacks = [];
   const engine = await openEngine(2, { onStack: (pointer) => stacks.push(pointer) });
-  const { session } = openSession(engine, readFileSync(EMBEDDED));
+  const { session } = openSession(engine, bytes);
   const { wasm } = engine;
   const ids = wasm.alloc(4 * 300);
   new Int32Array(wasm.memory.buffer, ids, 300).fill(500);

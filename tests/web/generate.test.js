@@ -92,10 +92,11 @@ for (const threads of [1, 2]) {
 
     test('leaving the loop stops the engine', async () => {
       let seen = 0;
-      const generation = model.generate(PROMPT, { maxTokens: 500, temperature: 1 });
+      const generation = model.generate(PROMPT, { maxTokens: 400, temperature: 1, ignoreEnd: true });
       for await (const _ of generation) if (++seen === 3) break;
       const { finishReason, ids } = await generation.result;
-      assert.ok(finishReason === 'abort' || finishReason === 'stop' || ids.length === 500);
+      assert.equal(finishReason, 'abort');
+      assert.ok(ids.length < 300, `${ids.length} tokens`);
       assert.ok((await model.generate(PROMPT, { maxTokens: 3 }).text()).length > 0);
     });
 
@@ -110,6 +111,41 @@ for (const threads of [1, 2]) {
       assert.deepEqual(order, [0, 1, 2]);
       assert.equal(texts[0], alone);
       assert.equal(texts[2], alone);
+    });
+
+    test('one that is stopped while it waits ends at once; the order stays', async () => {
+      const order = [];
+      const note = (name, result) => result.then((end) => order.push(name) && end);
+      const abort = new AbortController();
+      const options = { maxTokens: 300, temperature: 1, ignoreEnd: true };
+      const all = [
+        note('first', model.generate(PROMPT, options).result),
+        note('stopped', model.generate(PROMPT, { ...options, signal: abort.signal }).result),
+        note('last', model.generate(PROMPT, { maxTokens: 2, ignoreEnd: true }).result),
+      ];
+      setTimeout(() => abort.abort(), 5);
+      const [first, stopped, last] = await Promise.all(all);
+      assert.deepEqual(order, ['stopped', 'first', 'last']);
+      assert.deepEqual(stopped, { text: '', ids: [], finishReason: 'abort', stop: null, stats: null });
+      assert.deepEqual([first.ids.length, last.ids.length], [300, 2]);
+    });
+
+    test('what onPrefill throws is the error of its generation only', async () => {
+      const wrong = new Error('of the caller');
+      const onPrefill = () => {
+        throw wrong;
+      };
+      const failed = model.generate(new Int32Array(300).fill(77), { maxTokens: 100, onPrefill }).result;
+      const next = model.generate(PROMPT, { maxTokens: 2, ignoreEnd: true }).result;
+      await assert.rejects(failed, (error) => error === wrong);
+      assert.equal((await next).ids.length, 2);
+    });
+
+    test('asyncDispose stops a generation', async () => {
+      const generation = model.generate(PROMPT, { maxTokens: 400, temperature: 1, ignoreEnd: true });
+      await generation.next();
+      await generation[Symbol.asyncDispose]();
+      assert.equal((await generation.result).finishReason, 'abort');
     });
 
     test('one that is not asked does not run', async () => {
@@ -145,6 +181,8 @@ for (const threads of [1, 2]) {
       assert.deepEqual(await model.tokenize(''), []);
       await assert.rejects(model.tokenize(3), { code: 'argument' });
       await assert.rejects(model.detokenize('ids'), { code: 'argument' });
+      const ids = await model.tokenize(text);
+      assert.equal(await model.detokenize({ ...ids, length: 3 }), await model.detokenize(ids.slice(0, 3)));
     });
   });
 }

@@ -2,6 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 
@@ -43,6 +45,7 @@ describe('a model loads from', () => {
     'a file URL': () => pathToFileURL(FIXTURE),
     'a Uint8Array': () => bytes,
     'a view into a larger buffer': () => new Uint8Array([0, 0, 0, ...bytes]).subarray(3),
+    'a Buffer': () => readFileSync(FIXTURE),
     'an ArrayBuffer': () => bytes.buffer.slice(0),
     'a Blob': () => new Blob([bytes.subarray(0, 1000), bytes.subarray(1000)]),
     'a URL': () => new URL(server.url('/model')),
@@ -67,7 +70,13 @@ describe('load() refuses', () => {
   test('a truncated file', () => refused(fetching('/truncated'), 'network', /ends after \d+ of \d+ bytes/));
   test('a connection that breaks', () => refused(fetching('/broken'), 'network', /broken broke off/));
   test('an empty response', () => refused(fetching('/empty'), 'format', /ends after 0 bytes/));
-  test('no server', () => refused(load('http://127.0.0.1:9/model', options), 'network', /cannot be reached/));
+  test('no server', async () => {
+    const closed = createServer().listen(0, '127.0.0.1');
+    await once(closed, 'listening');
+    const { port } = closed.address();
+    await once(closed.close(), 'close');
+    await refused(load(`http://127.0.0.1:${port}/model`, options), 'network', /cannot be reached/);
+  });
   test('a path that is not there', () => refused(load('/no/such/file.gguf', options), 'io', /no such file/));
   test('a folder', () => refused(load('/', options), 'io', /cannot be read/));
   test('other bytes', () => refused(load(new Uint8Array(100), options), 'format', /not a GGUF file/));
@@ -93,12 +102,32 @@ describe('load() refuses', () => {
     await refused(load(42), 'argument', /load\(\) takes/);
     await refused(load(null), 'argument', /load\(\) takes/);
     await refused(load(''), 'argument', /empty/);
+    for (const source of ['http://', { url: 'relative' }, 'file:///%', 'file:///%ff', { url: server.url('/model'), headers: { 'a b': '1' } }])
+      await refused(load(source), 'argument', /cannot use this source/);
     await refused(load(FIXTURE, { threads: 0 }), 'argument', /threads must be/);
     await refused(load(FIXTURE, { threads: 65 }), 'argument', /threads must be/);
     await refused(load(FIXTURE, { contextSize: -1 }), 'argument', /contextSize/);
   });
   test('more context than the memory holds', () => refused(load(FIXTURE, { ...options, contextSize: 2 ** 31 - 1 }), 'memory', /./)
     .catch(() => refused(load(FIXTURE, { ...options, contextSize: 2 ** 31 - 1 }), 'argument', /./)));
+});
+
+test('the source stays the caller\'s', async () => {
+  for (const source of [readFileSync(FIXTURE), bytes.slice()]) {
+    await opens(source);
+    assert.equal(source.length, bytes.length);
+    assert.equal(source[0], 71);
+  }
+});
+
+test('what onProgress throws is what load() throws', async () => {
+  for (const wanted of ['download', 'verify', 'ready']) {
+    const wrong = new Error('of the caller');
+    const onProgress = ({ phase }) => {
+      if (phase === wanted) throw wrong;
+    };
+    await assert.rejects(load(FIXTURE, { ...options, onProgress }), (error) => error === wrong);
+  }
 });
 
 describe('abort', () => {

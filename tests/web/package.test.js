@@ -38,6 +38,8 @@ const first: IteratorResult<Chunk, GenerateResult> = await generation.next();
 const { text, finishReason, stats } = await generation.result;
 const ids: number[] = await model.tokenize(text, { special: true });
 void [first, finishReason, stats?.seed, await model.detokenize(ids), model.info.threadsReason?.length];
+await generation[Symbol.asyncDispose]();
+await model[Symbol.asyncDispose]();
 try { await model.dispose(); } catch (error) { if (error instanceof BitpairError && error.code === 'http') void error.status; }
 // @ts-expect-error a role that is none
 model.chat([{ role: 'boss', content: 'Hi' }]);
@@ -53,9 +55,9 @@ test('index.d.ts passes tsc --strict, and so does a program that uses it', () =>
     mkdirSync(join(folder, 'node_modules'));
     symlinkSync(ROOT, join(folder, 'node_modules', 'bitpair'));
     writeFileSync(join(folder, 'use.mts'), USE);
-    const flags = ['--strict', '--noEmit', '--module', 'nodenext', '--target', 'es2022', '--lib', 'es2022,esnext.disposable,dom,dom.iterable',
-      '--noUncheckedIndexedAccess', '--exactOptionalPropertyTypes'];
-    execFileSync(process.execPath, [`${ROOT}node_modules/typescript/bin/tsc`, ...flags, 'use.mts'], { cwd: folder, encoding: 'utf8' });
+    const flags = ['--strict', '--noEmit', '--module', 'nodenext', '--target', 'es2022', '--noUncheckedIndexedAccess', '--exactOptionalPropertyTypes'];
+    for (const lib of ['es2022,dom,dom.iterable', 'es2022,esnext.disposable,dom,dom.iterable'])
+      execFileSync(process.execPath, [`${ROOT}node_modules/typescript/bin/tsc`, ...flags, '--lib', lib, 'use.mts'], { cwd: folder, encoding: 'utf8' });
   } catch (error) {
     assert.fail(error.stdout || error.message);
   } finally {
