@@ -132,7 +132,7 @@ export interface ModelInfo {
   bytes: number;
   /** Bytes of WebAssembly memory after loading: model, session, everything. */
   memoryBytes: number;
-  /** Were all checksums compared? false: the file has none, or `verify` was false. */
+  /** Was every byte checked? false: the file has no checksums, ends at an earlier tier (inside a checked piece), or `verify` was false. */
   verified: boolean;
   threads: number;
   /** Why there are fewer threads than wanted; null when there are as many. */

@@ -82,12 +82,12 @@ function openModel(wasm, engine, file, kind) {
 
 const UNSUPPORTED = 3; // BP_ERR_UNSUPPORTED: a plain GGUF has no checksums
 
-/** true: every checksum is right; false: the file has none, or the caller did not want it. */
+/** true: every byte is checked; false: the file has no checksums, ends at a tier (inside a piece), or the caller did not want it. */
 function verify(wasm, file, wanted) {
   if (!wanted) return false;
   const report = { phase: 'verify', loaded: file.size, total: file.size, rate: null, eta: null };
   port.post({ type: 'progress', id: LOAD_ID, report });
-  if (wasm.exports.bp_verify(file.pointer, file.size, wasm.error)) return true;
+  if (wasm.exports.bp_verify(file.pointer, file.size, wasm.error)) return file.size >= file.fullSize;
   return wasm.exports.wasm_err_code(wasm.error) === UNSUPPORTED ? false : wasm.raise();
 }
 
