@@ -10,6 +10,10 @@ file(GLOB TOOL_SOURCES CONFIGURE_DEPENDS
   ${CMAKE_CURRENT_SOURCE_DIR}/tools/compress/*.c
   ${CMAKE_CURRENT_SOURCE_DIR}/tools/eval/*.c)
 list(FILTER TOOL_SOURCES EXCLUDE REGEX "/main\\.c$")
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set_source_files_properties(tools/linalg/gemm_bf16_avx512.c PROPERTIES
+    COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512vl;-mavx512bf16")
+endif()
 add_library(tools STATIC ${TOOL_SOURCES})
 target_include_directories(tools PUBLIC tools)
 target_compile_definitions(tools PUBLIC _GNU_SOURCE BITPAIR_VERSION="${PROJECT_VERSION}")
