@@ -57,6 +57,7 @@ void cli_forget_interrupt(void); /* after the flag has been acted upon, e.g. an 
 
 /* Every subcommand: argv[0] is its name; returns an exit code. main.c holds the table. */
 int cmd_compress(int argc, char **argv);
+int cmd_generate_calib(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_chat(int argc, char **argv);

@@ -12,6 +12,7 @@ static const struct {
     {"chat", cmd_chat, "talk with a model"},
     {"run", cmd_run, "continue a raw prompt"},
     {"compress", cmd_compress, "make a bitpair file from a model"},
+    {"generate-calib", cmd_generate_calib, "let a model write chats to calibrate on"},
     {"eval", cmd_eval, "measure perplexity on a text"},
     {"bench", cmd_bench, "measure speed"},
     {"inspect", cmd_inspect, "show what is in a model file"},
@@ -24,7 +25,7 @@ static void print_usage(FILE *to) {
     fprintf(to,
             "bitpair %s - language models of one or two bits per weight\n\nUsage: bitpair COMMAND ...\n\nCommands:\n",
             BITPAIR_VERSION);
-    for (size_t i = 0; i < N_COMMANDS; i++) fprintf(to, "  %-10s %s\n", COMMANDS[i].name, COMMANDS[i].summary);
+    for (size_t i = 0; i < N_COMMANDS; i++) fprintf(to, "  %-14s %s\n", COMMANDS[i].name, COMMANDS[i].summary);
     fputs("\nMODEL is a GGUF file or a Hugging Face folder with safetensors.\n"
           "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n"
           "See: bitpair COMMAND --help\n",
