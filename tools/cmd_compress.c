@@ -30,9 +30,20 @@ static bool open_tokenizer(input *in, bp_err *e) {
     return tokenizer_open(&in->tokenizer, &a, in->model->file, e);
 }
 
+/* The mapped file behind a source, or NULL. */
+static const file_view *source_mapping(const source *s) { return s->image ? NULL : &s->view; }
+
 static void describe(input *in) {
+    enum { PIECE = 16 << 20 };
     uint8_t digest[32];
-    sha256_digest(in->source.bytes, (size_t)in->source.size, digest);
+    sha256 hash;
+    sha256_init(&hash);
+    for (uint64_t at = 0; at < in->source.size; at += PIECE) {
+        size_t n = (size_t)bp_min(PIECE, in->source.size - at);
+        sha256_update(&hash, in->source.bytes + at, n);
+        file_release(source_mapping(&in->source), in->source.bytes + at, n);
+    }
+    sha256_final(&hash, digest);
     int used = snprintf(in->description, sizeof in->description, "%s sha256:", in->source.name);
     for (size_t i = 0; i < 32; i++)
         used += snprintf(in->description + used, sizeof in->description - (size_t)used, "%02x", digest[i]);
@@ -76,24 +87,18 @@ static bool check_model(const input *in, const compress_options *o, bp_err *e) {
 
 /* The output can be written, and nothing is overwritten unasked. */
 static bool check_output(const compress_options *o, const compress_plan *plan, bp_err *e) {
-    file_out *probe = file_create(o->out_path, o->force, 2 * plan->file_bytes, e);
+    file_out *probe = file_create(o->out_path, o->force, 2 * plan->file_bytes + plan->scratch, e);
     if (!probe) return false;
     file_discard(probe);
     return true;
 }
 
-static bool check_memory(const compress_options *o, const input *in, const compress_plan *plan, size_t n_tokens,
-                         bp_err *e) {
-    uint64_t limit = o->max_memory * 1000000;
-    if (o->max_memory == 0 || plan->memory <= limit) return true;
-    uint64_t half = plan_make(o, in->model, n_tokens / 2 / o->ctx * o->ctx).memory, per_half = plan->memory - half,
-             fixed = plan->memory - 2 * per_half;
-    if (per_half == 0 || fixed >= limit)
-        return bp_fail(e, BP_ERR_ARGUMENT, 0, "--max-memory %llu: this model takes %.0f MB without calibration tokens",
-                       (unsigned long long)o->max_memory, (double)fixed / 1e6);
-    return bp_fail(e, BP_ERR_ARGUMENT, 0, "--max-memory %llu: %.0f MB are needed; --calib-tokens %llu would fit",
-                   (unsigned long long)o->max_memory, (double)plan->memory / 1e6,
-                   (unsigned long long)((double)(limit - fixed) / (double)per_half * (double)n_tokens / 2));
+static bool check_memory(const compress_options *o, const compress_plan *plan, bp_err *e) {
+    if (o->max_memory == 0 || plan->memory <= o->max_memory * 1000000) return true;
+    return bp_fail(e, BP_ERR_ARGUMENT, 0,
+                   "--max-memory %llu: this model takes %llu MB, with the activations on disk (fewer --threads, "
+                   "shorter --ctx and fewer bits in a stage take less)",
+                   (unsigned long long)o->max_memory, (unsigned long long)(plan->memory / 1000000 + 1));
 }
 
 /* ---- output ---------------------------------------------------------------------------------------------------- */
@@ -102,10 +107,11 @@ static void print_plan(const compress_options *o, const input *in, const compres
     char recipe[512];
     plan_recipe(o, recipe, sizeof recipe);
     if (o->json) {
-        printf("{\"bytes\": %llu, \"bits_per_weight\": %.6g, \"memory\": %llu, \"seconds\": %.0f, \"calib_tokens\": "
+        printf("{\"bytes\": %llu, \"bits_per_weight\": %.6g, \"memory\": %llu, \"scratch\": %llu, \"seconds\": %.0f, "
+               "\"calib_tokens\": "
                "%zu, \"recipe\": %s}\n",
                (unsigned long long)plan->file_bytes, plan->bits_per_weight, (unsigned long long)plan->memory,
-               plan->seconds, n_tokens, recipe);
+               (unsigned long long)plan->scratch, plan->seconds, n_tokens, recipe);
         return;
     }
     printf("source      %s, %.1f MB\n", in->source.name, (double)in->source.size / 1e6);
@@ -113,6 +119,8 @@ static void print_plan(const compress_options *o, const input *in, const compres
            (double)plan->file_bytes / 1e6, plan->bits_per_weight);
     printf("calibration %zu tokens in sequences of %llu\n", n_tokens, (unsigned long long)o->ctx);
     printf("memory      %.0f MB\n", (double)plan->memory / 1e6);
+    if (plan->scratch)
+        printf("scratch     %.0f MB on disk, in %s.work while it runs\n", (double)plan->scratch / 1e6, o->out_path);
     printf("time        about %.0f minutes on %llu threads (%.0f Tflop)\n", plan->seconds / 60,
            (unsigned long long)o->threads, plan->work / 1e12);
     printf("recipe      %s\n", recipe);
@@ -158,7 +166,7 @@ static int finish(const compress_options *o, bool ok, const compress_result *r, 
     return CLI_INTERRUPTED;
 }
 
-static int compress(const compress_options *o) {
+static int compress(compress_options *o) {
     input in = {0};
     calibration calib = {0};
     compress_result result = {0};
@@ -169,8 +177,10 @@ static int compress(const compress_options *o) {
                                (size_t)o->ctx, &e);
     if (ok) {
         size_t n_tokens = calib.n_seqs * calib.ctx;
+        o->mapped = source_mapping(&in.source);
         compress_plan plan = plan_make(o, in.model, n_tokens);
-        ok = check_memory(o, &in, &plan, n_tokens, &e);
+        o->streamed = plan.scratch > 0;
+        ok = check_memory(o, &plan, &e);
         if (ok && o->dry_run) {
             print_plan(o, &in, &plan, n_tokens);
             rc = CLI_OK;
@@ -188,7 +198,7 @@ static int compress(const compress_options *o) {
 }
 
 /* What the table of options cannot express. */
-static int check_usage(compress_options *o, double bits, const char *stages, const char *method) {
+static int check_usage(compress_options *o, double bits, const char *stages, const char *method, const char *allocate) {
     bp_err e = {0};
     if (!o->out_path)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "-o OUT.gguf is missing");
@@ -196,6 +206,8 @@ static int check_usage(compress_options *o, double bits, const char *stages, con
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--calib FILE is missing: a text like those the model will read");
     else if (strcmp(method, "full") != 0 && strcmp(method, "diagonal") != 0)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--method is full or diagonal, not '%s'", method);
+    else if (strcmp(allocate, "uniform") != 0 && strcmp(allocate, "equal-loss") != 0)
+        bp_fail(&e, BP_ERR_ARGUMENT, 0, "--allocate is uniform or equal-loss, not '%s'", allocate);
     else if (o->embedding_bits != 0 && o->embedding_bits < 4)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--embedding-bits is 4 to 8, or 0 to keep the source's");
     else if (stages)
@@ -217,7 +229,7 @@ int cmd_compress(int argc, char **argv) {
                           .lambda = -1,
                           .clip = 10};
     double bits = 2;
-    const char *stages = NULL, *method = "full";
+    const char *stages = NULL, *method = "full", *allocate = "uniform";
     const cli_option options[] = {
         {"output", 'o', CLI_TEXT, &o.out_path, 0, 0, "OUT.gguf", "the file to write"},
         {"bits", 'b', CLI_REAL, &bits, 0.05, 8, "B",
@@ -233,6 +245,10 @@ int cmd_compress(int argc, char **argv) {
          "bit planes of embedding and head, 4 to 8; 0 keeps the source's (default 6)"},
         {"method", 0, CLI_TEXT, &method, 0, 0, "NAME",
          "full: input covariances, corrected targets; diagonal: the paper's baseline (default full)"},
+        {"allocate", 0, CLI_TEXT, &allocate, 0, 0, "NAME",
+         "uniform, or equal-loss: more bits for layers that the model suffers from most (default uniform)"},
+        {"allocation", 0, CLI_TEXT, &o.allocation, 0, 0, "FILE",
+         "keep what equal-loss measured in FILE; where it is there, measure no more"},
         {"lambda", 0, CLI_REAL, &o.lambda, 0, 1000, "L",
          "damping of the corrected targets (default: chosen by validation)"},
         {"damping", 0, CLI_REAL, &o.damping, 0.0001, 100, "D", "damping of the input metric (default 0.3)"},
@@ -242,7 +258,7 @@ int cmd_compress(int argc, char **argv) {
         {"threads", 't', CLI_COUNT, &o.threads, 1, 64, "N",
          "threads; the result does not depend on them (default: all processors)"},
         {"max-memory", 0, CLI_COUNT, &o.max_memory, 0, 0, "MB",
-         "refuse to start if more would be needed (default: no limit)"},
+         "use no more; activations go to a scratch file beside the output if need be (default: no limit)"},
         {"resume", 0, CLI_FLAG, &o.resume, 0, 0, NULL, "go on where an interrupted run stopped"},
         {"force", 'f', CLI_FLAG, &o.force, 0, 0, NULL, "overwrite the output and the work folder"},
         {"dry-run", 0, CLI_FLAG, &o.dry_run, 0, 0, NULL, "print sizes, memory and time, and stop"},
@@ -260,8 +276,9 @@ int cmd_compress(int argc, char **argv) {
                            .n_positional = 1};
     int rc = cli_parse(&spec, argc, argv, &o.model_path);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
-    if ((rc = check_usage(&o, bits, stages, method)) != CLI_OK) return rc;
+    if ((rc = check_usage(&o, bits, stages, method, allocate)) != CLI_OK) return rc;
     o.diagonal = strcmp(method, "diagonal") == 0;
+    o.equal_loss = strcmp(allocate, "equal-loss") == 0;
     cli_catch_interrupt();
     return compress(&o);
 }

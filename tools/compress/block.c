@@ -60,3 +60,10 @@ void block_dequantize(workers *w, block_weights *b, const model_layer *layer) {
         workers_for(w, bp_ceil_div(t.w->n, ROWS), dequantize_rows, &t);
     }
 }
+
+void block_release(const file_view *mapped, const model_layer *layer) {
+    for (part p = 0; p < PARTS; p++) {
+        const linear *w = part_linear(layer, p);
+        file_release(mapped, w->rows, w->n * w->row_bytes);
+    }
+}

@@ -2,6 +2,7 @@
 #ifndef BITPAIR_BLOCK_H
 #define BITPAIR_BLOCK_H
 
+#include "io/file.h"
 #include "model.h"
 #include "workers.h"
 
@@ -25,5 +26,8 @@ void block_close(block_weights *b);
 
 /* Fills b with the dequantized weights of a dense layer. */
 void block_dequantize(workers *w, block_weights *b, const model_layer *layer);
+
+/* Lets the matrices of a dense layer leave memory; `mapped`: the file they are mapped from, NULL where there is none. */
+void block_release(const file_view *mapped, const model_layer *layer);
 
 #endif

@@ -5,26 +5,31 @@
 
 #include "linalg/linalg.h"
 #include "mathf.h"
+#include "score.h"
 
-enum { QUERIES = 64, LOGIT_ROWS = 32 }; /* rows of one block of scores, of logits */
+enum { QUERIES = 64 }; /* rows of one block of attention scores */
 
 static size_t q_width(const model_config *c) { return (size_t)c->n_heads * c->head_dim; }
 static size_t kv_width(const model_config *c) { return (size_t)c->n_kv_heads * c->head_dim; }
 static size_t x_width(const model_config *c) { return bp_max(bp_max(c->d_model, c->d_ff), q_width(c)); }
 
-/* Floats of scratch for one sequence: q, k, v and a block of scores, or gate and up, or logits. */
+/* Floats of scratch for one sequence: q, k, v and a block of scores, or gate and up. */
 static size_t scratch_floats(const model_config *c, size_t ctx) {
     size_t attention = ctx * (q_width(c) + 2 * kv_width(c)) + QUERIES * ctx, feed = 2 * ctx * c->d_ff;
-    return bp_round_up(bp_max(bp_max(attention, feed), LOGIT_ROWS * ((size_t)c->vocab + c->d_model)), 16);
+    return bp_round_up(bp_max(attention, feed), 16);
 }
 
-static uint64_t chain_floats(const model_config *c, size_t n_seqs, size_t ctx, uint32_t threads) {
-    uint64_t tokens = (uint64_t)n_seqs * ctx;
-    return CHAINS * tokens * (c->d_model + x_width(c)) + ctx * c->head_dim + (uint64_t)threads * scratch_floats(c, ctx);
+uint64_t chain_activation_bytes(const model *m, size_t n_seqs, size_t ctx) {
+    return sizeof(float) * CHAINS * (uint64_t)n_seqs * ctx * (m->config.d_model + x_width(&m->config));
 }
 
-uint64_t chain_bytes(const model *m, size_t n_seqs, size_t ctx, uint32_t threads) {
-    return sizeof(float) * chain_floats(&m->config, n_seqs, ctx, threads);
+uint64_t chain_own_bytes(const model *m, size_t ctx, uint32_t threads) {
+    return sizeof(float) * ((uint64_t)ctx * m->config.head_dim + (uint64_t)threads * scratch_floats(&m->config, ctx));
+}
+
+uint64_t chain_front_bytes(const model *m, size_t n_seqs, size_t ctx, uint32_t threads) {
+    size_t seqs = bp_max(threads, bp_ceil_div(CHAIN_CHUNK, ctx) + 1);
+    return chain_activation_bytes(m, bp_min(n_seqs, seqs), ctx);
 }
 
 static void rope_table(const chain *c) {
@@ -41,47 +46,63 @@ static void rope_table(const chain *c) {
 }
 
 bool chain_open(chain *c, workers *w, const model *m, const int32_t *ids, size_t n_seqs, size_t n_val, size_t ctx,
-                bp_err *e) {
+                const char *folder, bp_err *e) {
     const model_config *config = &m->config;
     *c = (chain){.model = m, .w = w, .ids = ids, .n_seqs = n_seqs, .ctx = ctx, .n_tokens = n_seqs * ctx};
     c->n_train = (n_seqs - n_val) * ctx;
     c->width = x_width(config);
     c->own_size = scratch_floats(config, ctx);
-    float *p = c->memory = malloc((size_t)chain_bytes(m, n_seqs, ctx, workers_count(w)));
-    if (!p)
-        return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the activations of %zu tokens: lower --calib-tokens",
-                       c->n_tokens);
+    if (!spill_open(&c->activations, (size_t)chain_activation_bytes(m, n_seqs, ctx), folder, e)) return false;
+    c->rope = c->memory = malloc((size_t)chain_own_bytes(m, ctx, workers_count(w)));
+    if (!c->memory) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for sequences of %zu tokens: lower --ctx", ctx);
+    float *p = c->activations.at;
     for (int side = 0; side < CHAINS; side++) {
         c->stream[side] = p;
         c->x[side] = c->stream[side] + c->n_tokens * config->d_model;
         p = c->x[side] + c->n_tokens * c->width;
     }
-    c->rope = p;
-    c->own = p + ctx * config->head_dim;
+    c->own = c->rope + ctx * config->head_dim;
     rope_table(c);
     return true;
 }
 
 void chain_close(chain *c) {
+    spill_close(&c->activations);
     free(c->memory);
     *c = (chain){0};
 }
 
+void chain_release(const chain *c, size_t first, size_t n) {
+    size_t d = c->model->config.d_model;
+    for (int side = 0; side < CHAINS; side++) {
+        spill_release(&c->activations, c->stream[side] + first * d, n * d * sizeof(float));
+        spill_release(&c->activations, c->x[side] + first * c->width, n * c->width * sizeof(float));
+    }
+}
+
 /* ---- steps: each is a loop over sequences ---------------------------------------------------------------------- */
 
-typedef struct {
+typedef struct step step;
+struct step {
     chain *c;
+    void (*run)(const step *s, size_t seq, uint32_t worker);
     chain_side side;
     const model_layer *layer;
     const block_weights *b;
-    const linear *table; /* embedding or head */
+    const linear *table; /* embedding */
     const float *weight; /* of a norm, or W [d_model, m] */
     size_t m;
-    double *sums; /* one per sequence */
-} step;
+};
 
-static void embed_sequence(void *context, size_t seq, uint32_t worker) {
+static void run_sequence(void *context, size_t seq, uint32_t worker) {
     const step *s = context;
+    s->run(s, seq, worker);
+    chain_release(s->c, seq * s->c->ctx, s->c->ctx);
+}
+
+static void run_step(step *s) { workers_for(s->c->w, s->c->n_seqs, run_sequence, s); }
+
+static void embed_sequence(const step *s, size_t seq, uint32_t worker) {
     chain *c = s->c;
     size_t d = c->model->config.d_model;
     (void)worker;
@@ -90,30 +111,26 @@ static void embed_sequence(void *context, size_t seq, uint32_t worker) {
 }
 
 void chain_embed(chain *c, chain_side side, const linear *table) {
-    step s = {.c = c, .side = side, .table = table};
-    workers_for(c->w, c->n_seqs, embed_sequence, &s);
+    step s = {.c = c, .run = embed_sequence, .side = side, .table = table};
+    run_step(&s);
 }
 
-static void rmsnorm(float *y, const float *x, const float *weight, size_t n, float eps) {
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += (double)x[i] * x[i];
-    float scale = (float)(1 / sqrt(sum / (double)n + (double)eps));
-    for (size_t i = 0; i < n; i++) y[i] = x[i] * scale * weight[i];
-}
-
-static void normalise_sequence(void *context, size_t seq, uint32_t worker) {
-    const step *s = context;
+static void normalise_sequence(const step *s, size_t seq, uint32_t worker) {
     chain *c = s->c;
     size_t d = c->model->config.d_model;
     (void)worker;
-    for (int side = 0; side < CHAINS; side++)
-        for (size_t t = seq * c->ctx; t < (seq + 1) * c->ctx; t++)
-            rmsnorm(c->x[side] + t * c->width, c->stream[side] + t * d, s->weight, d, c->model->config.norm_eps);
+    for (size_t t = seq * c->ctx; t < (seq + 1) * c->ctx; t++)
+        score_rmsnorm(c->x[s->side] + t * c->width, c->stream[s->side] + t * d, s->weight, d,
+                      c->model->config.norm_eps);
+}
+
+static void normalise_side(chain *c, chain_side side, const float *weight) {
+    step s = {.c = c, .run = normalise_sequence, .side = side, .weight = weight};
+    run_step(&s);
 }
 
 void chain_normalise(chain *c, const float *weight) {
-    step s = {.c = c, .weight = weight};
-    workers_for(c->w, c->n_seqs, normalise_sequence, &s);
+    for (chain_side side = 0; side < CHAINS; side++) normalise_side(c, side, weight);
 }
 
 /* out [ctx, w->n] = x W' + bias */
@@ -133,7 +150,7 @@ static void rotate(const chain *c, float *x, size_t heads, const float *norm) {
         const float *table = c->rope + t * dim;
         for (size_t h = 0; h < heads; h++) {
             float *head = x + (t * heads + h) * dim;
-            if (norm) rmsnorm(head, head, norm, dim, config->norm_eps);
+            if (norm) score_rmsnorm(head, head, norm, dim, config->norm_eps);
             for (size_t j = 0; j < half; j++) {
                 float cosine = table[2 * j], sine = table[2 * j + 1], a = head[j * stride],
                       b = head[j * stride + other];
@@ -171,8 +188,7 @@ static void attend_head(const chain *c, float *out, const float *q, const float 
     }
 }
 
-static void attend_sequence(void *context, size_t seq, uint32_t worker) {
-    const step *s = context;
+static void attend_sequence(const step *s, size_t seq, uint32_t worker) {
     chain *c = s->c;
     const model_config *config = &c->model->config;
     size_t dim = config->head_dim, group = config->n_heads / config->n_kv_heads;
@@ -189,12 +205,11 @@ static void attend_sequence(void *context, size_t seq, uint32_t worker) {
 }
 
 void chain_attend(chain *c, chain_side side, const model_layer *layer, const block_weights *b) {
-    step s = {.c = c, .side = side, .layer = layer, .b = b};
-    workers_for(c->w, c->n_seqs, attend_sequence, &s);
+    step s = {.c = c, .run = attend_sequence, .side = side, .layer = layer, .b = b};
+    run_step(&s);
 }
 
-static void feed_sequence(void *context, size_t seq, uint32_t worker) {
-    const step *s = context;
+static void feed_sequence(const step *s, size_t seq, uint32_t worker) {
     chain *c = s->c;
     size_t d = c->model->config.d_model, ff = c->model->config.d_ff;
     float *x = c->x[s->side] + seq * c->ctx * c->width, *gate = c->own + worker * c->own_size, *up = gate + c->ctx * ff;
@@ -205,12 +220,11 @@ static void feed_sequence(void *context, size_t seq, uint32_t worker) {
 }
 
 void chain_feed(chain *c, chain_side side, const block_weights *b) {
-    step s = {.c = c, .side = side, .b = b};
-    workers_for(c->w, c->n_seqs, feed_sequence, &s);
+    step s = {.c = c, .run = feed_sequence, .side = side, .b = b};
+    run_step(&s);
 }
 
-static void add_sequence(void *context, size_t seq, uint32_t worker) {
-    const step *s = context;
+static void add_sequence(const step *s, size_t seq, uint32_t worker) {
     chain *c = s->c;
     size_t d = c->model->config.d_model, first = seq * c->ctx;
     (void)worker;
@@ -219,50 +233,43 @@ static void add_sequence(void *context, size_t seq, uint32_t worker) {
 }
 
 void chain_add(chain *c, chain_side side, const float *W, size_t m) {
-    step s = {.c = c, .side = side, .weight = W, .m = m};
-    workers_for(c->w, c->n_seqs, add_sequence, &s);
+    step s = {.c = c, .run = add_sequence, .side = side, .weight = W, .m = m};
+    run_step(&s);
 }
 
-/* ---- the score at the end -------------------------------------------------------------------------------------- */
-
-static double row_nll(const float *logits, size_t vocab, int32_t target) {
-    double sum = 0;
-    float top = logits[0];
-    for (size_t i = 1; i < vocab; i++) top = logits[i] > top ? logits[i] : top;
-    for (size_t i = 0; i < vocab; i++) sum += (double)bp_expf(logits[i] - top);
-    return log(sum) + (double)top - (double)logits[target];
+void chain_forward(chain *c, chain_side side, const model_layer *layer, const block_weights *b) {
+    normalise_side(c, side, layer->attn_norm);
+    chain_attend(c, side, layer, b);
+    chain_add(c, side, b->W[PART_O], layer->o.m);
+    normalise_side(c, side, layer->ffn_norm);
+    chain_feed(c, side, b);
+    chain_add(c, side, b->W[PART_DOWN], layer->down.m);
 }
 
-static void nll_sequence(void *context, size_t item, uint32_t worker) {
-    const step *s = context;
-    chain *c = s->c;
-    size_t d = c->model->config.d_model, vocab = c->model->config.vocab, first = c->n_train + item * c->ctx;
-    float *x = c->own + worker * c->own_size, *logits = x + LOGIT_ROWS * d;
-    s->sums[item] = 0;
-    for (size_t t = 0; t + 1 < c->ctx; t += LOGIT_ROWS) {
-        size_t rows = bp_min(LOGIT_ROWS, c->ctx - 1 - t);
-        for (size_t i = 0; i < rows; i++)
-            rmsnorm(x + i * d, c->stream[s->side] + (first + t + i) * d, c->model->out_norm, d,
-                    c->model->config.norm_eps);
-        linalg_gemm(false, true, rows, vocab, d, 1, x, d, s->weight, d, 0, logits, vocab);
-        for (size_t i = 0; i < rows; i++)
-            s->sums[item] += row_nll(logits + i * vocab, vocab, c->ids[first + t + i + 1]);
+/* ---- views and scores ------------------------------------------------------------------------------------------ */
+
+chain chain_slice(const chain *c, size_t first, size_t n) {
+    chain slice = *c;
+    slice.n_seqs = n;
+    slice.n_tokens = n * c->ctx;
+    slice.n_train = slice.n_tokens;
+    slice.ids += first * c->ctx;
+    for (int side = 0; side < CHAINS; side++) {
+        slice.stream[side] += first * c->ctx * c->model->config.d_model;
+        slice.x[side] += first * c->ctx * c->width;
     }
+    return slice;
 }
 
 double chain_nll(chain *c, chain_side side, const linear *head) {
-    size_t d = c->model->config.d_model, vocab = c->model->config.vocab, n = (c->n_tokens - c->n_train) / c->ctx;
-    float *W = malloc((size_t)vocab * d * sizeof *W);
-    double *sums = malloc((n + 1) * sizeof *sums), total = 0;
-    if (!W || !sums || n == 0) {
-        total = NAN;
-    } else {
-        for (size_t i = 0; i < vocab; i++) linear_row(head, i, W + i * d);
-        step s = {.c = c, .side = side, .weight = W, .sums = sums};
-        workers_for(c->w, n, nll_sequence, &s);
-        for (size_t i = 0; i < n; i++) total += sums[i];
+    size_t first = c->n_train / c->ctx, scored = c->ctx - 1;
+    double total = 0, sum;
+    bp_err e;
+    for (size_t i = first; i < c->n_seqs; i++) {
+        const float *stream = c->stream[side] + i * c->ctx * c->model->config.d_model;
+        if (!score_nll(&sum, c->w, c->model, head, stream, c->ids + i * c->ctx + 1, scored, &e)) return NAN;
+        chain_release(c, i * c->ctx, c->ctx);
+        total += sum;
     }
-    free(W);
-    free(sums);
-    return total / (double)(n * (c->ctx - 1));
+    return total / (double)((c->n_seqs - first) * scored);
 }

@@ -3,7 +3,9 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
+#include "allocate.h"
 #include "checkpoint.h"
 #include "cli.h"
 #include "linalg/linalg.h"
@@ -25,7 +27,9 @@ typedef struct {
     cli_progress progress;
     uint64_t done; /* work, in units of 2^20 operations; shared by threads */
     double total;
-    uint32_t layer; /* current block */
+    uint32_t layer;     /* current block */
+    layer_loss *losses; /* [n_layers * PARTS] with o->equal_loss */
+    double *factors;    /* [n_layers * PARTS] o->factors */
 } job;
 
 /* ---- progress -------------------------------------------------------------------------------------------------- */
@@ -82,7 +86,9 @@ static void make_layer(void *context, size_t i, uint32_t worker) {
     char name[NAME];
     factors *f = layer_factors(g, i);
     part_full_name(name, sizeof name, j->layer, g->parts[i]);
-    ticker t = {j, plan_layer_work(o, f->n, f->m) / ((double)o->iterations * f->n_stages), worker == 0};
+    ticker t = {j,
+                plan_layer_work(o, j->layer * PARTS + g->parts[i], f->n, f->m) / ((double)o->iterations * f->n_stages),
+                worker == 0};
     factor_options options = {o->seed, (unsigned)o->iterations, (float)o->damping, (float)o->lambda, tick, &t};
     g->failed[i] =
         !factors_make(g->inner, f, name, j->dense.W[g->parts[i]], g->s, g->t, !o->diagonal, &options, &g->errors[i]) ||
@@ -137,11 +143,11 @@ static bool make_group(job *j, const part *parts, size_t n_parts, bool residual,
         const linear *w = part_linear(&j->m->layers[j->layer], parts[i]);
         uint32_t k[MODEL_STAGES];
         char name[NAME];
-        plan_middles(j->o, w->n, w->m, k);
+        plan_middles(j->o, j->layer * PARTS + parts[i], w->n, w->m, k);
         part_full_name(name, sizeof name, j->layer, parts[i]);
         if (!factors_open(layer_factors(&g, i), w->n, w->m, k, j->o->n_stages, e)) return false;
         g.missing[i] = !checkpoint_load(&j->work_folder, name, layer_factors(&g, i));
-        if (!g.missing[i]) j->total -= (double)units(plan_layer_work(j->o, w->n, w->m));
+        if (!g.missing[i]) j->total -= (double)units(plan_layer_work(j->o, j->layer * PARTS + parts[i], w->n, w->m));
         any |= g.missing[i];
     }
     if (interrupted(e) || (any && !make_missing(&g, e))) return false;
@@ -159,6 +165,7 @@ static void keep_before(job *j) {
     size_t d = j->m->config.d_model;
     memcpy(j->before, j->chain.stream[CHAIN_DENSE] + j->chain.n_train * d,
            (j->chain.n_tokens - j->chain.n_train) * d * sizeof *j->before);
+    chain_release(&j->chain, j->chain.n_train, j->chain.n_tokens - j->chain.n_train);
 }
 
 /* On validation tokens: error of the student's stream relative to the dense one, mean over tokens; and over all,
@@ -179,6 +186,7 @@ static void report_block(const job *j) {
         error += wrong;
         relative += wrong / size;
     }
+    chain_release(&j->chain, first, n);
     if (!j->o->quiet)
         fprintf(stderr, "block %u: stream error %.4f per token, %.4f of the block's update\n", (unsigned)j->layer,
                 relative / (double)n, error / update);
@@ -196,6 +204,7 @@ static bool make_block(job *j, bp_err *e) {
     const model_layer *l = &j->m->layers[j->layer];
     double work = plan_block_work(j->o, j->m, j->chain.n_tokens) / 4;
     block_dequantize(j->w, &j->dense, l);
+    block_release(j->o->mapped, l);
     keep_before(j);
     chain_normalise(&j->chain, l->attn_norm);
     if (!make_group(j, inputs, 3, false, e)) return false;
@@ -227,6 +236,11 @@ static bool round_tables(job *j, bp_err *e) {
            (tied || packed_table_make(&j->head, j->w, &j->m->head, planes, e));
 }
 
+static void release_tables(const job *j) {
+    const linear *tables[] = {&j->m->embedding, &j->m->head};
+    for (size_t i = 0; i < 2; i++) file_release(j->o->mapped, tables[i]->rows, tables[i]->n * tables[i]->row_bytes);
+}
+
 static linear student_embedding(const job *j) {
     return j->embedding.bytes ? packed_table_view(&j->embedding) : j->m->embedding;
 }
@@ -251,7 +265,8 @@ static bool write_result(const job *j, const char *source, compress_result *r, b
 
 static bool run_blocks(job *j, const calibration *calib, compress_result *r, bp_err *e) {
     linear embedding, head;
-    if (!chain_open(&j->chain, j->w, j->m, calib->ids, calib->n_seqs, calib->n_val, calib->ctx, e) ||
+    if (!chain_open(&j->chain, j->w, j->m, calib->ids, calib->n_seqs, calib->n_val, calib->ctx,
+                    j->o->streamed ? j->work_folder.folder : NULL, e) ||
         !round_tables(j, e))
         return false;
     j->before = malloc(calib->n_val * calib->ctx * j->m->config.d_model * sizeof *j->before);
@@ -261,18 +276,22 @@ static bool run_blocks(job *j, const calibration *calib, compress_result *r, bp_
     embedding = student_embedding(j);
     chain_embed(&j->chain, CHAIN_DENSE, &j->m->embedding);
     chain_embed(&j->chain, CHAIN_STUDENT, &embedding);
+    release_tables(j);
     for (j->layer = 0; j->layer < j->m->config.n_layers; j->layer++)
         if (!make_block(j, e)) return false;
     head = student_head(j);
     r->dense_ppl = exp(chain_nll(&j->chain, CHAIN_DENSE, &j->m->head));
     r->student_ppl = exp(chain_nll(&j->chain, CHAIN_STUDENT, &head));
     r->embedding_error = j->embedding.error;
+    release_tables(j);
     return true;
 }
 
 static void job_close(job *j) {
     for (size_t i = 0; j->layers && i < (size_t)j->m->config.n_layers * PARTS; i++) factors_close(&j->layers[i]);
     free(j->layers);
+    free(j->losses);
+    free(j->factors);
     free(j->before);
     block_close(&j->dense);
     block_close(&j->student);
@@ -291,17 +310,43 @@ static void fingerprint(const compress_options *o, const calibration *calib, con
     snprintf(out, capacity, "source: %s\noptions: %s\ncalibration: %s\n", source, recipe, digest);
 }
 
+/* Bits of each layer in `own`, from the work folder's measurement, the user's file, or a new one, which both then keep.
+ */
+static bool allocate_layers(job *j, compress_options *own, const calibration *calib, const char *source, bp_err *e) {
+    size_t n = (size_t)j->m->config.n_layers * PARTS;
+    char kept[sizeof j->work_folder.folder + NAME];
+    if (!own->equal_loss) return true;
+    const char *folder = own->streamed ? j->work_folder.folder : NULL;
+    snprintf(kept, sizeof kept, "%s/allocation.json", j->work_folder.folder);
+    j->losses = calloc(n, sizeof *j->losses);
+    j->factors = calloc(n, sizeof *j->factors);
+    if (!j->losses || !j->factors) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the allocation");
+    bool resumed = access(kept, R_OK) == 0, given = own->allocation && access(own->allocation, R_OK) == 0;
+    if (resumed ? !allocate_read(j->losses, kept, source, j->m, e)
+        : given ? !allocate_read(j->losses, own->allocation, source, j->m, e)
+                : !allocate_measure(j->losses, own, j->w, j->m, calib, folder, e))
+        return false;
+    if (!resumed && !allocate_write(kept, source, j->m, j->losses, own->n_stages, e)) return false;
+    if (own->allocation && !given && !allocate_write(own->allocation, source, j->m, j->losses, own->n_stages, e))
+        return false;
+    allocate_spread(j->factors, own, j->m, j->losses);
+    own->factors = j->factors;
+    return true;
+}
+
 bool compress_run(const compress_options *o, const model *m, const calibration *calib, const char *source,
                   compress_result *result, bp_err *e) {
     char print[2048];
+    compress_options own = *o;
     size_t n_tokens = calib->n_seqs * calib->ctx;
-    job j = {.o = o, .m = m, .total = (double)units(plan_make(o, m, n_tokens).work)};
+    job j = {.o = &own, .m = m};
     double started = platform_seconds();
     *result = (compress_result){.calib_tokens = n_tokens};
     linalg_init();
     fingerprint(o, calib, source, print, sizeof print);
     bool ok = checkpoint_open(&j.work_folder, o->out_path, print, o->resume, o->force, e) &&
-              (j.w = workers_open((uint32_t)o->threads, e));
+              (j.w = workers_open((uint32_t)o->threads, e)) && allocate_layers(&j, &own, calib, source, e);
+    j.total = (double)units(plan_make(&own, m, n_tokens).work - (own.equal_loss ? allocate_work(&own, m) : 0));
     cli_progress_begin(&j.progress, "compress", o->quiet);
     ok = ok && run_blocks(&j, calib, result, e);
     cli_progress_end(&j.progress);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "allocate.h"
 #include "chain.h"
 #include "container.h"
 #include "statistics.h"
@@ -33,14 +34,26 @@ bool plan_split_bits(compress_options *o, double bits, bp_err *e) {
     return true;
 }
 
-void plan_middles(const compress_options *o, size_t n, size_t m, uint32_t k[MODEL_STAGES]) {
-    for (uint32_t s = 0; s < o->n_stages; s++) k[s] = factors_middle(o->stage_bits[s], n, m);
+void plan_middles(const compress_options *o, size_t index, size_t n, size_t m, uint32_t k[MODEL_STAGES]) {
+    double factor = o->factors ? o->factors[index] : 1;
+    for (uint32_t s = 0; s < o->n_stages; s++) k[s] = factors_middle(factor * o->stage_bits[s], n, m);
 }
 
-double plan_layer_work(const compress_options *o, size_t n, size_t m) {
+uint64_t plan_factor_bytes(const compress_options *o, const model *m) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < m->config.n_layers * PARTS; i++) {
+        const linear *w = part_linear(&m->layers[i / PARTS], i % PARTS);
+        uint32_t k[MODEL_STAGES];
+        plan_middles(o, i, w->n, w->m, k);
+        for (uint32_t s = 0; s < o->n_stages; s++) bytes += factors_stage_bytes(w->n, w->m, k[s]);
+    }
+    return bytes;
+}
+
+double plan_layer_work(const compress_options *o, size_t index, size_t n, size_t m) {
     uint32_t k[MODEL_STAGES];
     double work = 0;
-    plan_middles(o, n, m, k);
+    plan_middles(o, index, n, m, k);
     for (uint32_t s = 0; s < o->n_stages; s++) work += admm_work(n, m, k[s], (unsigned)o->iterations, !o->diagonal);
     return work;
 }
@@ -54,25 +67,79 @@ double plan_block_work(const compress_options *o, const model *m, size_t n_token
            statistics_work(n_tokens, train, c->d_ff, d, true);
 }
 
+/* ---- memory: what is alive together, in bytes ------------------------------------------------------------------ */
+
+/* The program, BLAS and its threads, the tokenizer, small things. */
+static uint64_t base_bytes(const compress_options *o) { return (64 + 8 * o->threads) << 20; }
+
+/* While a layer [n, m] is made: factors.c with target.c, admm.c and refit.c. */
+static uint64_t layer_bytes(const compress_options *o, size_t n, size_t m) {
+    uint64_t k = 32, nm = (uint64_t)n * m;
+    for (uint32_t s = 0; s < o->n_stages; s++)
+        k = bp_max(k, factors_middle(o->stage_bits[s] * (o->equal_loss ? ALLOCATE_MOST : 1), n, m));
+    uint64_t nk = n * k, km = k * m, wide = bp_max(m, k), tall = bp_max(n, k);
+    uint64_t admm = nk + 3 * km + 2 * nm + 2 * bp_max(nk, km) + 3 * k * k + 2 * 192 * wide * o->threads;
+    uint64_t refit = 2 * nm + 2 * tall * m + nk + 2 * wide * wide;
+    return sizeof(float) * (6 * nm + km + bp_max(4 * nm, nk + km + bp_max(admm, refit)));
+}
+
+/* While a group of layers that share their input is made: moments, metric, and as many layers as are made at once. */
+static uint64_t group_bytes(const compress_options *o, const model *m, size_t n_tokens, const part *parts, size_t n) {
+    const model_layer *l = &m->layers[0];
+    uint64_t width = part_linear(l, parts[0])->m, square = width * width, layers = 0, largest = 0;
+    bool residual = n == 1;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t bytes = layer_bytes(o, part_linear(l, parts[i])->n, width);
+        layers += bytes;
+        largest = bp_max(largest, bytes);
+    }
+    if (o->threads > 2 || o->threads == 1) layers = largest;
+    uint64_t held = sizeof(float) * (5 * square + (residual ? 3 * m->config.d_model * width : 0)),
+             factored = sizeof(float) * 2 * square, eigenvectors = factored;
+    return held + bp_max(factored + bp_max(eigenvectors, layers), statistics_scratch(n_tokens, (uint32_t)o->threads));
+}
+
+static uint64_t largest_group(const compress_options *o, const model *m, size_t n_tokens) {
+    static const part inputs[] = {PART_Q, PART_K, PART_V}, out[] = {PART_O}, feed[] = {PART_GATE, PART_UP},
+                      down[] = {PART_DOWN};
+    return bp_max(bp_max(group_bytes(o, m, n_tokens, inputs, 3), group_bytes(o, m, n_tokens, out, 1)),
+                  bp_max(group_bytes(o, m, n_tokens, feed, 2), group_bytes(o, m, n_tokens, down, 1)));
+}
+
+/* Bytes at the peak. A model in memory is all there; of a mapped one the block or table at work. */
+static uint64_t peak_bytes(const compress_options *o, const model *m, size_t n_tokens, uint64_t factor_bytes) {
+    const model_config *c = &m->config;
+    size_t n_seqs = n_tokens / o->ctx, n_val = bp_max(1, n_seqs / 16);
+    uint32_t threads = (uint32_t)o->threads;
+    uint64_t weights = m->linear_weights / c->n_layers, fixed = container_fixed_bytes(m, (uint32_t)o->embedding_bits);
+    uint64_t table = (uint64_t)c->vocab * m->embedding.row_bytes,
+             source = o->mapped ? bp_max(table, m->linear_weights / c->n_layers * 4) : m->file->size;
+    uint64_t activations =
+        o->streamed ? chain_front_bytes(m, n_seqs, o->ctx, threads) : chain_activation_bytes(m, n_seqs, o->ctx);
+    uint64_t blocks = activations + chain_own_bytes(m, o->ctx, threads) + 4 * (uint64_t)n_tokens +
+                      4 * n_val * o->ctx * c->d_model + 8 * weights + factor_bytes + 2 * fixed;
+    uint64_t probes = o->equal_loss ? allocate_bytes(o, m) : 0;
+    return base_bytes(o) + source + bp_max(blocks, probes) + largest_group(o, m, n_tokens);
+}
+
 compress_plan plan_make(const compress_options *o, const model *m, size_t n_tokens) {
     const model_config *c = &m->config;
+    compress_options chosen = *o;
     compress_plan plan = {.work = c->n_layers * plan_block_work(o, m, n_tokens)};
-    uint64_t factor_bytes = 0;
-    size_t widest = 0, largest = 0;
-    for (part p = 0; p < PARTS; p++) {
-        const linear *w = part_linear(&m->layers[0], p);
-        uint32_t k[MODEL_STAGES];
-        plan_middles(o, w->n, w->m, k);
-        for (uint32_t s = 0; s < o->n_stages; s++) factor_bytes += c->n_layers * factors_stage_bytes(w->n, w->m, k[s]);
-        plan.work += c->n_layers * plan_layer_work(o, w->n, w->m);
-        widest = bp_max(widest, w->m);
-        largest = bp_max(largest, (size_t)w->n * w->m);
+    uint64_t factor_bytes = plan_factor_bytes(o, m);
+    if (o->equal_loss) plan.work += allocate_work(o, m);
+    for (uint32_t i = 0; i < c->n_layers * PARTS; i++) {
+        const linear *w = part_linear(&m->layers[i / PARTS], i % PARTS);
+        plan.work += plan_layer_work(o, i, w->n, w->m);
     }
     plan.bits_per_weight = 8 * (double)factor_bytes / (double)m->linear_weights;
     plan.file_bytes = factor_bytes + container_fixed_bytes(m, (uint32_t)o->embedding_bits);
-    plan.memory =
-        chain_bytes(m, n_tokens / o->ctx, o->ctx, (uint32_t)o->threads) + plan.file_bytes + n_tokens * 12 +
-        sizeof(float) * (11 * (uint64_t)widest * widest + 30 * (uint64_t)largest + 2 * m->linear_weights / c->n_layers);
+    plan.memory = peak_bytes(&chosen, m, n_tokens, factor_bytes);
+    if (o->max_memory && plan.memory > o->max_memory * 1000000) chosen.streamed = true;
+    if (chosen.streamed) {
+        plan.memory = peak_bytes(&chosen, m, n_tokens, factor_bytes);
+        plan.scratch = chain_activation_bytes(m, n_tokens / o->ctx, o->ctx);
+    }
     plan.seconds = plan.work / (CORE_SPEED * (double)o->threads);
     return plan;
 }
@@ -84,10 +151,11 @@ void plan_recipe(const compress_options *o, char *out, size_t capacity) {
         used += (size_t)snprintf(stages + used, sizeof stages - used, "%s%.6g", s ? ", " : "", o->stage_bits[s]);
     if (o->lambda >= 0) snprintf(lambda, sizeof lambda, "%.6g", o->lambda);
     snprintf(out, capacity,
-             "{\"stages\": [%s], \"method\": \"%s\", \"iterations\": %llu, \"calib_tokens\": %llu, \"ctx\": %llu, "
+             "{\"stages\": [%s], \"allocate\": \"%s\", \"method\": \"%s\", \"iterations\": %llu, \"calib_tokens\": "
+             "%llu, \"ctx\": %llu, "
              "\"embedding_bits\": %llu, "
              "\"damping\": %.6g, \"lambda\": %s, \"clip\": %.6g, \"seed\": %llu}",
-             stages, o->diagonal ? "diagonal" : "full", (unsigned long long)o->iterations,
-             (unsigned long long)o->calib_tokens, (unsigned long long)o->ctx, (unsigned long long)o->embedding_bits,
-             o->damping, lambda, o->clip, (unsigned long long)o->seed);
+             stages, o->equal_loss ? "equal-loss" : "uniform", o->diagonal ? "diagonal" : "full",
+             (unsigned long long)o->iterations, (unsigned long long)o->calib_tokens, (unsigned long long)o->ctx,
+             (unsigned long long)o->embedding_bits, o->damping, lambda, o->clip, (unsigned long long)o->seed);
 }

@@ -2,6 +2,7 @@
 #ifndef BITPAIR_PLAN_H
 #define BITPAIR_PLAN_H
 
+#include "io/file.h"
 #include "model.h"
 
 typedef struct {
@@ -11,6 +12,11 @@ typedef struct {
     uint32_t n_stages;
     uint64_t calib_tokens, ctx, iterations, embedding_bits, seed, threads;
     uint64_t max_memory;          /* MB; 0: no limit */
+    bool streamed;                /* activations in a scratch file beside the output */
+    const file_view *mapped;      /* the file that the model is mapped from; NULL where it is in memory */
+    bool equal_loss;              /* bits of each layer by measured loss (allocate.h); else the same for all */
+    const char *allocation;       /* file that keeps the measurement, or NULL */
+    const double *factors;        /* [n_layers * PARTS] multiples of stage_bits; NULL: all 1 */
     bool diagonal;                /* the paper's recipe: diagonal statistics of the dense model, no target */
     double damping, lambda, clip; /* lambda < 0: by validation */
     bool resume, force, dry_run, quiet, json;
@@ -23,16 +29,20 @@ bool plan_split_bits(compress_options *o, double bits, bp_err *e);
 typedef struct {
     uint64_t file_bytes;
     double bits_per_weight; /* linear layers, scales counted */
-    uint64_t memory;        /* bytes */
+    uint64_t memory;        /* bytes at the peak, file mappings and the program included */
+    uint64_t scratch;       /* bytes of the scratch file; 0 where activations stay in memory */
     double work;            /* floating-point operations */
     double seconds;         /* at the speed of a present-day core */
 } compress_plan;
 
-/* Middle dimensions of a layer [n, m]: one per stage. */
-void plan_middles(const compress_options *o, size_t n, size_t m, uint32_t k[MODEL_STAGES]);
+/* Middle dimensions of layer `index` (block * PARTS + part) [n, m]: one per stage. */
+void plan_middles(const compress_options *o, size_t index, size_t n, size_t m, uint32_t k[MODEL_STAGES]);
+
+/* Bytes of all factorized layers, scales counted. */
+uint64_t plan_factor_bytes(const compress_options *o, const model *m);
 
 /* Work of factorizing a layer [n, m], and of all the rest of one block (chains and statistics). */
-double plan_layer_work(const compress_options *o, size_t n, size_t m);
+double plan_layer_work(const compress_options *o, size_t index, size_t n, size_t m);
 double plan_block_work(const compress_options *o, const model *m, size_t n_tokens);
 
 compress_plan plan_make(const compress_options *o, const model *m, size_t n_tokens);

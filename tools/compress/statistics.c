@@ -4,7 +4,7 @@
 
 #include "linalg/linalg.h"
 
-enum { TILE = 192, CHUNK = 2048, SLICE = 512 }; /* entries of a moment per item; tokens per loop and per product */
+enum { TILE = 192, SLICE = 512 }; /* entries of a moment per item; tokens per product */
 
 /* One side of an outer product: rows x - minus of [tokens, columns]. */
 typedef struct {
@@ -47,21 +47,36 @@ static void product_tile(void *context, size_t item, uint32_t worker) {
     }
 }
 
-/* out = mean over tokens [first, end) of weight left right', chunk by chunk so that all tiles read a chunk while it is
- * in the cache */
-static void mean_product(workers *w, float *out, operand left, operand right, const float *weight, size_t first,
-                         size_t end, float *own) {
-    bool symmetric = left.x == right.x && !left.minus;
+/* out = mean over tokens of weight left right' */
+typedef struct {
+    float *out;
+    operand left, right;
+} moment;
+
+static bool is_symmetric(const moment *m) { return m->left.x == m->right.x && !m->left.minus; }
+
+/* `n` means over tokens [first, end), chunk by chunk so that all tiles of all means read a chunk while it is in the
+ * cache */
+static void take_means(const chain *c, const moment *list, size_t n, const float *weight, size_t first, size_t end,
+                       float *own) {
     double total = 0;
     for (size_t t = first; t < end; t++) total += (double)weight[t];
-    memset(out, 0, left.columns * right.columns * sizeof *out);
-    for (size_t t = first; t < end; t += CHUNK) {
-        product p = {out, left, right, symmetric, weight, t, bp_min(t + CHUNK, end), own};
-        workers_for(w, bp_ceil_div(left.columns, TILE) * bp_ceil_div(right.columns, TILE), product_tile, &p);
-    }
-    if (symmetric) linalg_mirror(out, left.columns);
     float scale = (float)(1 / total);
-    for (size_t i = 0; i < left.columns * right.columns; i++) out[i] *= scale;
+    for (size_t i = 0; i < n; i++) memset(list[i].out, 0, list[i].left.columns * list[i].right.columns * sizeof(float));
+    for (size_t t = first; t < end; t += CHAIN_CHUNK) {
+        size_t last = bp_min(t + CHAIN_CHUNK, end);
+        for (size_t i = 0; i < n; i++) {
+            const moment *m = &list[i];
+            product p = {m->out, m->left, m->right, is_symmetric(m), weight, t, last, own};
+            workers_for(c->w, bp_ceil_div(m->left.columns, TILE) * bp_ceil_div(m->right.columns, TILE), product_tile,
+                        &p);
+        }
+        chain_release(c, t, last - t);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (is_symmetric(&list[i])) linalg_mirror(list[i].out, list[i].left.columns);
+        for (size_t j = 0; j < list[i].left.columns * list[i].right.columns; j++) list[i].out[j] *= scale;
+    }
 }
 
 static int ascending(const void *a, const void *b) {
@@ -78,6 +93,7 @@ static void token_weights(float *weight, float *sorted, const chain *c, chain_si
         double sum = 0;
         for (size_t j = 0; j < m; j++) sum += (double)x[t * c->width + j] * x[t * c->width + j];
         weight[t] = sorted[t] = (float)sum;
+        if ((t + 1) % CHAIN_CHUNK == 0) chain_release(c, t + 1 - CHAIN_CHUNK, CHAIN_CHUNK);
     }
     qsort(sorted, c->n_tokens, sizeof *sorted, ascending);
     float cap = clip * sorted[c->n_tokens / 2];
@@ -95,6 +111,7 @@ static double mean_difference(const chain *c, const float *weight, size_t d) {
         }
         sum += (double)weight[t] * square;
         total += (double)weight[t];
+        if ((t + 1) % CHAIN_CHUNK == 0) chain_release(c, t + 1 - CHAIN_CHUNK, CHAIN_CHUNK);
     }
     return sum / total;
 }
@@ -103,42 +120,45 @@ static void fill(statistics *s, const chain *c, chain_side side, const float *we
     size_t n = c->n_tokens;
     operand xd = {c->x[CHAIN_DENSE], NULL, c->width, s->m}, xq = {c->x[side], NULL, c->width, s->m};
     operand difference = {c->stream[CHAIN_DENSE], c->stream[CHAIN_STUDENT], s->d, s->d};
-    mean_product(c->w, s->train.H, xq, xq, weight, 0, c->n_train, own);
-    mean_product(c->w, s->train.C, xd, xq, weight, 0, c->n_train, own);
-    mean_product(c->w, s->val.H, xq, xq, weight, c->n_train, n, own);
-    mean_product(c->w, s->val.C, xd, xq, weight, c->n_train, n, own);
-    mean_product(c->w, s->D, xd, xd, weight, c->n_train, n, own);
+    const moment train[] = {{s->train.H, xq, xq}, {s->train.C, xd, xq}, {s->train.R, difference, xq}},
+                 val[] = {{s->val.H, xq, xq},
+                          {s->val.C, xd, xq},
+                          {s->D, xd, xd},
+                          {s->val.R, difference, xq},
+                          {s->E, difference, xd}};
+    take_means(c, train, s->E ? 3 : 2, weight, 0, c->n_train, own);
+    take_means(c, val, s->E ? 5 : 3, weight, c->n_train, n, own);
     if (!s->E) return;
-    mean_product(c->w, s->train.R, difference, xq, weight, 0, c->n_train, own);
-    mean_product(c->w, s->val.R, difference, xq, weight, c->n_train, n, own);
-    mean_product(c->w, s->E, difference, xd, weight, c->n_train, n, own);
     s->delta = mean_difference(c, weight, s->d);
 }
 
 bool statistics_take(statistics *s, const chain *c, chain_side side, size_t m, bool residual, float clip, bp_err *e) {
-    size_t d = c->model->config.d_model, scratch = workers_count(c->w) * 2 * SLICE * TILE;
+    size_t d = c->model->config.d_model;
     *s = (statistics){.m = m, .d = d};
     float *p = s->memory = malloc((5 * m * m + (residual ? 3 * d * m : 0)) * sizeof *p);
-    float *own = malloc((scratch + 2 * c->n_tokens) * sizeof *own);
-    if (!p || !own) {
+    float *weight = malloc((size_t)statistics_scratch(c->n_tokens, workers_count(c->w)));
+    if (!p || !weight) {
         free(p);
-        free(own);
+        free(weight);
         return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the statistics of %zu channels", m);
     }
     float **square[] = {&s->train.H, &s->train.C, &s->val.H, &s->val.C, &s->D},
           **cross[] = {&s->train.R, &s->val.R, &s->E};
     for (size_t i = 0; i < 5; i++, p += m * m) *square[i] = p;
     for (size_t i = 0; residual && i < 3; i++, p += d * m) *cross[i] = p;
-    float *weight = own + scratch;
     token_weights(weight, weight + c->n_tokens, c, side, m, clip);
-    fill(s, c, side, weight, own);
-    free(own);
+    fill(s, c, side, weight, weight + 2 * c->n_tokens);
+    free(weight);
     return true;
 }
 
 void statistics_close(statistics *s) {
     free(s->memory);
     *s = (statistics){0};
+}
+
+uint64_t statistics_scratch(size_t n_tokens, uint32_t threads) {
+    return sizeof(float) * ((uint64_t)threads * 2 * SLICE * TILE + 2 * (uint64_t)n_tokens);
 }
 
 double statistics_work(size_t n_tokens, size_t n_train, size_t m, size_t d, bool residual) {

@@ -31,7 +31,8 @@ typedef struct {
 bool statistics_take(statistics *s, const chain *c, chain_side side, size_t m, bool residual, float clip, bp_err *e);
 void statistics_close(statistics *s);
 
-/* Floating-point operations of statistics_take. */
+/* Bytes that statistics_take uses besides the moments, and its floating-point operations. */
+uint64_t statistics_scratch(size_t n_tokens, uint32_t threads);
 double statistics_work(size_t n_tokens, size_t n_train, size_t m, size_t d, bool residual);
 
 #endif

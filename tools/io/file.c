@@ -74,6 +74,13 @@ void file_unmap(file_view *f) {
     *f = (file_view){NULL, 0, NULL};
 }
 
+void file_release(const file_view *f, const void *from, size_t n) {
+    if (!f || f->owned || n == 0) return;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), begin = (size_t)((const uint8_t *)from - f->bytes);
+    size_t first = begin / page * page, end = bp_min((size_t)f->size, bp_round_up(begin + n, page));
+    if (first < end) madvise((void *)((uintptr_t)f->bytes + first), end - first, MADV_DONTNEED);
+}
+
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
 struct file_out {

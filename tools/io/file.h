@@ -16,6 +16,9 @@ typedef struct {
 bool file_map(file_view *f, const char *path, bp_err *e);
 void file_unmap(file_view *f);
 
+/* Lets n bytes of a mapped file leave memory until they are read again; nothing for a view in memory, or for NULL. */
+void file_release(const file_view *f, const void *from, size_t n);
+
 /* A file under construction: nothing of it is seen at `path` before file_commit. */
 typedef struct file_out file_out;
 

@@ -1,0 +1,142 @@
+/* Bits by layer: the spread of planted losses, and the measurement inside bitpair compress. */
+#include "compress_run.h"
+
+#include <math.h>
+
+#include "compress/allocate.h"
+#include "compress/factors.h"
+#include "io/source.h"
+#include "load.h"
+
+enum { MOST_LAYERS = 64 };
+
+/* ---- the spread ------------------------------------------------------------------------------------------------ */
+
+static uint64_t bytes_of(const compress_options *o, const model *m, const double *factor) {
+    compress_options with = *o;
+    with.factors = factor;
+    return plan_factor_bytes(&with, m);
+}
+
+/* Where no bound is met, all layers have the same marginal loss; a layer that the model does not need gets half, one that
+ * it needs most the double; and the file never grows, and hardly shrinks. */
+static void check_spread(const model *m) {
+    compress_options o = {.n_stages = 2, .stage_bits = {2, 2}, .embedding_bits = 6, .ctx = 64, .threads = 1};
+    layer_loss losses[MOST_LAYERS] = {0};
+    double factor[MOST_LAYERS], rate = 1.5 * 4, level = 0;
+    size_t n = (size_t)m->config.n_layers * PARTS;
+    CHECK(n <= MOST_LAYERS && n > PARTS, "%zu layers", n);
+    for (size_t i = 0; i < n; i++) {
+        const linear *w = part_linear(&m->layers[i / PARTS], i % PARTS);
+        losses[i].kl = 1e-6 * w->n * w->m * exp2(0.4 * (double)(i % 5));
+    }
+    losses[0].kl = 0;
+    losses[1].kl *= 1e4;
+    allocate_spread(factor, &o, m, losses);
+    CHECK(factor[0] == 0.5 && factor[1] == 2, "bounds: %g, %g", factor[0], factor[1]);
+    for (size_t i = 2; i < n; i++) {
+        const linear *w = part_linear(&m->layers[i / PARTS], i % PARTS);
+        double marginal = losses[i].kl / ((double)w->n * w->m) * exp2(-rate * (factor[i] - 1));
+        CHECK(factor[i] > 0.5 && factor[i] < 2, "layer %zu: %g", i, factor[i]);
+        if (i > 2) CHECK(fabs(marginal / level - 1) < 1e-6, "layer %zu: %g, the one before %g", i, marginal, level);
+        level = marginal;
+    }
+    uint64_t uniform = bytes_of(&o, m, NULL), spread = bytes_of(&o, m, factor);
+    CHECK(spread <= uniform && (double)spread > 0.95 * (double)uniform, "%llu bytes, uniform %llu",
+          (unsigned long long)spread, (unsigned long long)uniform);
+}
+
+/* ---- the file of a measurement --------------------------------------------------------------------------------- */
+
+static void check_file(const model *m) {
+    char path[PATH];
+    layer_loss losses[MOST_LAYERS] = {0}, back[MOST_LAYERS] = {0};
+    bp_err e = {0};
+    size_t n = (size_t)m->config.n_layers * PARTS;
+    snprintf(path, sizeof path, "%s", in_folder("losses.json"));
+    for (size_t i = 0; i < n; i++) losses[i] = (layer_loss){1e-3 / (double)(i + 3), {0.1, 0.01 * (double)i}};
+    CHECK(allocate_write(path, "this model", m, losses, 2, &e), "%s", e.text);
+    CHECK(allocate_read(back, path, "this model", m, &e), "%s", e.text);
+    CHECK(memcmp(losses, back, sizeof losses) == 0, "a measurement is read back changed");
+    CHECK(!allocate_read(back, path, "that model", m, &e) && strstr(e.text, "another model"), "%s", e.text);
+    FILE *f = fopen(path, "w");
+    fputs("{\"source\": \"this model\", \"layers\": [{\"name\": \"blk.7.attn_q\", \"kl\": 1}]}", f);
+    fclose(f);
+    CHECK(!allocate_read(back, path, "this model", m, &e) && strstr(e.text, "blk.0.attn_q"), "%s", e.text);
+}
+
+/* ---- the command ----------------------------------------------------------------------------------------------- */
+
+static long size_of(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 ? (long)st.st_size : -1;
+}
+
+/* The middle dimensions of one layer in a file; the number of them. */
+static size_t middles(const char *path, const char *layer, uint32_t *k) {
+    file_view f;
+    bp_err e = {0};
+    char key[80];
+    size_t n = 0;
+    CHECK(file_map(&f, path, &e), "%s", e.text);
+    model *m = model_load(f.bytes, f.size, &e);
+    CHECK(m, "%s", e.text);
+    snprintf(key, sizeof key, "blk.%s", layer);
+    for (uint32_t i = 0; m && i < m->config.n_layers * PARTS; i++) {
+        char name[64];
+        part_full_name(name, sizeof name, i / PARTS, i % PARTS);
+        const linear *w = part_linear(&m->layers[i / PARTS], i % PARTS);
+        for (uint32_t s = 0; strcmp(name, key) == 0 && s < w->n_stages; s++) k[n++] = w->stages[s].k;
+    }
+    model_unload(m);
+    file_unmap(&f);
+    return n;
+}
+
+static void check_command(const char *dense, const char *calib) {
+    char even[PATH], one[PATH], two[PATH], again[PATH], kept[PATH];
+    snprintf(even, sizeof even, "%s", in_folder("even.gguf"));
+    snprintf(one, sizeof one, "%s", in_folder("one.gguf"));
+    snprintf(two, sizeof two, "%s", in_folder("two.gguf"));
+    snprintf(again, sizeof again, "%s", in_folder("again.gguf"));
+    snprintf(kept, sizeof kept, "%s", in_folder("kept.json"));
+    CHECK(run(dense, even, calib, OPTIONS("--seed", "0")) == 0, "uniform failed");
+    CHECK(run(dense, one, calib, OPTIONS("--allocate", "equal-loss", "--threads", "1", "--allocation", kept)) == 0,
+          "equal-loss failed");
+    CHECK(run(dense, two, calib, OPTIONS("--allocate", "equal-loss", "--threads", "2", "--max-memory", "130")) == 0,
+          "equal-loss with 2 threads failed");
+    CHECK(size_of(kept) > 0, "--allocation keeps nothing");
+    CHECK(run(dense, again, calib, OPTIONS("--allocate", "equal-loss", "--allocation", kept)) == 0, "reuse failed");
+    CHECK(same_files(one, two), "2 threads give other bytes than 1");
+    CHECK(same_files(one, again), "a kept measurement gives other bytes");
+    CHECK(size_of(one) <= size_of(even) && (double)size_of(one) > 0.95 * (double)size_of(even),
+          "%ld bytes, uniform %ld", size_of(one), size_of(even));
+    uint32_t k[2][MODEL_STAGES] = {{0}};
+    size_t stages = middles(one, "0.attn_v", k[0]), different = 0;
+    CHECK(stages == 2 && middles(even, "0.attn_v", k[1]) == 2, "%zu stages", stages);
+    for (size_t s = 0; s < 2; s++) different += k[0][s] > k[1][s];
+    CHECK(different == 2, "the value projection of the first block keeps %u and %u of %u and %u", (unsigned)k[0][0],
+          (unsigned)k[0][1], (unsigned)k[1][0], (unsigned)k[1][1]);
+}
+
+int main(void) {
+    char path[1024], calib[1024];
+    source s;
+    bp_err e = {0};
+    snprintf(path, sizeof path, "%s", check_data("models/tinystories-656k"));
+    snprintf(calib, sizeof calib, "%s", check_data("text/tinystories_sample_2MiB.txt"));
+    CHECK(mkdtemp(folder), "no temporary folder");
+    if (!source_open(&s, path, &e)) {
+        CHECK(false, "%s: set BITPAIR_SHARED_DATA", e.text);
+    } else {
+        model *m = model_load(s.bytes, s.size, &e);
+        CHECK(m, "%s", e.text);
+        if (m) check_spread(m);
+        if (m) check_file(m);
+        model_unload(m);
+        source_close(&s);
+        check_command(path, calib);
+    }
+    remove_all();
+    return check_end();
+}
