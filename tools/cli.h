@@ -27,12 +27,13 @@ typedef struct {
     const char *summary;  /* one sentence */
     const char *examples; /* lines, each beginning with two spaces */
     const cli_option *options;
-    size_t n_positional; /* exactly so many words besides options */
+    size_t n_positional; /* at least so many words besides options */
+    size_t n_more;       /* and at most so many more; the caller zeroes the places of those */
 } cli_spec;
 
-/* Parses argv[1..]; positional[0..n_positional) are the words. Returns CLI_OK; CLI_USAGE after printing what is wrong
- * (with a suggestion for a mistyped option); or -1 after printing --help (then exit with CLI_OK). "--" ends the
- * options. */
+/* Parses argv[1..]; positional[0..n_positional + n_more) are the words. Returns CLI_OK; CLI_USAGE after printing what
+ * is wrong (with a suggestion for a mistyped option); or -1 after printing --help (then exit with CLI_OK). "--" ends
+ * the options. */
 int cli_parse(const cli_spec *spec, int argc, char **argv, const char **positional);
 
 /* Prints `bitpair: TEXT (offset N)` to stderr; returns CLI_FAILED. */
@@ -58,6 +59,7 @@ void cli_forget_interrupt(void); /* after the flag has been acted upon, e.g. an 
 /* Every subcommand: argv[0] is its name; returns an exit code. main.c holds the table. */
 int cmd_compress(int argc, char **argv);
 int cmd_generate_calib(int argc, char **argv);
+int cmd_tune(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_chat(int argc, char **argv);

@@ -3,21 +3,24 @@
 
 #include "cli.h"
 #include "cli_suggest.h"
+#include "linalg/linalg.h"
 
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
     const char *summary;
+    bool algebra; /* spends its time in BLAS */
 } COMMANDS[] = {
-    {"chat", cmd_chat, "talk with a model"},
-    {"run", cmd_run, "continue a raw prompt"},
-    {"compress", cmd_compress, "make a bitpair file from a model"},
-    {"generate-calib", cmd_generate_calib, "let a model write chats to calibrate on"},
-    {"eval", cmd_eval, "measure perplexity on a text"},
-    {"bench", cmd_bench, "measure speed"},
-    {"inspect", cmd_inspect, "show what is in a model file"},
-    {"verify", cmd_verify, "check the checksums of a bitpair file"},
-    {"tokenize", cmd_tokenize, "turn a text into token ids"},
+    {"chat", cmd_chat, "talk with a model", false},
+    {"run", cmd_run, "continue a raw prompt", false},
+    {"compress", cmd_compress, "make a bitpair file from a model", true},
+    {"generate-calib", cmd_generate_calib, "let a model write chats to calibrate on", true},
+    {"tune", cmd_tune, "distil the original into a compressed model", true},
+    {"eval", cmd_eval, "measure perplexity on a text", false},
+    {"bench", cmd_bench, "measure speed", false},
+    {"inspect", cmd_inspect, "show what is in a model file", false},
+    {"verify", cmd_verify, "check the checksums of a bitpair file", false},
+    {"tokenize", cmd_tokenize, "turn a text into token ids", false},
 };
 enum { N_COMMANDS = sizeof COMMANDS / sizeof COMMANDS[0] };
 
@@ -65,6 +68,9 @@ int main(int argc, char **argv) {
         return flush_output(CLI_OK);
     }
     for (size_t i = 0; i < N_COMMANDS; i++)
-        if (strcmp(word, COMMANDS[i].name) == 0) return flush_output(COMMANDS[i].run(argc - 1, argv + 1));
+        if (strcmp(word, COMMANDS[i].name) == 0) {
+            if (COMMANDS[i].algebra) linalg_restart_with_avx512(argv);
+            return flush_output(COMMANDS[i].run(argc - 1, argv + 1));
+        }
     return unknown_command(word);
 }

@@ -8,12 +8,15 @@ file(GLOB TOOL_SOURCES CONFIGURE_DEPENDS
   ${CMAKE_CURRENT_SOURCE_DIR}/tools/io/*.c
   ${CMAKE_CURRENT_SOURCE_DIR}/tools/linalg/*.c
   ${CMAKE_CURRENT_SOURCE_DIR}/tools/compress/*.c
+  ${CMAKE_CURRENT_SOURCE_DIR}/tools/tune/*.c
   ${CMAKE_CURRENT_SOURCE_DIR}/tools/eval/*.c)
 list(FILTER TOOL_SOURCES EXCLUDE REGEX "/main\\.c$")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set_source_files_properties(tools/linalg/gemm_bf16_avx512.c PROPERTIES
     COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512vl;-mavx512bf16")
 endif()
+# reductions and exponentials of training as vector code; fused multiply-add is welcome there
+set_source_files_properties(tools/tune/vector.c PROPERTIES COMPILE_OPTIONS "-fopenmp-simd;-ffp-contract=fast;-fno-trapping-math")
 add_library(tools STATIC ${TOOL_SOURCES})
 target_include_directories(tools PUBLIC tools)
 target_compile_definitions(tools PUBLIC _GNU_SOURCE BITPAIR_VERSION="${PROJECT_VERSION}")

@@ -11,6 +11,7 @@
 #include "linalg/linalg.h"
 #include "platform.h"
 #include "statistics.h"
+#include "tune/output_weights.h"
 
 enum { NAME = 64 };
 
@@ -23,6 +24,7 @@ typedef struct {
     block_weights dense, student; /* of the current block */
     factors *layers;              /* [n_layers * PARTS] */
     packed_table embedding, head; /* where they are rounded */
+    output_weights weights;       /* with o->gradient_tokens; else blocks is NULL */
     float *before;                /* [validation tokens, d_model] dense stream at the block's entry */
     cli_progress progress;
     uint64_t done; /* work, in units of 2^20 operations; shared by threads */
@@ -89,7 +91,8 @@ static void make_layer(void *context, size_t i, uint32_t worker) {
     ticker t = {j,
                 plan_layer_work(o, j->layer * PARTS + g->parts[i], f->n, f->m) / ((double)o->iterations * f->n_stages),
                 worker == 0};
-    factor_options options = {o->seed, (unsigned)o->iterations, (float)o->damping, (float)o->lambda, tick, &t};
+    factor_options options = {o->seed, (unsigned)o->iterations, (float)o->damping, (float)o->lambda,
+                              j->weights.blocks ? j->weights.blocks[j->layer].w[g->parts[i]] : NULL, tick, &t};
     g->failed[i] =
         !factors_make(g->inner, f, name, j->dense.W[g->parts[i]], g->s, g->t, !o->diagonal, &options, &g->errors[i]) ||
         !checkpoint_save(&j->work_folder, name, f, &g->errors[i]);
@@ -290,6 +293,7 @@ static bool run_blocks(job *j, const calibration *calib, compress_result *r, bp_
 static void job_close(job *j) {
     for (size_t i = 0; j->layers && i < (size_t)j->m->config.n_layers * PARTS; i++) factors_close(&j->layers[i]);
     free(j->layers);
+    output_weights_close(&j->weights);
     free(j->losses);
     free(j->factors);
     free(j->before);
@@ -308,6 +312,14 @@ static void fingerprint(const compress_options *o, const calibration *calib, con
     plan_recipe(o, recipe, sizeof recipe);
     for (size_t i = 0; i < 32; i++) snprintf(digest + 2 * i, 3, "%02x", calib->digest[i]);
     snprintf(out, capacity, "source: %s\noptions: %s\ncalibration: %s\n", source, recipe, digest);
+}
+
+static bool show_gradients(void *context, double share) {
+    job *j = context;
+    char detail[48];
+    snprintf(detail, sizeof detail, "output gradients %.0f %%", 100 * share);
+    cli_progress_update(&j->progress, 0, 1, detail);
+    return !cli_interrupted();
 }
 
 /* Bits of each layer in `own`, from the work folder's measurement, the user's file, or a new one, which both then keep.
@@ -348,6 +360,8 @@ bool compress_run(const compress_options *o, const model *m, const calibration *
               (j.w = workers_open((uint32_t)o->threads, e)) && allocate_layers(&j, &own, calib, source, e);
     j.total = (double)units(plan_make(&own, m, n_tokens).work - (own.equal_loss ? allocate_work(&own, m) : 0));
     cli_progress_begin(&j.progress, "compress", o->quiet);
+    if (ok && o->gradient_tokens && !o->diagonal)
+        ok = output_weights_measure(&j.weights, j.w, m, calib, o->gradient_tokens, show_gradients, &j, e);
     ok = ok && run_blocks(&j, calib, result, e);
     cli_progress_end(&j.progress);
     ok = ok && write_result(&j, source, result, e);

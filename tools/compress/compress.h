@@ -3,9 +3,9 @@
  *     for each block:  norm -> {q k v} -> attention -> {o} -> + -> norm -> {gate up} -> swiglu -> {down} -> +
  *
  * Each {group} shares its input: its statistics are taken over both chains, its layers are factorized, and the student
- * goes on with the result. Output-gradient weights enter at factors_make (the weights argument of admm.h and refit.h),
- * gradient tuning of a finished block after its last chain_add, and bits per layer at plan_middles: see docs/DBF.md,
- * "What comes next". */
+ * goes on with the result. Weights of outputs come from one
+ * backward pass before all blocks (tune/output_weights.h), bits per layer from allocate.h. Gradient tuning of the whole
+ * is another command: tune/tune.h. */
 #ifndef BITPAIR_COMPRESS_H
 #define BITPAIR_COMPRESS_H
 

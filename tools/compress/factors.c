@@ -122,9 +122,10 @@ static bool make_stage(making *k, uint32_t index, bp_err *e) {
     rng random = rng_named(k->options->seed, stream);
     binary_factors b;
     if (!binary_factors_open(&b, n, m, f->stages[index].k, e)) return false;
-    bool ok = admm_factorize(k->w, &b, k->left, NULL, k->t, &options, &random, e) &&
-              refit_scales(k->w, &b, k->left, NULL, k->t, REFIT_DAMPING, REFIT_ROUNDS, e) &&
-              refit_round(k->w, &b, k->left, NULL, k->t, REFIT_DAMPING, e);
+    const float *weights = k->options->weights;
+    bool ok = admm_factorize(k->w, &b, k->left, weights, k->t, &options, &random, e) &&
+              refit_scales(k->w, &b, k->left, weights, k->t, REFIT_DAMPING, REFIT_ROUNDS, e) &&
+              refit_round(k->w, &b, k->left, weights, k->t, REFIT_DAMPING, e);
     if (ok) {
         store_stage(&f->stages[index], &b);
         binary_factors_product(k->w, &b, k->V, k->scratch);

@@ -46,6 +46,7 @@ typedef struct {
     unsigned iterations;
     float damping;               /* of the metric in ADMM; 0.3 */
     float lambda;                /* of the target; < 0: chosen by validation */
+    const float *weights;        /* [n] of the squared errors of the outputs; NULL: all 1 */
     bool (*tick)(void *context); /* once per iteration of ADMM; false: stop */
     void *context;
 } factor_options;

@@ -152,10 +152,9 @@ void plan_recipe(const compress_options *o, char *out, size_t capacity) {
     if (o->lambda >= 0) snprintf(lambda, sizeof lambda, "%.6g", o->lambda);
     snprintf(out, capacity,
              "{\"stages\": [%s], \"allocate\": \"%s\", \"method\": \"%s\", \"iterations\": %llu, \"calib_tokens\": "
-             "%llu, \"ctx\": %llu, "
-             "\"embedding_bits\": %llu, "
+             "%llu, \"ctx\": %llu, \"gradient_tokens\": %llu, \"embedding_bits\": %llu, "
              "\"damping\": %.6g, \"lambda\": %s, \"clip\": %.6g, \"seed\": %llu}",
              stages, o->equal_loss ? "equal-loss" : "uniform", o->diagonal ? "diagonal" : "full",
              (unsigned long long)o->iterations, (unsigned long long)o->calib_tokens, (unsigned long long)o->ctx,
-             (unsigned long long)o->embedding_bits, o->damping, lambda, o->clip, (unsigned long long)o->seed);
+             (unsigned long long)o->gradient_tokens, (unsigned long long)o->embedding_bits, o->damping, lambda, o->clip, (unsigned long long)o->seed);
 }

@@ -11,6 +11,7 @@ typedef struct {
     double stage_bits[MODEL_STAGES]; /* nominal bits per weight of each stage */
     uint32_t n_stages;
     uint64_t calib_tokens, ctx, iterations, embedding_bits, seed, threads;
+    uint64_t gradient_tokens; /* for the weights of outputs; 0: all outputs weigh the same */
     uint64_t max_memory;          /* MB; 0: no limit */
     bool streamed;                /* activations in a scratch file beside the output */
     const file_view *mapped;      /* the file that the model is mapped from; NULL where it is in memory */

@@ -9,6 +9,11 @@
 /* Once per process, before any other call: BLAS uses one thread per call. */
 void linalg_init(void);
 
+/* OpenBLAS chooses its kernels while it is loaded, and takes AVX2 ones on processors younger than itself. Where this
+ * processor has AVX-512 and BLAS does not use it, starts the program anew with OPENBLAS_CORETYPE set (twice the speed on
+ * Zen 5 with OpenBLAS 0.3.21); returns otherwise, or if that fails. Call it first in main. */
+void linalg_restart_with_avx512(char **argv);
+
 /* C [m, n] (ldc) = alpha * op(A) op(B) + beta * C; op transposes when the flag is set. lda, ldb, ldc are row strides.
  * */
 void linalg_gemm(bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha, const float *A, size_t lda,

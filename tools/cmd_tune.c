@@ -1,0 +1,248 @@
+/* bitpair tune: distillation of a compressed model from its dense original. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cli.h"
+#include "io/file.h"
+#include "load.h"
+#include "mathf.h"
+#include "offline.h"
+#include "tune/tune.h"
+
+typedef struct {
+    tune_options tune;
+    const char *teacher, *student, *out, *calib, *tiers;
+    uint64_t calib_tokens, ctx, threads, max_memory;
+    bool force, json;
+} options;
+
+/* ---- what the file says about itself ---------------------------------------------------------------------------- */
+
+static void copy_key(const model *m, const char *key, char *out, size_t capacity) {
+    gguf_text text;
+    out[0] = 0;
+    if (gguf_string(m->file, key, &text)) snprintf(out, capacity, "%.*s", (int)text.size, text.text);
+}
+
+/* bitpair.recipe of the result: that of the student, and the tuning. */
+static void describe(const options *o, const model *compressed, char *out, size_t capacity) {
+    char before[512];
+    const tune_options *t = &o->tune;
+    copy_key(compressed, "bitpair.recipe", before, sizeof before);
+    int n = snprintf(out, capacity,
+                     "{\"compress\": %s, \"tune\": {\"minutes\": %g, \"steps\": %llu, \"sequences\": %llu, \"ctx\": "
+                     "%llu, \"rate\": %g, \"signs\": %s, \"seed\": %llu, \"tiers\": [",
+                     before[0] ? before : "null", t->minutes, (unsigned long long)t->steps,
+                     (unsigned long long)t->sequences, (unsigned long long)o->ctx, t->rate_scales,
+                     t->signs ? "true" : "false", (unsigned long long)t->seed);
+    for (uint32_t i = 0; i < compressed->n_tiers && n > 0 && (size_t)n < capacity; i++)
+        n += snprintf(out + n, capacity - (size_t)n, "%s%g", i ? ", " : "", t->tier_weights[i]);
+    if (n > 0 && (size_t)n < capacity) snprintf(out + n, capacity - (size_t)n, "]}}");
+}
+
+/* The rounded table of a model as the container writes it; left zero where the source's own storage was kept. */
+static bool copy_table(packed_table *p, const linear *table, bp_err *e) {
+    const kernel_signs *planes = &table->planes;
+    *p = (packed_table){0};
+    if (!planes->bytes) return true;
+    p->planes = planes->planes;
+    p->rows = table->n;
+    p->columns = table->m;
+    p->n_bytes = pack_bytes(p->rows, p->columns, p->planes);
+    p->n_scales = (size_t)planes->tiles * KERNEL_TILE * kernel_blocks(planes->groups);
+    p->bytes = aligned_alloc(BP_ALIGN, bp_round_up(p->n_bytes, BP_ALIGN));
+    p->scales = malloc(p->n_scales * sizeof *p->scales);
+    if (!p->bytes || !p->scales) {
+        packed_table_free(p);
+        return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the embedding");
+    }
+    memcpy(p->bytes, planes->bytes, p->n_bytes);
+    for (size_t i = 0; i < p->n_scales; i++) p->scales[i] = bp_half_from_float(planes->row_scales[i]);
+    return true;
+}
+
+/* ---- options ---------------------------------------------------------------------------------------------------- */
+
+/* --tiers "0.2,0.3,0.5": how often each number of tiers is trained, normalised; default: the whole file alone. */
+static bool read_tiers(options *o, uint32_t n_tiers, bp_err *e) {
+    double sum = 0, *weights = o->tune.tier_weights;
+    const char *at = o->tiers;
+    if (!at) {
+        weights[n_tiers - 1] = 1;
+        return true;
+    }
+    for (uint32_t i = 0;; i++) {
+        char *end;
+        double value = strtod(at, &end);
+        if (end == at || !(value >= 0) || !isfinite(value) || (*end && *end != ','))
+            return bp_fail(e, BP_ERR_ARGUMENT, 0, "--tiers '%s': numbers separated by commas are needed", o->tiers);
+        if (i >= n_tiers)
+            return bp_fail(e, BP_ERR_ARGUMENT, 0, "--tiers '%s': the student has %u tiers", o->tiers,
+                           (unsigned)n_tiers);
+        weights[i] = value;
+        sum += value;
+        if (!*end) break;
+        at = end + 1;
+    }
+    if (!(sum > 0)) return bp_fail(e, BP_ERR_ARGUMENT, 0, "--tiers '%s': nothing to train", o->tiers);
+    for (uint32_t i = 0; i < n_tiers; i++) weights[i] /= sum;
+    return true;
+}
+
+static bool check_output(const options *o, uint64_t size, bp_err *e) {
+    file_out *probe = file_create(o->out, o->force, 2 * size, e);
+    file_discard(probe);
+    return probe != NULL;
+}
+
+/* ---- the command ------------------------------------------------------------------------------------------------ */
+
+static void print_scores(const tune_result *r, const double weights[MODEL_TIERS]) {
+    for (uint32_t i = 0; i < MODEL_TIERS; i++) {
+        if (!(weights[i] > 0)) continue;
+        printf("%u tier%s     KL %.4f -> %.4f, perplexity %.3f -> %.3f, top-1 %.2f -> %.2f %% (validation sequences)\n",
+               (unsigned)i + 1, i ? "s" : " ", r->before[i].kl, r->after[i].kl, r->before[i].ppl, r->after[i].ppl,
+               100 * r->before[i].top1, 100 * r->after[i].top1);
+    }
+}
+
+static void print_json(const tune_result *r, const double weights[MODEL_TIERS]) {
+    const char *comma = "";
+    printf("{\"steps\": %llu, \"tokens\": %llu, \"best_step\": %llu, \"seconds\": %.1f, \"flipped\": %llu, \"signs\": "
+           "%llu, \"tiers\": [",
+           (unsigned long long)r->steps, (unsigned long long)r->tokens, (unsigned long long)r->best_step, r->seconds,
+           (unsigned long long)r->flipped, (unsigned long long)r->signs);
+    for (uint32_t i = 0; i < MODEL_TIERS; i++) {
+        if (!(weights[i] > 0)) continue;
+        printf("%s{\"tiers\": %u, \"kl\": [%.6g, %.6g], \"ppl\": [%.6g, %.6g], \"top1\": [%.6g, %.6g]}", comma,
+               (unsigned)i + 1, r->before[i].kl, r->after[i].kl, r->before[i].ppl, r->after[i].ppl, r->before[i].top1,
+               r->after[i].top1);
+        comma = ", ";
+    }
+    puts("]}");
+}
+
+static void print_result(const options *o, const tune_result *r) {
+    if (o->json) {
+        print_json(r, o->tune.tier_weights);
+        return;
+    }
+    print_scores(r, o->tune.tier_weights);
+    printf("signs       %llu of %llu flipped\n", (unsigned long long)r->flipped, (unsigned long long)r->signs);
+    printf("%s  %llu steps, %llu tokens, best at step %llu, %.0f s, seed %llu\n", o->out, (unsigned long long)r->steps,
+           (unsigned long long)r->tokens, (unsigned long long)r->best_step, r->seconds,
+           (unsigned long long)o->tune.seed);
+}
+
+static bool tune(options *o, const offline_model *teacher, const offline_model *compressed, tune_result *result,
+                 bp_err *e) {
+    char origin[512], recipe[2048];
+    calibration text = {0};
+    packed_table embedding = {0}, head = {0};
+    const model *m = compressed->model;
+    bool tied = m->head.planes.bytes == m->embedding.planes.bytes;
+    if (!m->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "%s is not a bitpair file", o->student);
+    copy_key(m, "bitpair.source", origin, sizeof origin);
+    bool ok =
+        read_tiers(o, m->n_tiers, e) && check_output(o, compressed->source.size, e) &&
+        calibration_load(&text, teacher->tokenizer, o->calib, (size_t)(o->calib_tokens / o->ctx), (size_t)o->ctx, e) &&
+        copy_table(&embedding, &m->embedding, e) && (tied || copy_table(&head, &m->head, e));
+    if (ok) {
+        describe(o, m, recipe, sizeof recipe);
+        container c = {.embedding = embedding.bytes ? &embedding : NULL,
+                       .head = head.bytes ? &head : NULL,
+                       .source = origin,
+                       .recipe = recipe};
+        ok = tune_run(&o->tune, teacher->model, m, &text, &c, o->out, o->force, result, e);
+    }
+    packed_table_free(&embedding);
+    packed_table_free(&head);
+    calibration_free(&text);
+    return ok;
+}
+
+static int run(options *o) {
+    offline_model teacher = {0}, compressed = {0};
+    tune_result result = {0};
+    bp_err e = {0};
+    bool ok = offline_open(&teacher, o->teacher, &e) && offline_open(&compressed, o->student, &e) &&
+              tune(o, &teacher, &compressed, &result, &e);
+    offline_close(&compressed);
+    offline_close(&teacher);
+    if (ok) {
+        print_result(o, &result);
+        return CLI_OK;
+    }
+    if (e.code != BP_OK) return cli_fail(&e);
+    fprintf(stderr, "bitpair: interrupted; the same command with --resume goes on from %s.tune\n", o->out);
+    return CLI_INTERRUPTED;
+}
+
+static int check_usage(const options *o) {
+    const char *wrong = !o->out     ? "-o OUT.gguf is missing"
+                        : !o->calib ? "--calib FILES is missing: texts like those the model will read"
+                        : !(o->tune.minutes > 0) && !o->tune.steps ? "give a budget: --minutes M or --steps N"
+                                                                   : NULL;
+    if (!wrong) return CLI_OK;
+    fprintf(stderr, "bitpair tune: %s\nSee: bitpair tune --help\n", wrong);
+    return CLI_USAGE;
+}
+
+int cmd_tune(int argc, char **argv) {
+    options o = {.tune = {.sequences = 8, .rate_scales = 0.006, .curvature = 1, .noise = 3, .validate_every = 300},
+                 .calib_tokens = 524288,
+                 .ctx = 512,
+                 .threads = machine_defaults().threads};
+    bool scales_only = false;
+    const cli_option table[] = {
+        {"output", 'o', CLI_TEXT, &o.out, 0, 0, "OUT.gguf", "the file to write"},
+        {"calib", 0, CLI_TEXT, &o.calib, 0, 0, "FILES",
+         "texts to learn from, UTF-8; several, separated by commas, share evenly"},
+        {"calib-tokens", 0, CLI_COUNT, &o.calib_tokens, 256, 1e10, "N",
+         "tokens of them, 1 in 16 for validation; read again when all are used (default 524288)"},
+        {"ctx", 'c', CLI_COUNT, &o.ctx, 8, 65536, "N", "tokens of a sequence (default 512)"},
+        {"minutes", 0, CLI_REAL, &o.tune.minutes, 0, 1e6, "M", "budget of wall time"},
+        {"steps", 0, CLI_COUNT, &o.tune.steps, 0, 1e9, "N",
+         "budget of steps; with it alone the result is reproducible"},
+        {"batch", 0, CLI_COUNT, &o.tune.sequences, 1, 65536, "N", "sequences of a step (default 8)"},
+        {"rate", 0, CLI_REAL, &o.tune.rate_scales, 0, 1, "R",
+         "step of a scale, relative to its vector's size (default 0.006)"},
+        {"scales-only", 0, CLI_FLAG, &scales_only, 0, 0, NULL, "signs stay: half the time and a third of the memory"},
+        {"sign-curvature", 0, CLI_REAL, &o.tune.curvature, 0, 1e9, "C",
+         "a sign turns when it gains more than C times its estimated cost (default 1)"},
+        {"sign-noise", 0, CLI_REAL, &o.tune.noise, 0, 1e9, "Z", "and the gain is Z deviations from chance (default 3)"},
+        {"tiers", 0, CLI_TEXT, &o.tiers, 0, 0, "W1,W2,..",
+         "how often the first 1, 2, ... tiers are trained (default: the whole file always)"},
+        {"validate-every", 0, CLI_REAL, &o.tune.validate_every, 0, 1e9, "S",
+         "seconds between validations (default 300)"},
+        {"seed", 's', CLI_COUNT, &o.tune.seed, 0, 0, "N", "of the order of texts and tiers (default 0)"},
+        {"threads", 't', CLI_COUNT, &o.threads, 1, 64, "N", "threads (default: all processors)"},
+        {"max-memory", 0, CLI_COUNT, &o.max_memory, 0, 0, "MB",
+         "recompute activations rather than use more (default: no limit)"},
+        {"exact", 0, CLI_FLAG, &o.tune.exact, 0, 0, NULL, "products in float32 even where bfloat16 is faster"},
+        {"resume", 0, CLI_FLAG, &o.tune.resume, 0, 0, NULL, "go on where an interrupted run stopped"},
+        {"force", 'f', CLI_FLAG, &o.force, 0, 0, NULL, "overwrite the output"},
+        {"json", 0, CLI_FLAG, &o.json, 0, 0, NULL, "the result as one line of JSON on stdout"},
+        {"quiet", 'q', CLI_FLAG, &o.tune.quiet, 0, 0, NULL, "no progress on stderr"},
+        {0}};
+    const cli_spec spec = {.name = "tune",
+                           .usage = "TEACHER STUDENT.gguf -o OUT.gguf --calib FILES --minutes M [options]",
+                           .summary = "distil a dense model into a compressed one: scales and signs, end to end",
+                           .examples =
+                               "  bitpair tune model.gguf small.gguf -o better.gguf --calib books.txt,chats.txt "
+                               "--minutes 60 --tiers 1,2,4\n",
+                           .options = table,
+                           .n_positional = 2};
+    const char *paths[2];
+    int rc = cli_parse(&spec, argc, argv, paths);
+    if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
+    if ((rc = check_usage(&o)) != CLI_OK) return rc;
+    o.teacher = paths[0];
+    o.student = paths[1];
+    o.tune.signs = !scales_only;
+    o.tune.threads = (uint32_t)o.threads;
+    o.tune.max_memory = o.max_memory * 1000000;
+    cli_catch_interrupt();
+    return run(&o);
+}

@@ -1,0 +1,45 @@
+#include "offline.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "sha256.h"
+
+static bool open_tokenizer(offline_model *in, bp_err *e) {
+    arena a = arena_measure();
+    if (!tokenizer_open(&in->tokenizer, &a, in->model->file, e)) return false;
+    size_t size = bp_round_up(bp_max(a.used, 1), BP_ALIGN);
+    in->tokenizer_memory = aligned_alloc(BP_ALIGN, size);
+    if (!in->tokenizer_memory) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the tokenizer");
+    memset(in->tokenizer_memory, 0, size);
+    a = arena_over(in->tokenizer_memory, size);
+    return tokenizer_open(&in->tokenizer, &a, in->model->file, e);
+}
+
+static void describe(offline_model *in) {
+    uint8_t digest[32];
+    sha256_digest(in->source.bytes, (size_t)in->source.size, digest);
+    int used = snprintf(in->description, sizeof in->description, "%s sha256:", in->source.name);
+    for (size_t i = 0; i < 32; i++)
+        used += snprintf(in->description + used, sizeof in->description - (size_t)used, "%02x", digest[i]);
+}
+
+bool offline_open(offline_model *in, const char *path, bp_err *e) {
+    bp_err inner = {0};
+    *in = (offline_model){0};
+    if (!source_open(&in->source, path, e)) return false;
+    in->model = model_load(in->source.bytes, in->source.size, &inner);
+    if (in->model && open_tokenizer(in, &inner)) {
+        describe(in);
+        return true;
+    }
+    offline_close(in);
+    return bp_fail(e, inner.code, inner.offset, "%s: %s", path, inner.text);
+}
+
+void offline_close(offline_model *in) {
+    free(in->tokenizer_memory);
+    model_unload(in->model);
+    source_close(&in->source);
+    *in = (offline_model){0};
+}

@@ -1,0 +1,22 @@
+/* offline.h - a model as the offline commands use it: weights, tokenizer, and where it came from. */
+#ifndef BITPAIR_OFFLINE_H
+#define BITPAIR_OFFLINE_H
+
+#include "io/source.h"
+#include "model.h"
+#include "tokenizer.h"
+
+typedef struct {
+    source source;
+    model *model;
+    tokenizer *tokenizer;
+    void *tokenizer_memory;
+    char description[400]; /* "NAME sha256:HEX", what bitpair.source says */
+} offline_model;
+
+/* Opens a GGUF file or a Hugging Face folder. Errors name the path. On failure nothing needs to be closed;
+ * offline_close takes a zeroed struct too. */
+bool offline_open(offline_model *in, const char *path, bp_err *e);
+void offline_close(offline_model *in);
+
+#endif

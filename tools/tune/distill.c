@@ -1,0 +1,89 @@
+#include "distill.h"
+
+#include <stdlib.h>
+
+#include "vector.h"
+
+enum { CHUNK = 128 }; /* positions whose logits are at hand at once */
+
+bool distiller_open(distiller *s, workers *w, product_kind kind, size_t d_model, size_t vocab, const float *teacher,
+                    const float *student, size_t most, bp_err *e) {
+    *s = (distiller){.w = w, .kind = kind, .d_model = d_model, .vocab = vocab, .teacher = teacher, .student = student};
+    s->logits = malloc(2 * CHUNK * vocab * workers_count(w) * sizeof *s->logits);
+    s->parts = malloc(bp_ceil_div(most, CHUNK) * sizeof *s->parts);
+    return (s->logits && s->parts) || bp_fail(e, BP_ERR_MEMORY, 0, "no memory for logits of %zu tokens", vocab);
+}
+
+void distiller_close(distiller *s) {
+    free(s->logits);
+    free(s->parts);
+    *s = (distiller){0};
+}
+
+typedef struct {
+    distiller *s;
+    float *dx;
+    const float *x, *y;
+    const int32_t *ids;
+    size_t ctx, tokens;
+    float scale; /* of the gradient of one position */
+} pass;
+
+static void score_position(const pass *p, distill_score *score, float *q, const float *taught, size_t t) {
+    size_t vocab = p->s->vocab;
+    bool followed = (t + 1) % p->ctx != 0 && t + 1 < p->tokens;
+    score->positions++;
+    score->agree += vector_argmax(q, vocab) == vector_argmax(taught, vocab);
+    if (followed) {
+        score->scored++;
+        score->nll += (double)(vector_log_sum_exp(q, vocab) - q[p->ids[t + 1]]);
+    }
+    score->kl += (double)vector_distill(q, taught, p->scale, vocab);
+}
+
+/* Without a teacher: the next token is what the student should have found. */
+static void score_text(const pass *p, distill_score *score, float *q, size_t t) {
+    size_t vocab = p->s->vocab;
+    score->positions++;
+    if ((t + 1) % p->ctx == 0 || t + 1 >= p->tokens) {
+        memset(q, 0, vocab * sizeof *q);
+        return;
+    }
+    score->scored++;
+    score->nll += (double)vector_cross_entropy(q, (size_t)p->ids[t + 1], p->scale, vocab);
+}
+
+static void run_chunk(void *context, size_t item, uint32_t worker) {
+    const pass *p = context;
+    const distiller *s = p->s;
+    size_t first = item * CHUNK, count = bp_min(CHUNK, p->tokens - first), d = s->d_model, vocab = s->vocab;
+    float *q = s->logits + 2 * CHUNK * vocab * worker, *taught = q + CHUNK * vocab;
+    product_one(s->kind, false, true, count, vocab, d, p->x + first * d, d, s->student, d, 0, q, vocab);
+    if (p->y) product_one(s->kind, false, true, count, vocab, d, p->y + first * d, d, s->teacher, d, 0, taught, vocab);
+    for (size_t i = 0; i < count; i++)
+        if (p->y)
+            score_position(p, &s->parts[item], q + i * vocab, taught + i * vocab, first + i);
+        else
+            score_text(p, &s->parts[item], q + i * vocab, first + i);
+    if (p->dx) product_one(s->kind, false, false, count, d, vocab, q, vocab, s->student, d, 0, p->dx + first * d, d);
+}
+
+void distiller_run_text(distiller *s, float *dx, const float *x, const int32_t *ids, size_t ctx, size_t tokens,
+                        distill_score *score) {
+    distiller_run(s, dx, x, NULL, ids, ctx, tokens, 1, score);
+}
+
+void distiller_run(distiller *s, float *dx, const float *x, const float *y, const int32_t *ids, size_t ctx,
+                   size_t tokens, float weight, distill_score *score) {
+    size_t chunks = bp_ceil_div(tokens, CHUNK);
+    memset(s->parts, 0, chunks * sizeof *s->parts);
+    pass p = {s, dx, x, y, ids, ctx, tokens, weight / (float)tokens};
+    workers_for(s->w, chunks, run_chunk, &p);
+    for (size_t i = 0; i < chunks; i++) {
+        score->kl += s->parts[i].kl;
+        score->nll += s->parts[i].nll;
+        score->positions += s->parts[i].positions;
+        score->scored += s->parts[i].scored;
+        score->agree += s->parts[i].agree;
+    }
+}

@@ -1,0 +1,44 @@
+/* distill.h - the end of the network: head, distance of the student's distribution to the teacher's, and its gradient.
+ *
+ *     KL = mean over positions of sum_v p_v (ln p_v - ln q_v),   p = softmax(E_t y), q = softmax(E_s x)
+ *     dKL/dx = (q - p)' E_s / positions                                                           docs/DBF.md (20)
+ */
+#ifndef BITPAIR_DISTILL_H
+#define BITPAIR_DISTILL_H
+
+#include "product.h"
+
+/* Sums over positions. */
+typedef struct {
+    double kl, nll;             /* nats */
+    uint64_t positions, scored; /* scored: positions that a token follows */
+    uint64_t agree;             /* both find the same token most likely */
+} distill_score;
+
+typedef struct {
+    workers *w;
+    product_kind kind;
+    size_t d_model, vocab;
+    const float *teacher; /* [vocab, d_model] head of the teacher */
+    const float *student; /* [vocab, d_model] head of the student */
+    float *logits;        /* scratch of each worker */
+    distill_score *parts; /* of each chunk of positions */
+} distiller;
+
+/* most: tokens of a call. BP_ERR_MEMORY. The heads stay the caller's. */
+bool distiller_open(distiller *s, workers *w, product_kind kind, size_t d_model, size_t vocab, const float *teacher,
+                    const float *student, size_t most, bp_err *e);
+void distiller_close(distiller *s);
+
+/* x, y [tokens, d_model]: inputs of the heads of student and teacher; ids [tokens] in sequences of ctx, the next one is
+ * what nll scores. dx [tokens, d_model] <- gradient of weight times the mean KL, may be x itself; NULL: only scores. Adds to
+ * *score. */
+void distiller_run(distiller *s, float *dx, const float *x, const float *y, const int32_t *ids, size_t ctx,
+                   size_t tokens, float weight, distill_score *score);
+
+/* The same for the text itself: dx <- gradient of the mean negative log-likelihood of the next tokens under the student's
+ * head (y is not read); adds nll, positions and scored. */
+void distiller_run_text(distiller *s, float *dx, const float *x, const int32_t *ids, size_t ctx, size_t tokens,
+                        distill_score *score);
+
+#endif

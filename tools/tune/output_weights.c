@@ -1,0 +1,165 @@
+#include "output_weights.h"
+
+#include <stdlib.h>
+
+#include "distill.h"
+#include "linalg/gemm_bf16.h"
+#include "network.h"
+
+enum { SEQUENCES = 4 };
+
+typedef struct {
+    output_weights *o;
+    workers *w;
+    const model *m;
+    network net;
+    distiller head;
+    block_trace *traces;
+    block_weights *W;
+    float *E, *stream, *x, *r;
+    uint32_t layer;
+} measuring;
+
+/* ---- sums ------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    float *sums;
+    const float *dY;
+    size_t n, tokens;
+} squares;
+
+static void add_columns(void *context, size_t item, uint32_t worker) {
+    enum { COLUMNS = 64 };
+    const squares *s = context;
+    size_t first = item * COLUMNS, end = bp_min(s->n, first + COLUMNS);
+    (void)worker;
+    for (size_t t = 0; t < s->tokens; t++)
+        for (size_t i = first; i < end; i++) s->sums[i] += s->dY[t * s->n + i] * s->dY[t * s->n + i];
+}
+
+static void add_squares(void *context, part p, const float *dY, const float *X, size_t tokens) {
+    measuring *k = context;
+    squares s = {k->o->blocks[k->layer].w[p], dY, part_linear(&k->m->layers[k->layer], p)->n, tokens};
+    (void)X;
+    workers_for(k->w, bp_ceil_div(s.n, 64), add_columns, &s);
+}
+
+static int by_size(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* mean 1, clipped, shrunk, mean 1 again; sorted [n] is scratch */
+static void finish(float *w, float *sorted, size_t n) {
+    double sum = 0, mean;
+    memcpy(sorted, w, n * sizeof *w);
+    qsort(sorted, n, sizeof *w, by_size);
+    float limit = sorted[(n - 1) - (n - 1) / 1000];
+    for (size_t i = 0; i < n; i++) sum += (double)(w[i] = w[i] > limit ? limit : w[i]);
+    mean = sum / (double)n;
+    for (size_t i = 0; i < n; i++) w[i] = mean > 0 ? (float)(0.8 * (double)w[i] / mean + 0.2) : 1;
+}
+
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
+
+static size_t outputs(const model *m) {
+    size_t n = 0;
+    for (part p = 0; p < PARTS; p++) n += part_linear(&m->layers[0], p)->n;
+    return n;
+}
+
+static bool weights_open(output_weights *o, const model *m) {
+    uint32_t layers = m->config.n_layers;
+    float *p = o->memory = calloc(layers * outputs(m), sizeof *p);
+    o->blocks = calloc(layers, sizeof *o->blocks);
+    for (uint32_t i = 0; p && o->blocks && i < layers; i++)
+        for (part j = 0; j < PARTS; j++) {
+            o->blocks[i].w[j] = p;
+            p += part_linear(&m->layers[i], j)->n;
+        }
+    return o->memory && o->blocks;
+}
+
+void output_weights_close(output_weights *o) {
+    free(o->blocks);
+    free(o->memory);
+    *o = (output_weights){0};
+}
+
+static bool measuring_open(measuring *k, size_t ctx, bp_err *e) {
+    const model_config *c = &k->m->config;
+    size_t tokens = SEQUENCES * ctx, d = c->d_model;
+    product_kind kind = gemm_bf16_available() ? PRODUCT_BF16 : PRODUCT_F32;
+    k->E = malloc((size_t)c->vocab * d * sizeof *k->E);
+    k->stream = malloc(tokens * d * sizeof *k->stream);
+    k->x = malloc(tokens * d * sizeof *k->x);
+    k->r = malloc(tokens * sizeof *k->r);
+    k->traces = calloc(c->n_layers, sizeof *k->traces);
+    k->W = calloc(c->n_layers, sizeof *k->W);
+    if (!weights_open(k->o, k->m) || !k->E || !k->stream || !k->x || !k->r || !k->traces || !k->W)
+        return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the gradients of the dense model");
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        if (!block_trace_open(&k->traces[i], k->m, tokens, e) || !block_open(&k->W[i], &k->m->layers[i], e))
+            return false;
+    for (uint32_t i = 0; i < c->n_layers; i++) block_dequantize(k->w, &k->W[i], &k->m->layers[i]);
+    return network_open(&k->net, k->w, k->m, ctx, SEQUENCES, kind, e) &&
+           distiller_open(&k->head, k->w, kind, d, c->vocab, NULL, k->E, tokens, e);
+}
+
+static void measuring_close(measuring *k) {
+    for (uint32_t i = 0; i < k->m->config.n_layers; i++) {
+        if (k->traces) block_trace_close(&k->traces[i]);
+        if (k->W) block_close(&k->W[i]);
+    }
+    free(k->traces);
+    free(k->W);
+    free(k->E);
+    free(k->stream);
+    free(k->x);
+    free(k->r);
+    distiller_close(&k->head);
+    network_close(&k->net);
+}
+
+/* ---- passes ----------------------------------------------------------------------------------------------------- */
+
+static void widen(float *E, const linear *table) {
+    for (size_t i = 0; i < table->n; i++) linear_row(table, i, E + i * table->m);
+}
+
+static void run_batch(measuring *k, const int32_t *ids, size_t tokens) {
+    const model *m = k->m;
+    size_t d = m->config.d_model;
+    distill_score score = {0};
+    for (size_t t = 0; t < tokens; t++) linear_row(&m->embedding, (size_t)ids[t], k->stream + t * d);
+    for (uint32_t i = 0; i < m->config.n_layers; i++)
+        network_forward(&k->net, &m->layers[i], &k->W[i], k->stream, tokens, &k->traces[i]);
+    network_normalise(&k->net, k->x, k->r, k->stream, m->out_norm, tokens);
+    distiller_run_text(&k->head, k->x, k->x, ids, k->net.ctx, tokens, &score);
+    network_normalise_backward(&k->net, k->x, k->stream, m->out_norm, k->r, tokens);
+    for (uint32_t i = m->config.n_layers; i-- > 0;) {
+        gradient_sink sink = {add_squares, k};
+        k->layer = i;
+        network_backward(&k->net, &m->layers[i], &k->W[i], k->x, tokens, &k->traces[i], &sink);
+    }
+}
+
+bool output_weights_measure(output_weights *o, workers *w, const model *m, const calibration *text, size_t n_tokens,
+                            bool (*tick)(void *context, double share), void *context, bp_err *e) {
+    measuring k = {.o = o, .w = w, .m = m};
+    size_t ctx = text->ctx, n_seqs = bp_min(bp_max(1, n_tokens / ctx), text->n_seqs - text->n_val);
+    *o = (output_weights){0};
+    bool ok = measuring_open(&k, ctx, e);
+    if (ok) widen(k.E, &m->head);
+    for (size_t i = 0; ok && i < n_seqs; i += SEQUENCES) {
+        /* spread over the whole text */
+        int32_t *ids = text->ids + i * ((text->n_seqs - text->n_val) / n_seqs) * ctx;
+        run_batch(&k, ids, bp_min(SEQUENCES, n_seqs - i) * ctx);
+        if (tick && !tick(context, (double)(i + 1) / (double)n_seqs)) ok = bp_fail(e, BP_OK, 0, "interrupted");
+    }
+    for (uint32_t i = 0; ok && i < m->config.n_layers; i++)
+        for (part p = 0; p < PARTS; p++) finish(o->blocks[i].w[p], k.stream, part_linear(&m->layers[i], p)->n);
+    measuring_close(&k);
+    if (!ok) output_weights_close(o);
+    return ok;
+}

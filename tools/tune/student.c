@@ -1,0 +1,266 @@
+#include "student.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "compress/pack.h"
+#include "mathf.h"
+#include "vector.h"
+
+enum { ROWS = 16, COLUMNS = 64 }; /* of one item of work */
+enum { FLIP_EVERY = 3 };          /* steps: fewer, and those that turn together get in each other's way */
+
+/* ---- memory ---------------------------------------------------------------------------------------------------- */
+
+static size_t stage_count(size_t n, size_t m, size_t k) { return n + k + m + n * k + k * m; }
+static size_t stage_kept(size_t n, size_t m, size_t k, bool signs) { return signs ? stage_count(n, m, k) : n + k + m; }
+
+uint64_t student_bytes(const model *m, bool train_signs) {
+    uint64_t floats = 0;
+    for (uint32_t i = 0; i < m->config.n_layers; i++)
+        for (part p = 0; p < PARTS; p++) {
+            const linear *l = part_linear(&m->layers[i], p);
+            for (uint32_t s = 0; s < l->n_stages; s++) {
+                size_t k = l->stages[s].k;
+                floats += stage_count(l->n, l->m, k) + 2 * stage_kept(l->n, l->m, k, train_signs);
+            }
+        }
+    return floats * sizeof(float);
+}
+
+static float mean_size(const float *x, size_t n) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += fabs((double)x[i]);
+    return (float)(sum / (double)n);
+}
+
+static bool stage_open(student_stage *s, const linear *l, const linear_stage *from, bool signs, bp_err *e) {
+    size_t n = l->n, m = l->m, k = from->k;
+    *s = (student_stage){.n = l->n, .m = l->m, .k = from->k, .count = stage_count(n, m, k)};
+    s->kept = stage_kept(n, m, k, signs);
+    float *p = s->memory = calloc(s->count + 2 * s->kept, sizeof *p);
+    if (!p) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the parameters of the student");
+    s->a = p;
+    s->c = s->a + n;
+    s->b = s->c + k;
+    s->A = s->b + m;
+    s->B = s->A + n * k;
+    memcpy(s->a, from->a, n * sizeof *p);
+    memcpy(s->c, from->c, k * sizeof *p);
+    memcpy(s->b, from->b, m * sizeof *p);
+    pack_unpack_signs(s->A, from->A.bytes, n, k);
+    pack_unpack_signs(s->B, from->B.bytes, k, m);
+    s->size_a = mean_size(s->a, n);
+    s->size_c = mean_size(s->c, k);
+    s->size_b = mean_size(s->b, m);
+    return true;
+}
+
+bool student_open(student *s, const model *m, bool train_signs, bp_err *e) {
+    *s = (student){.n_layers = m->config.n_layers, .n_tiers = m->tier, .train_signs = train_signs};
+    if (!m->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "the student is not a bitpair file");
+    s->layers = calloc((size_t)s->n_layers * PARTS, sizeof *s->layers);
+    if (!s->layers) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the parameters of the student");
+    for (uint32_t i = 0; i < s->n_layers; i++)
+        for (part p = 0; p < PARTS; p++) {
+            const linear *l = part_linear(&m->layers[i], p);
+            student_layer *layer = &s->layers[i * PARTS + p];
+            layer->n = l->n;
+            layer->m = l->m;
+            layer->n_stages = l->n_stages;
+            for (uint32_t j = 0; j < l->n_stages; j++)
+                if (!stage_open(&layer->stages[j], l, &l->stages[j], train_signs, e)) return false;
+        }
+    return true;
+}
+
+void student_close(student *s) {
+    for (uint32_t i = 0; s->layers && i < s->n_layers * PARTS; i++)
+        for (uint32_t j = 0; j < s->layers[i].n_stages; j++) free(s->layers[i].stages[j].memory);
+    free(s->layers);
+    *s = (student){0};
+}
+
+size_t student_scratch(const model *m) {
+    size_t most = 0;
+    for (uint32_t i = 0; i < m->config.n_layers; i++)
+        for (part p = 0; p < PARTS; p++) {
+            const linear *l = part_linear(&m->layers[i], p);
+            for (uint32_t s = 0; s < l->n_stages; s++) {
+                size_t n = l->n, columns = l->m, k = l->stages[s].k;
+                most = bp_max(most, 2 * (n * k + k * columns) + n + k + columns);
+            }
+        }
+    return most;
+}
+
+/* ---- the scaled sign matrices ----------------------------------------------------------------------------------- */
+
+typedef struct {
+    student_stage *s;
+    float *Aa, *Bb; /* [n, k] diag(a) A (diag(c)), [k, m] B diag(b) */
+    bool with_c;
+    float *P, *Q; /* [k, m], [n, k]: gradients, see student_update */
+    float *da, *dc, *db;
+    sign_step signs;
+    bool watch;
+} stage_work;
+
+static void scale_A_rows(void *context, size_t item, uint32_t worker) {
+    const stage_work *t = context;
+    const student_stage *s = t->s;
+    (void)worker;
+    for (size_t i = item * ROWS; i < bp_min(s->n, (item + 1) * ROWS); i++)
+        vector_signs(t->Aa + i * s->k, s->A + i * s->k, s->a[i], t->with_c ? s->c : NULL, s->k);
+}
+
+static void scale_B_rows(void *context, size_t item, uint32_t worker) {
+    const stage_work *t = context;
+    const student_stage *s = t->s;
+    (void)worker;
+    for (size_t i = item * ROWS; i < bp_min(s->k, (item + 1) * ROWS); i++)
+        vector_signs(t->Bb + i * s->m, s->B + i * s->m, 1, s->b, s->m);
+}
+
+static void scale_signs(workers *w, stage_work *t) {
+    workers_for(w, bp_ceil_div(t->s->n, ROWS), scale_A_rows, t);
+    workers_for(w, bp_ceil_div(t->s->k, ROWS), scale_B_rows, t);
+}
+
+void student_dense(workers *w, product_kind kind, const student_layer *l, uint32_t tiers, float *W, float *scratch) {
+    if (l->n_stages == 0 || tiers == 0) memset(W, 0, (size_t)l->n * l->m * sizeof *W);
+    for (uint32_t i = 0; i < bp_min(tiers, l->n_stages); i++) {
+        const student_stage *s = &l->stages[i];
+        stage_work t = {
+            .s = (student_stage *)(uintptr_t)s, .Aa = scratch, .Bb = scratch + (size_t)s->n * s->k, .with_c = true};
+        scale_signs(w, &t);
+        product_run(w, kind, false, false, s->n, s->m, s->k, t.Aa, s->k, t.Bb, s->m, i > 0, W, s->m);
+    }
+}
+
+/* ---- gradients and steps ---------------------------------------------------------------------------------------- */
+
+/* Rows of A: gradient of a_i, news for its signs. dA_ik = a_i c_k Q_ik, da_i = sum_k sign(A_ik) c_k Q_ik */
+static void update_A_rows(void *context, size_t item, uint32_t worker) {
+    const stage_work *t = context;
+    const student_stage *s = t->s;
+    (void)worker;
+    for (size_t i = item * ROWS; i < bp_min(s->n, (item + 1) * ROWS); i++) {
+        float *A = s->A + i * s->k;
+        const float *Q = t->Q + i * s->k;
+        t->da[i] = vector_signs_dot(A, Q, s->c, s->k);
+        if (t->watch) vector_watch(A, A + s->count, A + s->count + s->kept, Q, s->a[i], s->c, s->k, t->signs);
+    }
+}
+
+/* Columns of B: db_j = sum_k c_k sign(B_kj) P_kj, before signs turn */
+static void gradient_b(void *context, size_t item, uint32_t worker) {
+    const stage_work *t = context;
+    const student_stage *s = t->s;
+    size_t first = item * COLUMNS, count = bp_min(COLUMNS, s->m - first);
+    (void)worker;
+    memset(t->db + first, 0, count * sizeof *t->db);
+    for (size_t k = 0; k < s->k; k++)
+        vector_signs_add(t->db + first, s->B + k * s->m + first, t->P + k * s->m + first, s->c[k], count);
+}
+
+/* Rows of B: dB_kj = c_k b_j P_kj, dc_k = sum_j sign(B_kj) b_j P_kj */
+static void update_B_rows(void *context, size_t item, uint32_t worker) {
+    const stage_work *t = context;
+    const student_stage *s = t->s;
+    (void)worker;
+    for (size_t k = item * ROWS; k < bp_min(s->k, (item + 1) * ROWS); k++) {
+        float *B = s->B + k * s->m;
+        const float *P = t->P + k * s->m;
+        t->dc[k] = vector_signs_dot(B, P, s->b, s->m);
+        if (t->watch) vector_watch(B, B + s->count, B + s->count + s->kept, P, s->c[k], s->b, s->m, t->signs);
+    }
+}
+
+static void update_vector(const student_stage *s, float *p, const float *g, size_t n, float size, adam_step step) {
+    step.rate *= size;
+    vector_adam(p, p + s->count, p + s->count + s->kept, g, n, step);
+}
+
+static void update_stage(workers *w, product_kind kind, student_stage *s, const float *dW, const student_rates *rates,
+                         float *scratch) {
+    size_t n = s->n, m = s->m, k = s->k;
+    s->steps++;
+    adam_step step = {.rate = rates->scales,
+                      .beta1 = rates->beta1,
+                      .beta2 = rates->beta2,
+                      .correct1 = 1 / (1 - powf(rates->beta1, (float)s->steps)),
+                      .correct2 = 1 / (1 - powf(rates->beta2, (float)s->steps)),
+                      .eps = 1e-14f};
+    stage_work t = {.s = s, .Aa = scratch, .Bb = scratch + n * k};
+    t.P = t.Bb + k * m;
+    t.Q = t.P + k * m;
+    t.da = t.Q + n * k;
+    t.dc = t.da + n;
+    t.db = t.dc + k;
+    t.watch = s->kept == s->count;
+    t.signs = (sign_step){.beta = rates->sign_beta,
+                          .curvature = rates->curvature,
+                          .noise = rates->noise * sqrtf((1 - rates->sign_beta) / (1 + rates->sign_beta)),
+                          .flip = s->steps % FLIP_EVERY == 0};
+    scale_signs(w, &t);
+    product_run(w, kind, true, false, k, m, n, t.Aa, k, dW, m, 0, t.P, m); /* P = A' diag(a) dW */
+    product_run(w, kind, false, true, n, k, m, dW, m, t.Bb, m, 0, t.Q, k); /* Q = dW diag(b) B' */
+    workers_for(w, bp_ceil_div(m, COLUMNS), gradient_b, &t);
+    workers_for(w, bp_ceil_div(n, ROWS), update_A_rows, &t);
+    workers_for(w, bp_ceil_div(k, ROWS), update_B_rows, &t);
+    update_vector(s, s->a, t.da, n, s->size_a, step);
+    update_vector(s, s->c, t.dc, k, s->size_c, step);
+    update_vector(s, s->b, t.db, m, s->size_b, step);
+}
+
+void student_update(workers *w, product_kind kind, student_layer *l, uint32_t tiers, const float *dW,
+                    const student_rates *rates, float *scratch) {
+    for (uint32_t i = 0; i < bp_min(tiers, l->n_stages); i++) update_stage(w, kind, &l->stages[i], dW, rates, scratch);
+}
+
+/* ---- the stored form -------------------------------------------------------------------------------------------- */
+
+static void halve(uint16_t *out, const float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) out[i] = bp_half_from_float(x[i]);
+}
+
+bool student_factors(const student_layer *l, factors *f, bp_err *e) {
+    uint32_t k[MODEL_STAGES];
+    for (uint32_t i = 0; i < l->n_stages; i++) k[i] = l->stages[i].k;
+    if (!factors_open(f, l->n, l->m, k, l->n_stages, e)) return false;
+    for (uint32_t i = 0; i < l->n_stages; i++) {
+        const student_stage *s = &l->stages[i];
+        halve(f->stages[i].a, s->a, s->n);
+        halve(f->stages[i].c, s->c, s->k);
+        halve(f->stages[i].b, s->b, s->m);
+        pack_signs(f->stages[i].A, s->A, s->n, s->k);
+        pack_signs(f->stages[i].B, s->B, s->k, s->m);
+    }
+    return true;
+}
+
+static uint64_t count_flips(const float *latents, const uint8_t *bytes, size_t rows, size_t columns) {
+    float *signs = malloc(rows * columns * sizeof *signs);
+    uint64_t flips = 0;
+    if (!signs) return 0;
+    pack_unpack_signs(signs, bytes, rows, columns);
+    for (size_t i = 0; i < rows * columns; i++) flips += (latents[i] >= 0) != (signs[i] >= 0);
+    free(signs);
+    return flips;
+}
+
+void student_flips(const student *s, const model *m, uint64_t *flipped, uint64_t *all) {
+    *flipped = *all = 0;
+    for (uint32_t i = 0; i < s->n_layers; i++)
+        for (part p = 0; p < PARTS; p++) {
+            const linear *l = part_linear(&m->layers[i], p);
+            const student_layer *layer = &s->layers[i * PARTS + p];
+            for (uint32_t j = 0; j < layer->n_stages; j++) {
+                const student_stage *t = &layer->stages[j];
+                *flipped += count_flips(t->A, l->stages[j].A.bytes, t->n, t->k) +
+                            count_flips(t->B, l->stages[j].B.bytes, t->k, t->m);
+                *all += (uint64_t)t->k * (t->n + t->m);
+            }
+        }
+}

@@ -1,0 +1,354 @@
+#include "tune.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "linalg/gemm_bf16.h"
+#include "linalg/linalg.h"
+#include "linalg/rng.h"
+#include "platform.h"
+#include "sha256.h"
+#include "tuner.h"
+
+/* ---- opening --------------------------------------------------------------------------------------------------- */
+
+static bool same_shape(const model *a, const model *b) {
+    const model_config *x = &a->config, *y = &b->config;
+    return x->arch == y->arch && x->n_layers == y->n_layers && x->d_model == y->d_model && x->d_ff == y->d_ff &&
+           x->n_heads == y->n_heads && x->n_kv_heads == y->n_kv_heads && x->head_dim == y->head_dim &&
+           x->vocab == y->vocab;
+}
+
+static bool check(const tune_options *o, const model *teacher, const model *file, const calibration *text, bp_err *e) {
+    if (teacher->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "the teacher is compressed itself");
+    if (!file->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "the student is not a bitpair file");
+    if (!same_shape(teacher, file))
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "teacher and student are models of different shape");
+    if (file->tier != file->n_tiers)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "the student's file ends after tier %u of %u", (unsigned)file->tier,
+                       (unsigned)file->n_tiers);
+    for (uint32_t i = file->n_tiers; i < MODEL_TIERS; i++)
+        if (o->tier_weights[i] > 0)
+            return bp_fail(e, BP_ERR_ARGUMENT, 0, "the student has %u tiers, not %u", (unsigned)file->n_tiers,
+                           (unsigned)i + 1);
+    if (text->n_seqs - text->n_val < o->sequences)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "the text has %zu training sequences, a step takes %llu",
+                       text->n_seqs - text->n_val, (unsigned long long)o->sequences);
+    return true;
+}
+
+typedef struct {
+    const linear *table;
+    float *out;
+} widening;
+
+static void widen_rows(void *context, size_t item, uint32_t worker) {
+    enum { ROWS = 256 };
+    const widening *t = context;
+    (void)worker;
+    for (size_t i = item * ROWS; i < bp_min(t->table->n, (item + 1) * ROWS); i++)
+        linear_row(t->table, i, t->out + i * t->table->m);
+}
+
+static float *table_open(workers *w, const linear *table) {
+    widening t = {table, malloc((size_t)table->n * table->m * sizeof(float))};
+    if (t.out) workers_for(w, bp_ceil_div(table->n, 256), widen_rows, &t);
+    return t.out;
+}
+
+static bool open_tables(tuner *t) {
+    const model *models[] = {t->file, t->teacher};
+    for (int i = 0; i < 2; i++) {
+        const linear *e = &models[i]->embedding, *h = &models[i]->head;
+        bool tied = e->rows == h->rows && e->planes.bytes == h->planes.bytes;
+        t->embedding[i] = table_open(t->w, e);
+        t->table[i] = tied ? t->embedding[i] : table_open(t->w, h);
+        if (!t->embedding[i] || !t->table[i]) return false;
+    }
+    return true;
+}
+
+static size_t largest_layer(const model *m) {
+    size_t most = 0;
+    for (part p = 0; p < PARTS; p++) {
+        const linear *l = part_linear(&m->layers[0], p);
+        most = bp_max(most, (size_t)l->n * l->m);
+    }
+    return most;
+}
+
+/* One trace per block where memory allows, else the inputs of blocks, and blocks run again on the way back. */
+static bool open_traces(tuner *t, uint64_t spent, bp_err *e) {
+    uint32_t layers = t->file->config.n_layers;
+    size_t tokens = t->net.most;
+    bool all = t->o->max_memory == 0 || spent + layers * block_trace_bytes(t->file, tokens) <= t->o->max_memory;
+    t->n_traces = all ? layers : 1;
+    t->traces = calloc(t->n_traces, sizeof *t->traces);
+    if (!all) t->inputs = malloc((size_t)layers * tokens * t->file->config.d_model * sizeof *t->inputs);
+    bool ok = t->traces && (all || t->inputs);
+    if (!ok) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the activations of %zu tokens", tokens);
+    for (uint32_t i = 0; ok && i < t->n_traces; i++) ok = block_trace_open(&t->traces[i], t->file, tokens, e);
+    return ok;
+}
+
+static bool open_arrays(tuner *t, bp_err *e) {
+    const model_config *c = &t->file->config;
+    size_t d = c->d_model, tokens = t->net.most, n_seqs = t->text->n_seqs, ctx = t->text->ctx;
+    t->stream = malloc(tokens * d * sizeof(float));
+    t->x = malloc(tokens * d * sizeof(float));
+    t->y = malloc(tokens * d * sizeof(float));
+    t->r = malloc(tokens * sizeof(float));
+    t->dW = malloc(largest_layer(t->file) * sizeof(float));
+    t->scratch = malloc(student_scratch(t->file) * sizeof(float));
+    t->norm = calloc(3 * d, sizeof(float));
+    t->d_norm = malloc(d * sizeof(float));
+    t->best_norm = malloc(d * sizeof(float));
+    t->taught = malloc(n_seqs * ctx * d * sizeof *t->taught);
+    t->known = calloc(n_seqs, 1);
+    t->order = malloc(n_seqs * sizeof *t->order);
+    t->ids = malloc(tokens * sizeof *t->ids);
+    t->rows = malloc((size_t)t->o->sequences * sizeof *t->rows);
+    t->best = calloc((size_t)c->n_layers * PARTS, sizeof *t->best);
+    t->W = calloc(c->n_layers, sizeof *t->W);
+    if (!t->stream || !t->x || !t->y || !t->r || !t->dW || !t->scratch || !t->norm || !t->d_norm || !t->best_norm ||
+        !t->taught || !t->known || !t->order || !t->ids || !t->rows || !t->best || !t->W)
+        return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for tuning");
+    memcpy(t->norm, t->file->out_norm, d * sizeof *t->norm);
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        if (!block_open(&t->W[i], &t->file->layers[0], e)) return false;
+    return block_open(&t->dense, &t->teacher->layers[0], e);
+}
+
+static bool tuner_open(tuner *t, bp_err *e) {
+    const model_config *c = &t->file->config;
+    size_t n_seqs = (size_t)t->o->sequences;
+    linalg_init();
+    t->kind = t->o->exact || !gemm_bf16_available() ? PRODUCT_F32 : PRODUCT_BF16;
+    t->best_score = INFINITY;
+    if (!(t->w = workers_open(t->o->threads, e)) || !student_open(&t->model, t->file, t->o->signs, e) ||
+        !network_open(&t->net, t->w, t->file, t->text->ctx, n_seqs, t->kind, e) || !open_arrays(t, e))
+        return false;
+    if (!open_tables(t)) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the embedding");
+    uint64_t spent = student_bytes(t->file, t->o->signs) + 4 * t->file->linear_weights +
+                     16 * (uint64_t)c->vocab * c->d_model + 2 * (uint64_t)t->text->n_seqs * t->text->ctx * c->d_model;
+    return distiller_open(&t->head, t->w, t->kind, c->d_model, c->vocab, t->table[1], t->table[0], t->net.most, e) &&
+           open_traces(t, spent, e);
+}
+
+static void tuner_close(tuner *t) {
+    uint32_t layers = t->file->config.n_layers;
+    for (uint32_t i = 0; t->traces && i < t->n_traces; i++) block_trace_close(&t->traces[i]);
+    for (uint32_t i = 0; t->W && i < layers; i++) block_close(&t->W[i]);
+    for (uint32_t i = 0; t->best && i < layers * PARTS; i++) factors_close(&t->best[i]);
+    for (int i = 0; i < 2; i++) {
+        if (t->table[i] != t->embedding[i]) free(t->table[i]);
+        free(t->embedding[i]);
+    }
+    void *arrays[] = {t->traces,  t->W,    t->best,   t->inputs, t->stream, t->x,     t->y,   t->r,    t->dW,
+                      t->scratch, t->norm, t->d_norm, t->taught, t->known,  t->order, t->ids, t->rows, t->best_norm};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
+    block_close(&t->dense);
+    distiller_close(&t->head);
+    network_close(&t->net);
+    student_close(&t->model);
+    workers_close(t->w);
+}
+
+/* ---- the loop -------------------------------------------------------------------------------------------------- */
+
+/* Share of the budget that is spent, in [0, 1]. */
+static double spent(const tuner *t, double seconds) {
+    double by_time = t->o->minutes > 0 ? seconds / (60 * t->o->minutes) : 0,
+           by_steps = t->o->steps > 0 ? (double)t->step / (double)t->o->steps : 0;
+    return fmin(1, fmax(by_time, by_steps));
+}
+
+/* Steps grow over the first 3 % of the budget, then shrink along a cosine to 2 %. */
+static void set_rates(tuner *t, double share) {
+    double warm = fmin(1, (share + 0.002) / 0.03),
+           f = warm * (0.02 + 0.98 * (0.5 + 0.5 * cos(3.14159265358979 * share)));
+    t->rates = (student_rates){.scales = (float)(f * t->o->rate_scales),
+                               .beta1 = 0.9f,
+                               .beta2 = 0.99f,
+                               .sign_beta = 0.98f,
+                               .curvature = (float)(t->o->curvature * (double)t->net.most),
+                               .noise = (float)t->o->noise};
+}
+
+/* A random order of the training sequences for every epoch. */
+static void shuffle(tuner *t, uint64_t epoch) {
+    char name[48];
+    size_t n = t->text->n_seqs - t->text->n_val;
+    snprintf(name, sizeof name, "epoch/%llu", (unsigned long long)epoch);
+    rng random = rng_named(t->o->seed, name);
+    t->shuffled = epoch + 1;
+    for (size_t i = 0; i < n; i++) t->order[i] = i;
+    for (size_t i = n; i-- > 1;) {
+        size_t j = (size_t)(rng_uniform(&random) * (double)(i + 1)), kept = t->order[i];
+        t->order[i] = t->order[j];
+        t->order[j] = kept;
+    }
+}
+
+/* The sequences of a step and its tiers follow from the seed and the step's number alone. */
+static uint32_t choose_batch(tuner *t) {
+    size_t n = t->text->n_seqs - t->text->n_val, batch = (size_t)t->o->sequences, per_epoch = n / batch;
+    char name[48];
+    if (t->shuffled != t->step / per_epoch + 1) shuffle(t, t->step / per_epoch);
+    for (size_t i = 0; i < batch; i++) t->rows[i] = t->order[t->step % per_epoch * batch + i];
+    snprintf(name, sizeof name, "tier/%llu", (unsigned long long)t->step);
+    rng random = rng_named(t->o->seed, name);
+    double u = rng_uniform(&random);
+    uint32_t last = t->file->n_tiers;
+    for (uint32_t i = 0; i < t->file->n_tiers; i++) {
+        if (t->o->tier_weights[i] > 0) last = i + 1;
+        if ((u -= t->o->tier_weights[i]) < 0) return i + 1;
+    }
+    return last;
+}
+
+bool tuner_keep(tuner *t, double score, bp_err *e) {
+    for (uint32_t i = 0; i < t->model.n_layers * PARTS; i++) {
+        factors_close(&t->best[i]);
+        if (!student_factors(&t->model.layers[i], &t->best[i], e)) return false;
+    }
+    memcpy(t->best_norm, t->norm, t->file->config.d_model * sizeof *t->norm);
+    t->best_score = score;
+    t->best_step = t->step;
+    return true;
+}
+
+/* Scores every tier that is trained; keeps the parameters if the weighted mean of ln KL is the least so far. */
+static bool validate(tuner *t, tune_score scores[MODEL_TIERS], tune_result *result, bp_err *e) {
+    double sum = 0;
+    for (uint32_t i = 0; i < t->file->n_tiers; i++) {
+        if (!(t->o->tier_weights[i] > 0)) continue;
+        scores[i] = tuner_validate(t, i + 1);
+        sum += t->o->tier_weights[i] * log(scores[i].kl);
+        if (!(t->distance[i] > 0)) t->distance[i] = scores[i].kl;
+        if (!t->o->quiet)
+            fprintf(stderr, "\nstep %llu, %u tier%s: KL %.4f  perplexity %.3f  top-1 %.2f %%",
+                    (unsigned long long)t->step, (unsigned)i + 1, i ? "s" : "", scores[i].kl, scores[i].ppl,
+                    100 * scores[i].top1);
+    }
+    if (!t->o->quiet) fputs(sum < t->best_score ? "  best\n" : "\n", stderr);
+    if (!(sum < t->best_score)) return true;
+    memcpy(result->after, scores, sizeof result->after);
+    return tuner_keep(t, sum, e);
+}
+
+static void show(tuner *t, double share, double kl) {
+    char detail[64];
+    snprintf(detail, sizeof detail, "step %llu, %u tiers, KL %.4f, %llu tokens", (unsigned long long)t->step,
+             (unsigned)t->tiers, kl, (unsigned long long)t->tokens);
+    cli_progress_update(&t->progress, share, 1, detail);
+}
+
+typedef struct {
+    const char *path;
+    uint8_t fingerprint[32];
+    double written, cost; /* when, and how long it took */
+} state_file;
+
+/* At most a minute of work is lost, unless writing itself takes more than one part in twenty. */
+static bool save_now_and_then(tuner *t, state_file *s, double started, bool now, bp_err *e) {
+    double at = platform_seconds();
+    if (!now && at - s->written < fmax(60, 20 * s->cost)) return true;
+    double before = t->elapsed;
+    t->elapsed += at - started;
+    bool ok = tuner_save(t, s->path, s->fingerprint, e);
+    t->elapsed = before;
+    s->written = platform_seconds();
+    s->cost = s->written - at;
+    return ok;
+}
+
+static bool run_steps(tuner *t, state_file *state, tune_result *result, bp_err *e) {
+    double started = platform_seconds(), validated = started;
+    state->written = started;
+    for (double share; (share = spent(t, t->elapsed + platform_seconds() - started)) < 1; t->step++) {
+        if (cli_interrupted()) {
+            save_now_and_then(t, state, started, true, e);
+            return bp_fail(e, BP_OK, 0, "interrupted");
+        }
+        set_rates(t, share);
+        tuner_materialise(t, choose_batch(t));
+        double kl = tuner_step(t, (size_t)t->o->sequences);
+        t->tokens += t->net.most;
+        if (!isfinite(kl))
+            return bp_fail(e, BP_ERR_ARGUMENT, 0, "tuning diverged: lower --rate, raise --sign-curvature");
+        show(t, share, kl);
+        if (platform_seconds() - validated > t->o->validate_every) {
+            tune_score scores[MODEL_TIERS] = {0};
+            if (!validate(t, scores, result, e)) return false;
+            validated = platform_seconds();
+        }
+        if (!save_now_and_then(t, state, started, false, e)) return false;
+    }
+    t->elapsed += platform_seconds() - started;
+    return true;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------------------------- */
+
+static void fingerprint(const tuner *t, const char *source, uint8_t digest[32]) {
+    char line[512];
+    const tune_options *o = t->o;
+    sha256 h;
+    sha256_init(&h);
+    int n = snprintf(line, sizeof line, "tune 1 %g %llu %llu %g %d %g %g %llu %d %s", o->minutes,
+                     (unsigned long long)o->steps, (unsigned long long)o->sequences, o->rate_scales, o->signs,
+                     o->curvature, o->noise, (unsigned long long)o->seed, o->exact, source);
+    sha256_update(&h, line, bp_min((size_t)n, sizeof line - 1));
+    sha256_update(&h, o->tier_weights, sizeof o->tier_weights);
+    sha256_update(&h, t->text->digest, sizeof t->text->digest);
+    for (uint32_t i = 0; i < t->model.n_layers * PARTS; i++)
+        for (uint32_t j = 0; j < t->model.layers[i].n_stages; j++) {
+            const student_stage *s = &t->model.layers[i].stages[j];
+            sha256_update(&h, s->a, s->n * sizeof *s->a);
+            sha256_update(&h, s->b, s->m * sizeof *s->b);
+        }
+    sha256_final(&h, digest);
+}
+
+static bool write_best(tuner *t, container *c, const char *out_path, bool force, bp_err *e) {
+    model changed = *t->teacher;
+    container_summary summary;
+    changed.out_norm = t->best_norm;
+    c->model = &changed;
+    c->layers = t->best;
+    c->n_tiers = t->file->n_tiers;
+    return container_write(c, out_path, force, &summary, e);
+}
+
+static bool run(tuner *t, container *c, const char *out_path, bool force, tune_result *result, bp_err *e) {
+    char path[1100];
+    state_file state = {.path = path};
+    tune_score scores[MODEL_TIERS] = {0};
+    snprintf(path, sizeof path, "%s.tune", out_path);
+    fingerprint(t, c->source, state.fingerprint);
+    if (!validate(t, result->before, result, e)) return false;
+    if (t->o->resume && !tuner_load(t, path, state.fingerprint, e)) return false;
+    if (!run_steps(t, &state, result, e) || !validate(t, scores, result, e)) return false;
+    student_flips(&t->model, t->file, &result->flipped, &result->signs);
+    result->steps = t->step;
+    result->tokens = t->tokens;
+    result->best_step = t->best_step;
+    result->seconds = t->elapsed;
+    if (!write_best(t, c, out_path, force, e)) return false;
+    remove(path);
+    return true;
+}
+
+bool tune_run(const tune_options *o, const model *teacher, const model *file, const calibration *text, container *c,
+              const char *out_path, bool force, tune_result *result, bp_err *e) {
+    tuner t = {.o = o, .teacher = teacher, .file = file, .text = text};
+    *result = (tune_result){0};
+    if (!check(o, teacher, file, text, e)) return false;
+    cli_progress_begin(&t.progress, "tune", o->quiet);
+    bool ok = tuner_open(&t, e) && run(&t, c, out_path, force, result, e);
+    cli_progress_end(&t.progress);
+    tuner_close(&t);
+    return ok;
+}

@@ -1,0 +1,108 @@
+/* The state of a tuning run on disk: everything that the next step reads. */
+#include <stdlib.h>
+
+#include "io/file.h"
+#include "tuner.h"
+
+enum { VERSION = 1 };
+
+typedef struct {
+    uint8_t magic[8];
+    uint8_t fingerprint[32];
+    uint64_t version, step, best_step, tokens;
+    double elapsed, best_score, distance[MODEL_TIERS];
+} state_header;
+
+static const uint8_t MAGIC[8] = "bp-tune";
+
+static student_stage *stage_at(const tuner *t, uint32_t layer, uint32_t stage) {
+    return &t->model.layers[layer].stages[stage];
+}
+
+static bool append_best(const tuner *t, file_out *f, bp_err *e) {
+    for (uint32_t i = 0; i < t->model.n_layers * PARTS; i++)
+        if (!file_append(f, t->best[i].memory, t->best[i].n_bytes, e)) return false;
+    return file_append(f, t->best_norm, t->file->config.d_model * sizeof *t->best_norm, e);
+}
+
+static bool append_parameters(const tuner *t, file_out *f, bp_err *e) {
+    for (uint32_t i = 0; i < t->model.n_layers * PARTS; i++)
+        for (uint32_t j = 0; j < t->model.layers[i].n_stages; j++) {
+            const student_stage *s = stage_at(t, i, j);
+            uint64_t steps = s->steps;
+            if (!file_append(f, &steps, sizeof steps, e) ||
+                !file_append(f, s->memory, (s->count + 2 * s->kept) * sizeof *s->memory, e))
+                return false;
+        }
+    return file_append(f, t->norm, 3 * t->file->config.d_model * sizeof *t->norm, e);
+}
+
+bool tuner_save(const tuner *t, const char *path, const uint8_t fingerprint[32], bp_err *e) {
+    state_header h = {.version = VERSION,
+                      .step = t->step,
+                      .best_step = t->best_step,
+                      .tokens = t->tokens,
+                      .elapsed = t->elapsed,
+                      .best_score = t->best_score};
+    memcpy(h.magic, MAGIC, sizeof h.magic);
+    memcpy(h.fingerprint, fingerprint, sizeof h.fingerprint);
+    memcpy(h.distance, t->distance, sizeof h.distance);
+    file_out *f = file_create(path, true, student_bytes(t->file, t->model.train_signs), e);
+    if (!f) return false;
+    if (file_append(f, &h, sizeof h, e) && append_best(t, f, e) && append_parameters(t, f, e)) return file_commit(f, e);
+    file_discard(f);
+    return false;
+}
+
+typedef struct {
+    const uint8_t *at;
+    uint64_t left;
+} reader;
+
+static bool take(reader *r, void *out, size_t n) {
+    if (n > r->left) return false;
+    memcpy(out, r->at, n);
+    r->at += n;
+    r->left -= n;
+    return true;
+}
+
+static bool read_state(tuner *t, reader *r) {
+    size_t d = t->file->config.d_model;
+    for (uint32_t i = 0; i < t->model.n_layers * PARTS; i++)
+        if (!take(r, t->best[i].memory, t->best[i].n_bytes)) return false;
+    if (!take(r, t->best_norm, d * sizeof *t->best_norm)) return false;
+    for (uint32_t i = 0; i < t->model.n_layers * PARTS; i++)
+        for (uint32_t j = 0; j < t->model.layers[i].n_stages; j++) {
+            student_stage *s = stage_at(t, i, j);
+            uint64_t steps;
+            if (!take(r, &steps, sizeof steps) || !take(r, s->memory, (s->count + 2 * s->kept) * sizeof *s->memory))
+                return false;
+            s->steps = (uint32_t)steps;
+        }
+    return take(r, t->norm, 3 * d * sizeof *t->norm) && r->left == 0;
+}
+
+bool tuner_load(tuner *t, const char *path, const uint8_t fingerprint[32], bp_err *e) {
+    file_view f;
+    state_header h;
+    if (!file_map(&f, path, e)) return false;
+    reader r = {f.bytes, f.size};
+    bool ok = take(&r, &h, sizeof h) && memcmp(h.magic, MAGIC, sizeof h.magic) == 0 && h.version == VERSION;
+    if (!ok)
+        bp_fail(e, BP_ERR_FORMAT, 0, "%s is not the state of a tuning run", path);
+    else if (memcmp(h.fingerprint, fingerprint, sizeof h.fingerprint) != 0)
+        ok = bp_fail(e, BP_ERR_ARGUMENT, 0, "%s belongs to a run with other options, texts or models", path);
+    else if (!(ok = read_state(t, &r)))
+        bp_fail(e, BP_ERR_FORMAT, f.size - r.left, "%s is damaged", path);
+    if (ok) {
+        t->step = h.step;
+        t->best_step = h.best_step;
+        t->tokens = h.tokens;
+        t->elapsed = h.elapsed;
+        t->best_score = h.best_score;
+        memcpy(t->distance, h.distance, sizeof h.distance);
+    }
+    file_unmap(&f);
+    return ok;
+}
