@@ -91,8 +91,13 @@ static void make_layer(void *context, size_t i, uint32_t worker) {
     ticker t = {j,
                 plan_layer_work(o, j->layer * PARTS + g->parts[i], f->n, f->m) / ((double)o->iterations * f->n_stages),
                 worker == 0};
-    factor_options options = {o->seed, (unsigned)o->iterations, (float)o->damping, (float)o->lambda,
-                              j->weights.blocks ? j->weights.blocks[j->layer].w[g->parts[i]] : NULL, tick, &t};
+    factor_options options = {o->seed,
+                              (unsigned)o->iterations,
+                              (float)o->damping,
+                              (float)o->lambda,
+                              j->weights.blocks ? j->weights.blocks[j->layer].w[g->parts[i]] : NULL,
+                              tick,
+                              &t};
     g->failed[i] =
         !factors_make(g->inner, f, name, j->dense.W[g->parts[i]], g->s, g->t, !o->diagonal, &options, &g->errors[i]) ||
         !checkpoint_save(&j->work_folder, name, f, &g->errors[i]);
@@ -358,10 +363,10 @@ bool compress_run(const compress_options *o, const model *m, const calibration *
     fingerprint(o, calib, source, print, sizeof print);
     bool ok = checkpoint_open(&j.work_folder, o->out_path, print, o->resume, o->force, e) &&
               (j.w = workers_open((uint32_t)o->threads, e)) && allocate_layers(&j, &own, calib, source, e);
-    j.total = (double)units(plan_make(&own, m, n_tokens).work - (own.equal_loss ? allocate_work(&own, m) : 0));
+    j.total = (double)units(plan_make(&own, m, n_tokens).block_work);
     cli_progress_begin(&j.progress, "compress", o->quiet);
     if (ok && o->gradient_tokens && !o->diagonal)
-        ok = output_weights_measure(&j.weights, j.w, m, calib, o->gradient_tokens, show_gradients, &j, e);
+        ok = output_weights_measure(&j.weights, j.w, m, o->mapped, calib, o->gradient_tokens, show_gradients, &j, e);
     ok = ok && run_blocks(&j, calib, result, e);
     cli_progress_end(&j.progress);
     ok = ok && write_result(&j, source, result, e);

@@ -9,6 +9,7 @@
 #include "chain.h"
 #include "container.h"
 #include "statistics.h"
+#include "tune/output_weights.h"
 
 static const double CORE_SPEED = 40e9; /* float32 operations per second that a core reaches in this mix */
 
@@ -106,6 +107,8 @@ static uint64_t largest_group(const compress_options *o, const model *m, size_t 
                   bp_max(group_bytes(o, m, n_tokens, feed, 2), group_bytes(o, m, n_tokens, down, 1)));
 }
 
+static bool wants_gradients(const compress_options *o) { return o->gradient_tokens && !o->diagonal; }
+
 /* Bytes at the peak. A model in memory is all there; of a mapped one the block or table at work. */
 static uint64_t peak_bytes(const compress_options *o, const model *m, size_t n_tokens, uint64_t factor_bytes) {
     const model_config *c = &m->config;
@@ -119,19 +122,22 @@ static uint64_t peak_bytes(const compress_options *o, const model *m, size_t n_t
     uint64_t blocks = activations + chain_own_bytes(m, o->ctx, threads) + 4 * (uint64_t)n_tokens +
                       4 * n_val * o->ctx * c->d_model + 8 * weights + factor_bytes + 2 * fixed;
     uint64_t probes = o->equal_loss ? allocate_bytes(o, m) : 0;
-    return base_bytes(o) + source + bp_max(blocks, probes) + largest_group(o, m, n_tokens);
+    uint64_t gradients = wants_gradients(o) ? output_weights_bytes(m, o->ctx, threads) : 0;
+    return base_bytes(o) + source + bp_max(gradients, bp_max(blocks, probes) + largest_group(o, m, n_tokens));
 }
 
 compress_plan plan_make(const compress_options *o, const model *m, size_t n_tokens) {
     const model_config *c = &m->config;
     compress_options chosen = *o;
-    compress_plan plan = {.work = c->n_layers * plan_block_work(o, m, n_tokens)};
+    compress_plan plan = {.block_work = c->n_layers * plan_block_work(o, m, n_tokens)};
     uint64_t factor_bytes = plan_factor_bytes(o, m);
-    if (o->equal_loss) plan.work += allocate_work(o, m);
     for (uint32_t i = 0; i < c->n_layers * PARTS; i++) {
         const linear *w = part_linear(&m->layers[i / PARTS], i % PARTS);
-        plan.work += plan_layer_work(o, i, w->n, w->m);
+        plan.block_work += plan_layer_work(o, i, w->n, w->m);
     }
+    plan.work = plan.block_work;
+    if (o->equal_loss) plan.work += allocate_work(o, m);
+    if (wants_gradients(o)) plan.work += output_weights_work(m, bp_min(o->gradient_tokens, n_tokens));
     plan.bits_per_weight = 8 * (double)factor_bytes / (double)m->linear_weights;
     plan.file_bytes = factor_bytes + container_fixed_bytes(m, (uint32_t)o->embedding_bits);
     plan.memory = peak_bytes(&chosen, m, n_tokens, factor_bytes);
@@ -156,5 +162,6 @@ void plan_recipe(const compress_options *o, char *out, size_t capacity) {
              "\"damping\": %.6g, \"lambda\": %s, \"clip\": %.6g, \"seed\": %llu}",
              stages, o->equal_loss ? "equal-loss" : "uniform", o->diagonal ? "diagonal" : "full",
              (unsigned long long)o->iterations, (unsigned long long)o->calib_tokens, (unsigned long long)o->ctx,
-             (unsigned long long)o->gradient_tokens, (unsigned long long)o->embedding_bits, o->damping, lambda, o->clip, (unsigned long long)o->seed);
+             (unsigned long long)o->gradient_tokens, (unsigned long long)o->embedding_bits, o->damping, lambda, o->clip,
+             (unsigned long long)o->seed);
 }

@@ -11,7 +11,7 @@ typedef struct {
     double stage_bits[MODEL_STAGES]; /* nominal bits per weight of each stage */
     uint32_t n_stages;
     uint64_t calib_tokens, ctx, iterations, embedding_bits, seed, threads;
-    uint64_t gradient_tokens; /* for the weights of outputs; 0: all outputs weigh the same */
+    uint64_t gradient_tokens;     /* for the weights of outputs; 0: all outputs weigh the same */
     uint64_t max_memory;          /* MB; 0: no limit */
     bool streamed;                /* activations in a scratch file beside the output */
     const file_view *mapped;      /* the file that the model is mapped from; NULL where it is in memory */
@@ -33,6 +33,7 @@ typedef struct {
     uint64_t memory;        /* bytes at the peak, file mappings and the program included */
     uint64_t scratch;       /* bytes of the scratch file; 0 where activations stay in memory */
     double work;            /* floating-point operations */
+    double block_work;      /* those of the loop over blocks, without what is measured before it */
     double seconds;         /* at the speed of a present-day core */
 } compress_plan;
 

@@ -6,10 +6,14 @@
 
 enum { CHUNK = 128 }; /* positions whose logits are at hand at once */
 
+uint64_t distiller_bytes(size_t vocab, uint32_t threads) {
+    return sizeof(float) * 2 * CHUNK * (uint64_t)vocab * threads;
+}
+
 bool distiller_open(distiller *s, workers *w, product_kind kind, size_t d_model, size_t vocab, const float *teacher,
                     const float *student, size_t most, bp_err *e) {
     *s = (distiller){.w = w, .kind = kind, .d_model = d_model, .vocab = vocab, .teacher = teacher, .student = student};
-    s->logits = malloc(2 * CHUNK * vocab * workers_count(w) * sizeof *s->logits);
+    s->logits = malloc((size_t)distiller_bytes(vocab, workers_count(w)));
     s->parts = malloc(bp_ceil_div(most, CHUNK) * sizeof *s->parts);
     return (s->logits && s->parts) || bp_fail(e, BP_ERR_MEMORY, 0, "no memory for logits of %zu tokens", vocab);
 }

@@ -25,6 +25,9 @@ typedef struct {
     distill_score *parts; /* of each chunk of positions */
 } distiller;
 
+/* Bytes that distiller_open takes, but for a few per call. */
+uint64_t distiller_bytes(size_t vocab, uint32_t threads);
+
 /* most: tokens of a call. BP_ERR_MEMORY. The heads stay the caller's. */
 bool distiller_open(distiller *s, workers *w, product_kind kind, size_t d_model, size_t vocab, const float *teacher,
                     const float *student, size_t most, bp_err *e);

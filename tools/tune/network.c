@@ -24,13 +24,18 @@ static void rope_table(const network *n) {
         }
 }
 
+uint64_t network_bytes(const model *m, size_t ctx, size_t n_seqs, uint32_t threads) {
+    const model_config *c = &m->config;
+    uint64_t wide = bp_max(q_width(c), c->d_ff);
+    return sizeof(float) * (ctx * c->head_dim + n_seqs * ctx * (3 * wide + c->d_model) + threads * 2 * QUERIES * ctx);
+}
+
 bool network_open(network *n, workers *w, const model *m, size_t ctx, size_t n_seqs, product_kind kind, bp_err *e) {
     const model_config *c = &m->config;
     *n = (network){.model = m, .w = w, .kind = kind, .ctx = ctx, .most = n_seqs * ctx};
     size_t wide = bp_max(q_width(c), c->d_ff);
     n->own_size = 2 * QUERIES * ctx;
-    size_t total = ctx * c->head_dim + n->most * (3 * wide + c->d_model) + workers_count(w) * n->own_size;
-    float *p = n->memory = malloc(total * sizeof *p);
+    float *p = n->memory = malloc((size_t)network_bytes(m, ctx, n_seqs, workers_count(w)));
     if (!p) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for a batch of %zu tokens", n->most);
     n->rope = p;
     p += ctx * c->head_dim;

@@ -37,7 +37,8 @@ typedef struct {
     float *memory;
 } block_trace;
 
-/* BP_ERR_MEMORY. The model must outlive it. */
+/* Bytes that network_open takes; BP_ERR_MEMORY. The model must outlive it. */
+uint64_t network_bytes(const model *m, size_t ctx, size_t n_seqs, uint32_t threads);
 bool network_open(network *n, workers *w, const model *m, size_t ctx, size_t n_seqs, product_kind kind, bp_err *e);
 void network_close(network *n);
 

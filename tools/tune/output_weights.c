@@ -12,10 +12,13 @@ typedef struct {
     output_weights *o;
     workers *w;
     const model *m;
+    const file_view *mapped;
     network net;
     distiller head;
-    block_trace *traces;
-    block_weights *W;
+    block_trace trace; /* of the block at work: only the streams between blocks are kept, and a block runs forward again
+                          before it runs backward, so that memory does not grow with the whole model */
+    block_weights W;   /* of the block at work */
+    float *between;    /* [n_layers, tokens, d_model] the stream before each block */
     float *E, *stream, *x, *r;
     uint32_t layer;
 } measuring;
@@ -86,33 +89,27 @@ void output_weights_close(output_weights *o) {
     *o = (output_weights){0};
 }
 
+static product_kind kind_of_product(void) { return gemm_bf16_available() ? PRODUCT_BF16 : PRODUCT_F32; }
+
 static bool measuring_open(measuring *k, size_t ctx, bp_err *e) {
     const model_config *c = &k->m->config;
     size_t tokens = SEQUENCES * ctx, d = c->d_model;
-    product_kind kind = gemm_bf16_available() ? PRODUCT_BF16 : PRODUCT_F32;
     k->E = malloc((size_t)c->vocab * d * sizeof *k->E);
+    k->between = malloc(c->n_layers * tokens * d * sizeof *k->between);
     k->stream = malloc(tokens * d * sizeof *k->stream);
     k->x = malloc(tokens * d * sizeof *k->x);
     k->r = malloc(tokens * sizeof *k->r);
-    k->traces = calloc(c->n_layers, sizeof *k->traces);
-    k->W = calloc(c->n_layers, sizeof *k->W);
-    if (!weights_open(k->o, k->m) || !k->E || !k->stream || !k->x || !k->r || !k->traces || !k->W)
+    if (!weights_open(k->o, k->m) || !k->E || !k->between || !k->stream || !k->x || !k->r)
         return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the gradients of the dense model");
-    for (uint32_t i = 0; i < c->n_layers; i++)
-        if (!block_trace_open(&k->traces[i], k->m, tokens, e) || !block_open(&k->W[i], &k->m->layers[i], e))
-            return false;
-    for (uint32_t i = 0; i < c->n_layers; i++) block_dequantize(k->w, &k->W[i], &k->m->layers[i]);
-    return network_open(&k->net, k->w, k->m, ctx, SEQUENCES, kind, e) &&
-           distiller_open(&k->head, k->w, kind, d, c->vocab, NULL, k->E, tokens, e);
+    return block_trace_open(&k->trace, k->m, tokens, e) && block_open(&k->W, &k->m->layers[0], e) &&
+           network_open(&k->net, k->w, k->m, ctx, SEQUENCES, kind_of_product(), e) &&
+           distiller_open(&k->head, k->w, kind_of_product(), d, c->vocab, NULL, k->E, tokens, e);
 }
 
 static void measuring_close(measuring *k) {
-    for (uint32_t i = 0; i < k->m->config.n_layers; i++) {
-        if (k->traces) block_trace_close(&k->traces[i]);
-        if (k->W) block_close(&k->W[i]);
-    }
-    free(k->traces);
-    free(k->W);
+    block_trace_close(&k->trace);
+    block_close(&k->W);
+    free(k->between);
     free(k->E);
     free(k->stream);
     free(k->x);
@@ -121,36 +118,62 @@ static void measuring_close(measuring *k) {
     network_close(&k->net);
 }
 
+uint64_t output_weights_bytes(const model *m, size_t ctx, uint32_t threads) {
+    const model_config *c = &m->config;
+    uint64_t tokens = SEQUENCES * ctx, d = c->d_model, weights = m->linear_weights / c->n_layers;
+    uint64_t floats = c->vocab * d + (c->n_layers + 2) * tokens * d + weights + c->n_layers * outputs(m);
+    return sizeof(float) * floats + block_trace_bytes(m, tokens) + network_bytes(m, ctx, SEQUENCES, threads) +
+           distiller_bytes(c->vocab, threads);
+}
+
+double output_weights_work(const model *m, size_t n_tokens) {
+    double head = (double)m->config.vocab * m->config.d_model;
+    return (double)n_tokens * (3 * 2 * (double)m->linear_weights + 2 * 2 * head);
+}
+
 /* ---- passes ----------------------------------------------------------------------------------------------------- */
 
 static void widen(float *E, const linear *table) {
     for (size_t i = 0; i < table->n; i++) linear_row(table, i, E + i * table->m);
 }
 
+/* Block k->layer, from the stream before it; its trace is left. */
+static void run_block(measuring *k, size_t tokens) {
+    const model_layer *l = &k->m->layers[k->layer];
+    block_dequantize(k->w, &k->W, l);
+    block_release(k->mapped, l);
+    network_forward(&k->net, l, &k->W, k->stream, tokens, &k->trace);
+}
+
 static void run_batch(measuring *k, const int32_t *ids, size_t tokens) {
     const model *m = k->m;
-    size_t d = m->config.d_model;
+    size_t d = m->config.d_model, stride = SEQUENCES * k->net.ctx * d;
     distill_score score = {0};
     for (size_t t = 0; t < tokens; t++) linear_row(&m->embedding, (size_t)ids[t], k->stream + t * d);
-    for (uint32_t i = 0; i < m->config.n_layers; i++)
-        network_forward(&k->net, &m->layers[i], &k->W[i], k->stream, tokens, &k->traces[i]);
+    for (k->layer = 0; k->layer < m->config.n_layers; k->layer++) {
+        memcpy(k->between + k->layer * stride, k->stream, tokens * d * sizeof *k->stream);
+        run_block(k, tokens);
+    }
     network_normalise(&k->net, k->x, k->r, k->stream, m->out_norm, tokens);
     distiller_run_text(&k->head, k->x, k->x, ids, k->net.ctx, tokens, &score);
     network_normalise_backward(&k->net, k->x, k->stream, m->out_norm, k->r, tokens);
-    for (uint32_t i = m->config.n_layers; i-- > 0;) {
+    while (k->layer-- > 0) {
         gradient_sink sink = {add_squares, k};
-        k->layer = i;
-        network_backward(&k->net, &m->layers[i], &k->W[i], k->x, tokens, &k->traces[i], &sink);
+        memcpy(k->stream, k->between + k->layer * stride, tokens * d * sizeof *k->stream);
+        run_block(k, tokens);
+        network_backward(&k->net, &m->layers[k->layer], &k->W, k->x, tokens, &k->trace, &sink);
     }
 }
 
-bool output_weights_measure(output_weights *o, workers *w, const model *m, const calibration *text, size_t n_tokens,
-                            bool (*tick)(void *context, double share), void *context, bp_err *e) {
-    measuring k = {.o = o, .w = w, .m = m};
+bool output_weights_measure(output_weights *o, workers *w, const model *m, const file_view *mapped,
+                            const calibration *text, size_t n_tokens, bool (*tick)(void *context, double share),
+                            void *context, bp_err *e) {
+    measuring k = {.o = o, .w = w, .m = m, .mapped = mapped};
     size_t ctx = text->ctx, n_seqs = bp_min(bp_max(1, n_tokens / ctx), text->n_seqs - text->n_val);
     *o = (output_weights){0};
     bool ok = measuring_open(&k, ctx, e);
     if (ok) widen(k.E, &m->head);
+    file_release(mapped, m->head.rows, m->head.n * m->head.row_bytes);
     for (size_t i = 0; ok && i < n_seqs; i += SEQUENCES) {
         /* spread over the whole text */
         int32_t *ids = text->ids + i * ((text->n_seqs - text->n_val) / n_seqs) * ctx;

@@ -18,10 +18,15 @@ typedef struct {
     float *memory;
 } output_weights;
 
-/* Forward and backward over the first training sequences of the text, at most n_tokens. tick (NULL: none) is called
+/* Bytes that the measurement takes, and its floating-point operations. */
+uint64_t output_weights_bytes(const model *m, size_t ctx, uint32_t threads);
+double output_weights_work(const model *m, size_t n_tokens);
+
+/* Forward and backward over the first training sequences of the text, at most n_tokens. mapped: as in block_release. tick (NULL: none) is called
  * after each batch with the share that is done; false stops. BP_ERR_MEMORY; BP_OK in e->code when tick said stop. */
-bool output_weights_measure(output_weights *o, workers *w, const model *m, const calibration *text, size_t n_tokens,
-                            bool (*tick)(void *context, double share), void *context, bp_err *e);
+bool output_weights_measure(output_weights *o, workers *w, const model *m, const file_view *mapped,
+                            const calibration *text, size_t n_tokens, bool (*tick)(void *context, double share),
+                            void *context, bp_err *e);
 void output_weights_close(output_weights *o);
 
 #endif
