@@ -190,7 +190,7 @@ static int check_usage(const options *o) {
 }
 
 int cmd_tune(int argc, char **argv) {
-    options o = {.tune = {.sequences = 8, .rate_scales = 0.006, .curvature = 1, .noise = 3, .validate_every = 300},
+    options o = {.tune = {.sequences = 8, .rate_scales = 0.006, .curvature = 1, .noise = 4, .validate_every = 300},
                  .calib_tokens = 524288,
                  .ctx = 512,
                  .threads = machine_defaults().threads};
@@ -211,7 +211,7 @@ int cmd_tune(int argc, char **argv) {
         {"scales-only", 0, CLI_FLAG, &scales_only, 0, 0, NULL, "signs stay: half the time and a third of the memory"},
         {"sign-curvature", 0, CLI_REAL, &o.tune.curvature, 0, 1e9, "C",
          "a sign turns when it gains more than C times its estimated cost (default 1)"},
-        {"sign-noise", 0, CLI_REAL, &o.tune.noise, 0, 1e9, "Z", "and the gain is Z deviations from chance (default 3)"},
+        {"sign-noise", 0, CLI_REAL, &o.tune.noise, 0, 1e9, "Z", "and the gain is Z deviations from chance (default 4)"},
         {"tiers", 0, CLI_TEXT, &o.tiers, 0, 0, "W1,W2,..",
          "how often the first 1, 2, ... tiers are trained (default: the whole file always)"},
         {"validate-every", 0, CLI_REAL, &o.tune.validate_every, 0, 1e9, "S",

@@ -7,8 +7,9 @@
 #include "mathf.h"
 #include "vector.h"
 
-enum { ROWS = 16, COLUMNS = 64 }; /* of one item of work */
-enum { FLIP_EVERY = 3 };          /* steps: fewer, and those that turn together get in each other's way */
+enum { ROWS = 16, COLUMNS = 64 };         /* of one item of work */
+enum { FIRST_TURN = 20 };                 /* steps before any sign turns: means need as many */
+static const uint32_t SHARE = 0x4ccccccc; /* 0.3: of the signs that should turn, those that do so at once */
 
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
 
@@ -140,6 +141,14 @@ void student_dense(workers *w, product_kind kind, const student_layer *l, uint32
 
 /* ---- gradients and steps ---------------------------------------------------------------------------------------- */
 
+/* `row` tells the draws of rows apart. */
+static void watch_row(const stage_work *t, float *x, const float *g, float scale, const float *v, size_t n,
+                      size_t row) {
+    sign_step step = t->signs;
+    step.seed += (uint32_t)row * 0x85ebca6bu;
+    vector_watch(x, x + t->s->count, x + t->s->count + t->s->kept, g, scale, v, n, step);
+}
+
 /* Rows of A: gradient of a_i, news for its signs. dA_ik = a_i c_k Q_ik, da_i = sum_k sign(A_ik) c_k Q_ik */
 static void update_A_rows(void *context, size_t item, uint32_t worker) {
     const stage_work *t = context;
@@ -149,7 +158,7 @@ static void update_A_rows(void *context, size_t item, uint32_t worker) {
         float *A = s->A + i * s->k;
         const float *Q = t->Q + i * s->k;
         t->da[i] = vector_signs_dot(A, Q, s->c, s->k);
-        if (t->watch) vector_watch(A, A + s->count, A + s->count + s->kept, Q, s->a[i], s->c, s->k, t->signs);
+        if (t->watch) watch_row(t, A, Q, s->a[i], s->c, s->k, i);
     }
 }
 
@@ -173,13 +182,24 @@ static void update_B_rows(void *context, size_t item, uint32_t worker) {
         float *B = s->B + k * s->m;
         const float *P = t->P + k * s->m;
         t->dc[k] = vector_signs_dot(B, P, s->b, s->m);
-        if (t->watch) vector_watch(B, B + s->count, B + s->count + s->kept, P, s->c[k], s->b, s->m, t->signs);
+        if (t->watch) watch_row(t, B, P, s->c[k], s->b, s->m, s->n + k);
     }
 }
 
 static void update_vector(const student_stage *s, float *p, const float *g, size_t n, float size, adam_step step) {
     step.rate *= size;
     vector_adam(p, p + s->count, p + s->count + s->kept, g, n, step);
+}
+
+/* m and s begin at 0; after t steps the deviation of m from its mean is
+ *     sqrt(s (1 - beta) (1 - beta^2t) / ((1 + beta) (1 - beta^t))) */
+static sign_step watch_step(const student_stage *s, const student_rates *rates) {
+    float beta = rates->sign_beta, left = powf(beta, (float)s->steps);
+    return (sign_step){.beta = beta,
+                       .curvature = rates->curvature,
+                       .noise = rates->noise * sqrtf((1 - beta) * (1 - left * left) / ((1 + beta) * (1 - left))),
+                       .share = s->steps >= FIRST_TURN ? SHARE : 0,
+                       .seed = s->steps * 0x9e3779b9u};
 }
 
 static void update_stage(workers *w, product_kind kind, student_stage *s, const float *dW, const student_rates *rates,
@@ -199,10 +219,7 @@ static void update_stage(workers *w, product_kind kind, student_stage *s, const 
     t.dc = t.da + n;
     t.db = t.dc + k;
     t.watch = s->kept == s->count;
-    t.signs = (sign_step){.beta = rates->sign_beta,
-                          .curvature = rates->curvature,
-                          .noise = rates->noise * sqrtf((1 - rates->sign_beta) / (1 + rates->sign_beta)),
-                          .flip = s->steps % FLIP_EVERY == 0};
+    t.signs = watch_step(s, rates);
     scale_signs(w, &t);
     product_run(w, kind, true, false, k, m, n, t.Aa, k, dW, m, 0, t.P, m); /* P = A' diag(a) dW */
     product_run(w, kind, false, true, n, k, m, dW, m, t.Bb, m, 0, t.Q, k); /* Q = dW diag(b) B' */

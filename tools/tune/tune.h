@@ -15,7 +15,7 @@ typedef struct {
     double rate_scales;               /* first step of a scale, relative to its vector's mean size */
     bool signs;                       /* signs are trained too */
     double curvature;                 /* of a sign, in squares of the gradient of one token; 1 */
-    double noise;                     /* deviations by which a sign's gain must exceed chance; 3 */
+    double noise;                     /* deviations by which a sign's gain must exceed chance; 4 */
     double tier_weights[MODEL_TIERS]; /* how often a step uses this many tiers; their sum is 1 */
     double validate_every;            /* seconds between validations */
     uint64_t seed;

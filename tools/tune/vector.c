@@ -172,8 +172,11 @@ VECTOR void vector_watch(float *x, float *m, float *s, const float *g, float sca
         m[i] = step.beta * m[i] + (1 - step.beta) * d;
         s[i] = step.beta * s[i] + (1 - step.beta) * d * d;
     }
-    for (size_t i = 0; step.flip && i < n; i++) {
-        bool turn = x[i] * m[i] > step.curvature * s[i] + step.noise * sqrtf(s[i]);
+    for (size_t i = 0; step.share && i < n; i++) {
+        uint32_t draw = (uint32_t)i * 2654435761u + step.seed;
+        draw = (draw ^ draw >> 15) * 2246822519u;
+        draw = (draw ^ draw >> 13) * 3266489917u;
+        bool turn = x[i] * m[i] > step.curvature * s[i] + step.noise * sqrtf(s[i]) && draw < step.share;
         x[i] = turn ? -x[i] : x[i];
         m[i] = turn ? 0 : m[i];
     }

@@ -60,11 +60,12 @@ void vector_adam(float *p, float *m, float *s, const float *g, size_t n, adam_st
 
 /* Signs x [n] (+1 or -1) watch their gradient d = scale g . v (docs/DBF.md (19)):
  *     m = beta m + (1 - beta) d;  s = beta s + (1 - beta) d^2
- * and, where `flip` is set, those turn for which x m > curvature s + noise sqrt(s): what a flip gains to first order
- * exceeds what it costs to second order, and the noise of the mean. The m of a sign that turned starts anew. */
+ * and those turn for which x m > curvature s + noise sqrt(s): what a flip gains to first order exceeds what it costs to
+ * second order, and the noise of the mean. Of these a share, drawn by `seed`, turns at once: many that turn together
+ * overshoot. The m of a sign that turned starts anew. */
 typedef struct {
     float beta, curvature, noise;
-    bool flip;
+    uint32_t share, seed; /* share of 2^32; 0: none turns */
 } sign_step;
 void vector_watch(float *x, float *m, float *s, const float *g, float scale, const float *v, size_t n, sign_step step);
 
