@@ -13,7 +13,8 @@
 enum {
     PATIENCE = 100,    /* conversations dropped for each that is written, before giving up */
     CANDIDATES = 1000, /* tokens that may be sampled: top_p leaves fewer wherever the model knows anything */
-    FIRST_GUESS = 300, /* tokens of a conversation, before any is finished */
+    FIRST_GUESS = 350, /* tokens of a conversation, before any is finished: counts like GUESSES of them */
+    GUESSES = 8,
     DEFAULT_CTX = 1024,
     MESSAGES = 2 * PROMPT_TURNS
 };
@@ -356,17 +357,24 @@ static bool step(job *j, bp_err *e) {
 }
 
 /* Begins conversations in free slots as long as those at work are not expected to give the tokens asked for. So the
- * last ones come to their end like all others, and long answers are not cut off from the text. */
+ * last ones come to their end like all others, and long answers are not cut off from the text. Short ones are the first
+ * to be complete, so the mean length counts the tokens of the others too, as for lifetimes of which not all are over. */
 static bool refill(job *j, size_t *active, bp_err *e) {
     const generate_calib_result *r = j->r;
-    double mean = (double)(r->tokens + FIRST_GUESS) / (double)(r->chats + 1);
-    *active = 0;
-    for (size_t i = 0; i < j->o->batch; i++) *active += j->chats[i].active;
+    double guess = (double)(GUESSES * bp_min(FIRST_GUESS, j->o->ctx / 2)), spent = (double)r->tokens, total = spent;
+    for (size_t i = 0; i < j->o->batch; i++) spent += j->chats[i].active ? (double)j->chats[i].fed : 0;
+    double mean = (spent + guess) / (double)(r->chats + GUESSES);
     for (size_t i = 0; i < j->o->batch; i++) {
-        if (j->chats[i].active) continue;
-        if ((double)r->tokens + (double)*active * mean >= (double)j->o->tokens) break;
-        if (!begin_chat(j, &j->chats[i], e)) return false;
-        ++*active;
+        double likely = (double)j->chats[i].fed + mean / 2;
+        if (j->chats[i].active) total += likely > mean ? likely : mean;
+    }
+    *active = 0;
+    for (size_t i = 0; i < j->o->batch; i++) {
+        if (!j->chats[i].active && total < (double)j->o->tokens) {
+            if (!begin_chat(j, &j->chats[i], e)) return false;
+            total += mean;
+        }
+        *active += j->chats[i].active;
     }
     return true;
 }
