@@ -8,68 +8,17 @@
 #include "compress/compress.h"
 #include "io/file.h"
 #include "load.h"
-#include "sha256.h"
+#include "offline.h"
 
-/* The dense model with all that its parts live in. */
-typedef struct {
-    source source;
-    model *model;
-    void *tokenizer_memory;
-    tokenizer *tokenizer;
-    char description[400]; /* bitpair.source: name and digest */
-} input;
-
-static bool open_tokenizer(input *in, bp_err *e) {
-    arena a = arena_measure();
-    if (!tokenizer_open(&in->tokenizer, &a, in->model->file, e)) return false;
-    size_t size = bp_round_up(bp_max(a.used, 1), BP_ALIGN);
-    in->tokenizer_memory = aligned_alloc(BP_ALIGN, size);
-    if (!in->tokenizer_memory) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the tokenizer");
-    memset(in->tokenizer_memory, 0, size);
-    a = arena_over(in->tokenizer_memory, size);
-    return tokenizer_open(&in->tokenizer, &a, in->model->file, e);
-}
-
-/* The mapped file behind a source, or NULL. */
-static const file_view *source_mapping(const source *s) { return s->image ? NULL : &s->view; }
-
-static void describe(input *in) {
-    enum { PIECE = 16 << 20 };
-    uint8_t digest[32];
-    sha256 hash;
-    sha256_init(&hash);
-    for (uint64_t at = 0; at < in->source.size; at += PIECE) {
-        size_t n = (size_t)bp_min(PIECE, in->source.size - at);
-        sha256_update(&hash, in->source.bytes + at, n);
-        file_release(source_mapping(&in->source), in->source.bytes + at, n);
-    }
-    sha256_final(&hash, digest);
-    int used = snprintf(in->description, sizeof in->description, "%s sha256:", in->source.name);
-    for (size_t i = 0; i < 32; i++)
-        used += snprintf(in->description + used, sizeof in->description - (size_t)used, "%02x", digest[i]);
-}
-
-static bool open_input(input *in, const char *path, bp_err *e) {
-    bp_err inner = {0};
-    if (!source_open(&in->source, path, e)) return false;
-    in->model = model_load(in->source.bytes, in->source.size, &inner);
-    if (!in->model) return bp_fail(e, inner.code, inner.offset, "%s: %s", path, inner.text);
-    if (in->model->factorized)
-        return bp_fail(e, BP_ERR_ARGUMENT, 0, "%s is compressed already: give the dense model", path);
-    if (!open_tokenizer(in, &inner)) return bp_fail(e, inner.code, inner.offset, "%s: %s", path, inner.text);
-    describe(in);
-    return true;
-}
-
-static void close_input(input *in) {
-    free(in->tokenizer_memory);
-    model_unload(in->model);
-    source_close(&in->source);
+static bool open_input(offline_model *in, const char *path, bp_err *e) {
+    if (!offline_open(in, path, e)) return false;
+    return !in->model->factorized ||
+           bp_fail(e, BP_ERR_ARGUMENT, 0, "%s is compressed already: give the dense model", path);
 }
 
 /* ---- checks before the work ------------------------------------------------------------------------------------ */
 
-static bool check_model(const input *in, const compress_options *o, bp_err *e) {
+static bool check_model(const offline_model *in, const compress_options *o, bp_err *e) {
     const model_config *c = &in->model->config;
     size_t kv = (size_t)c->n_kv_heads * c->head_dim;
     if (kv < 32 || c->d_model < 32 || c->d_ff < 32)
@@ -103,7 +52,7 @@ static bool check_memory(const compress_options *o, const compress_plan *plan, b
 
 /* ---- output ---------------------------------------------------------------------------------------------------- */
 
-static void print_plan(const compress_options *o, const input *in, const compress_plan *plan, size_t n_tokens) {
+static void print_plan(const compress_options *o, const offline_model *in, const compress_plan *plan, size_t n_tokens) {
     char recipe[512];
     plan_recipe(o, recipe, sizeof recipe);
     if (o->json) {
@@ -167,7 +116,7 @@ static int finish(const compress_options *o, bool ok, const compress_result *r, 
 }
 
 static int compress(compress_options *o) {
-    input in = {0};
+    offline_model in = {0};
     calibration calib = {0};
     compress_result result = {0};
     bp_err e = {0};
@@ -177,7 +126,7 @@ static int compress(compress_options *o) {
                                (size_t)o->ctx, &e);
     if (ok) {
         size_t n_tokens = calib.n_seqs * calib.ctx;
-        o->mapped = source_mapping(&in.source);
+        o->mapped = offline_mapping(&in);
         compress_plan plan = plan_make(o, in.model, n_tokens);
         o->streamed = plan.scratch > 0;
         ok = check_memory(o, &plan, &e);
@@ -193,7 +142,7 @@ static int compress(compress_options *o) {
     ok = ok && compress_run(o, in.model, &calib, in.description, &result, &e);
     if (rc < 0) rc = finish(o, ok, &result, &e);
     calibration_free(&calib);
-    close_input(&in);
+    offline_close(&in);
     return rc;
 }
 

@@ -16,9 +16,20 @@ static bool open_tokenizer(offline_model *in, bp_err *e) {
     return tokenizer_open(&in->tokenizer, &a, in->model->file, e);
 }
 
+const file_view *offline_mapping(const offline_model *in) { return in->source.image ? NULL : &in->source.view; }
+
+/* Pages are given back once hashed: a file may be larger than memory. */
 static void describe(offline_model *in) {
+    enum { PIECE = 16 << 20 };
     uint8_t digest[32];
-    sha256_digest(in->source.bytes, (size_t)in->source.size, digest);
+    sha256 hash;
+    sha256_init(&hash);
+    for (uint64_t at = 0; at < in->source.size; at += PIECE) {
+        size_t n = (size_t)bp_min(PIECE, in->source.size - at);
+        sha256_update(&hash, in->source.bytes + at, n);
+        file_release(offline_mapping(in), in->source.bytes + at, n);
+    }
+    sha256_final(&hash, digest);
     int used = snprintf(in->description, sizeof in->description, "%s sha256:", in->source.name);
     for (size_t i = 0; i < 32; i++)
         used += snprintf(in->description + used, sizeof in->description - (size_t)used, "%02x", digest[i]);

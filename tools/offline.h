@@ -19,4 +19,7 @@ typedef struct {
 bool offline_open(offline_model *in, const char *path, bp_err *e);
 void offline_close(offline_model *in);
 
+/* The mapped file behind it, NULL where the model is in memory (a folder). */
+const file_view *offline_mapping(const offline_model *in);
+
 #endif
