@@ -251,17 +251,24 @@ typedef struct {
     double written, cost; /* when, and how long it took */
 } state_file;
 
-/* At most a minute of work is lost, unless writing itself takes more than one part in twenty. */
-static bool save_now_and_then(tuner *t, state_file *s, double started, bool now, bp_err *e) {
-    double at = platform_seconds();
-    if (!now && at - s->written < fmax(60, 20 * s->cost)) return true;
+static bool save(tuner *t, const state_file *s, double started, bp_err *e) {
     double before = t->elapsed;
-    t->elapsed += at - started;
+    t->elapsed += platform_seconds() - started;
     bool ok = tuner_save(t, s->path, s->fingerprint, e);
     t->elapsed = before;
+    return ok;
+}
+
+/* At most a minute of work is lost, unless writing itself takes more than one part in twenty. A full disk does not end
+ * the run: the last state that was written stays. */
+static void save_now_and_then(tuner *t, state_file *s, double started) {
+    double at = platform_seconds();
+    bp_err e = {0};
+    if (at - s->written < fmax(60, 20 * s->cost)) return;
+    if (!save(t, s, started, &e) && !t->o->quiet)
+        fprintf(stderr, "\nbitpair: the state was not saved (%s); tuning goes on\n", e.text);
     s->written = platform_seconds();
     s->cost = s->written - at;
-    return ok;
 }
 
 static bool run_steps(tuner *t, state_file *state, tune_result *result, bp_err *e) {
@@ -269,8 +276,7 @@ static bool run_steps(tuner *t, state_file *state, tune_result *result, bp_err *
     state->written = started;
     for (double share; (share = spent(t, t->elapsed + platform_seconds() - started)) < 1; t->step++) {
         if (cli_interrupted()) {
-            save_now_and_then(t, state, started, true, e);
-            return bp_fail(e, BP_OK, 0, "interrupted");
+            return save(t, state, started, e) && bp_fail(e, BP_OK, 0, "interrupted");
         }
         set_rates(t, share);
         tuner_materialise(t, choose_batch(t));
@@ -284,7 +290,7 @@ static bool run_steps(tuner *t, state_file *state, tune_result *result, bp_err *
             if (!validate(t, scores, result, e)) return false;
             validated = platform_seconds();
         }
-        if (!save_now_and_then(t, state, started, false, e)) return false;
+        save_now_and_then(t, state, started);
     }
     t->elapsed += platform_seconds() - started;
     return true;
