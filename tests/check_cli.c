@@ -121,6 +121,35 @@ static double number_of(const char *name) {
     return x;
 }
 
+/* Two models, two texts and a set of questions: a line of JSON for each model, and tables. */
+static void check_side_by_side(const char *model, const char *text) {
+    static const char FIXTURE[] = BITPAIR_ROOT "/models/tinystories-656k.gguf";
+    static const char SET[] = "{\"query\": \"Once upon a\", \"choices\": [\"time\", \"xylophone\"], \"gold\": 0}\n"
+                              "{\"query\": \"Once upon a\", \"choices\": [\"time\", \"xylophone\"], \"gold\": 1}\n";
+    char arguments[3000];
+    write_text("set.jsonl", SET, sizeof SET - 1);
+    snprintf(arguments, sizeof arguments,
+             "eval %s '%s' --text %s,%s --tasks %s/set.jsonl --tokens 300 --ctx 100 --quiet --teacher %s", model,
+             FIXTURE, text, text, folder, model);
+    CHECK(run(arguments) == 0 && strstr(out, "zero-shot") && strstr(out, "tinystories-656k.gguf"), "%s%s", out, err);
+    strcat(arguments, " --json");
+    CHECK(run(arguments) == 0, "%s", err);
+    char *second = strchr(out, '\n');
+    CHECK(second && strchr(second + 1, '\n') == out + strlen(out) - 1, "not two lines: %s", out);
+    if (!second) return;
+    *second = 0;
+    CHECK(number_of("top1") == 1 && number_of("mean") == 0.5 && number_of("ppl") == number_of("teacher_ppl"), "%s",
+          out);
+    memmove(out, second + 1, strlen(second + 1) + 1);
+    cJSON *root = json_parse(out, strlen(out), "stdout", 0, NULL);
+    CHECK(cJSON_GetArraySize(cJSON_GetObjectItem(root, "texts")) == 2, "%s", out);
+    CHECK(cJSON_GetArraySize(cJSON_GetObjectItem(root, "tasks")) == 1, "%s", out);
+    cJSON_Delete(root);
+    CHECK(number_of("kl") > 0.001 && number_of("bytes") > 100000, "%s", out);
+    snprintf(arguments, sizeof arguments, "eval %s --quiet --tasks %s/latin.txt", model, folder);
+    expect_failure(arguments, 1, "broken JSON");
+}
+
 static void check_figures(const char *model, const char *text) {
     char arguments[2048];
     snprintf(arguments, sizeof arguments, "inspect %s --json", model);
@@ -136,6 +165,7 @@ static void check_figures(const char *model, const char *text) {
              "eval %s --text %s --tokens 1000 --ctx 256 --json --quiet --teacher %s --threads 1", model, text, model);
     CHECK(run(arguments) == 0 && number_of("kl") == 0 && number_of("top1") == 1, "%s%s", out, err);
     CHECK(number_of("nll") == nll, "threads change the result");
+    check_side_by_side(model, text);
     snprintf(arguments, sizeof arguments, "bench %s --threads 2 --json --repetitions 1 --quiet", model);
     CHECK(run(arguments) == 0 && number_of("prefill_tps") > 0 && number_of("decode_tps") > 0 &&
               number_of("threads") == 2,

@@ -163,6 +163,26 @@ static void sum_by_definition(perplexity *p, bp_model *model, bp_model *teacher,
     bp_session_close(b);
 }
 
+/* Several models in one run, the teacher among them: each as if it were alone. */
+static void check_side_by_side(const perplexity_options *alone, const int32_t *ids, const perplexity *wanted) {
+    bp_err e = {0};
+    perplexity found[3], teacher;
+    bp_model *models[] = {alone->teacher, alone->models[0], alone->models[0]};
+    perplexity_options o = *alone, single = *alone;
+    o.models = models;
+    o.n_models = 3;
+    CHECK(perplexity_measure(found, &o, ids, N, &e), "%s", e.text);
+    CHECK(memcmp(&found[1], wanted, sizeof *wanted) == 0 && memcmp(&found[2], wanted, sizeof *wanted) == 0,
+          "another model in the run changes the result");
+    CHECK(fabs(found[0].kl) < 1e-12 && found[0].top1 == 1, "the teacher differs from itself by %g", found[0].kl);
+    single.models = &alone->teacher;
+    single.teacher = NULL;
+    CHECK(perplexity_measure(&teacher, &single, ids, N, &e) && teacher.kl == 0 && teacher.teacher_ppl == 0, "%s",
+          e.text);
+    CHECK(found[0].nll == teacher.nll && fabs(found[1].teacher_ppl - teacher.ppl) < 1e-9, "teacher %.12f, alone %.12f",
+          found[1].teacher_ppl, teacher.ppl);
+}
+
 static void check_definition(void) {
     bp_err e = {0};
     loaded model = {0}, teacher = {0};
@@ -175,7 +195,8 @@ static void check_definition(void) {
     open_tiny(&teacher, engine, 2);
     for (int32_t i = 0; i < N; i++) ids[i] = (i * i * 5 + i) % VOCAB;
     workers *team = workers_open(3, &e);
-    perplexity_options o = {.model = model.model, .teacher = teacher.model, .ctx = CTX, .workers = team};
+    perplexity_options o = {
+        .models = &model.model, .n_models = 1, .teacher = teacher.model, .ctx = CTX, .workers = team};
     CHECK(perplexity_measure(&found, &o, ids, N, &e), "%s", e.text);
     sum_by_definition(&wanted, model.model, teacher.model, ids);
     CHECK(found.tokens == 40 && (double)found.scored == scored && found.bytes == wanted.bytes, "counts");
@@ -191,6 +212,7 @@ static void check_definition(void) {
           "the number of workers changes the result");
     CHECK(perplexity_measure(&again, &o, ids, 5, &e) && again.scored == 4, "a short text: %s", e.text);
     CHECK(!perplexity_measure(&again, &o, ids, 1, &e), "one token");
+    check_side_by_side(&o, ids, &found);
     workers_close(team);
     loaded_close(&model);
     loaded_close(&teacher);

@@ -154,13 +154,13 @@ int cli_parse(const cli_spec *spec, int argc, char **argv, const char **position
         } else if (options && word[0] == '-' && word[1]) {
             int rc = parse_option(spec, argc, argv, &i);
             if (rc != CLI_OK) return rc;
-        } else if (words == spec->n_positional) {
+        } else if (words == spec->n_positional + spec->n_more) {
             return complain(spec, "unexpected word", word, NULL);
         } else {
             positional[words++] = word;
         }
     }
-    if (words == spec->n_positional) return CLI_OK;
+    if (words >= spec->n_positional) return CLI_OK;
     fprintf(stderr, "bitpair %s: too few words\nUsage: bitpair %s %s\nSee: bitpair %s --help\n", spec->name, spec->name,
             spec->usage, spec->name);
     return CLI_USAGE;

@@ -1,129 +1,239 @@
-/* bitpair eval: perplexity of a text, and the distance to a teacher. */
+/* bitpair eval: perplexity of texts, the distance to a teacher, and multiple-choice questions; models side by side. */
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "eval/perplexity.h"
+#include "eval/report.h"
 #include "generate.h"
 
 typedef struct {
     machine_options machine;
-    const char *text, *teacher;
-    uint64_t ctx, tokens;
+    const char *paths[PERPLEXITY_MODELS]; /* the rest is NULL */
+    const char *text, *teacher, *tasks;
+    uint64_t ctx, tokens, limit;
     bool json, quiet;
 } eval_options;
 
+/* What is open during a run. */
 typedef struct {
-    perplexity score;
-    double seconds, bits_per_weight;
-    uint64_t bytes;
-} eval_result;
+    const eval_options *o;
+    bp_engine *engine;
+    workers *team;
+    loaded teacher, models[PERPLEXITY_MODELS]; /* a model that is the teacher is opened once, as the teacher */
+    bp_model *views[PERPLEXITY_MODELS];
+    cli_progress progress;
+    char *texts; /* the list, cut at its commas */
+    report report;
+} evaluation;
 
-static bool show_progress(void *context, uint64_t done, uint64_t total, double nll) {
+/* ---- texts ------------------------------------------------------------------------------------------------------ */
+
+static bool show_nll(void *context, uint64_t done, uint64_t total, double nll) {
     char detail[48];
     snprintf(detail, sizeof detail, "nll %.4f", nll);
     cli_progress_update(context, (double)done, (double)total, detail);
     return !cli_interrupted();
 }
 
-/* The first tokens of the text, at most o->tokens. */
-static int32_t *read_tokens(const eval_options *o, const bp_model *model, size_t *n, bp_err *e) {
+/* The first tokens of the text, at most o->tokens; every model must cut it into the same. */
+static int32_t *read_tokens(const evaluation *v, const char *path, size_t *n, bp_err *e) {
     file_view f;
     bp_err inner = {0};
-    if (!file_map(&f, o->text, e)) return NULL;
-    int32_t *ids = generate_tokenize(model, (const char *)f.bytes, (size_t)f.size, 0, n, &inner);
+    int32_t *ids = NULL;
+    if (!file_map(&f, path, e)) return NULL;
+    for (size_t m = 0; m < v->report.n_models && inner.code == BP_OK; m++) {
+        size_t count = 0;
+        if (m && v->views[m] == v->views[0]) continue;
+        int32_t *own = generate_tokenize(v->views[m], (const char *)f.bytes, (size_t)f.size, 0, &count, &inner);
+        if (own && m && (count != *n || memcmp(own, ids, count * sizeof *own) != 0))
+            bp_fail(&inner, BP_ERR_ARGUMENT, 0, "%s cuts the text into other tokens than %s: evaluate them apart",
+                    v->o->paths[m], v->o->paths[0]);
+        if (m) free(own);
+        if (m == 0) ids = own;
+        if (m == 0) *n = count;
+    }
     file_unmap(&f);
-    if (!ids) bp_fail(e, inner.code, inner.offset, "%s: %s", o->text, inner.text);
-    if (ids && o->tokens) *n = bp_min(*n, (size_t)o->tokens);
+    if (inner.code != BP_OK) {
+        bp_fail(e, inner.code, inner.offset, "%s: %s", path, inner.text);
+        free(ids);
+        return NULL;
+    }
+    if (v->o->tokens) *n = bp_min(*n, (size_t)v->o->tokens);
     return ids;
 }
 
-static bool measure(const eval_options *o, const loaded *model, const loaded *teacher, eval_result *r, bp_err *e) {
+static bool measure_text(evaluation *v, size_t index, bp_err *e) {
     size_t n = 0;
-    cli_progress progress;
-    bp_model_info info;
-    bp_model_describe(model->model, &info);
-    int32_t *ids = read_tokens(o, model->model, &n, e);
-    workers *team = ids ? workers_open((uint32_t)o->machine.threads, e) : NULL;
-    cli_progress_begin(&progress, "eval", o->quiet);
-    perplexity_options options = {model->model, teacher->model, (uint32_t)o->ctx, team, show_progress, &progress};
-    double started = clock_seconds();
-    bool ok = team && perplexity_measure(&r->score, &options, ids, n, e);
-    r->seconds = clock_seconds() - started;
-    r->bytes = model->source.size;
-    r->bits_per_weight = info.bits_per_weight;
-    cli_progress_end(&progress);
-    workers_close(team);
+    perplexity scores[PERPLEXITY_MODELS];
+    int32_t *ids = read_tokens(v, v->report.texts[index], &n, e);
+    if (!ids) return false;
+    perplexity_options options = {.models = v->views,
+                                  .n_models = v->report.n_models,
+                                  .teacher = v->teacher.model,
+                                  .ctx = (uint32_t)v->o->ctx,
+                                  .workers = v->team,
+                                  .progress = show_nll,
+                                  .context = &v->progress};
+    cli_progress_begin(&v->progress, v->report.texts[index], v->o->quiet);
+    bool ok = perplexity_measure(scores, &options, ids, n, e);
+    cli_progress_end(&v->progress);
+    for (size_t m = 0; ok && m < v->report.n_models; m++) v->report.models[m].texts[index] = scores[m];
     free(ids);
     return ok;
 }
 
-static bool evaluate(const eval_options *o, const char *path, eval_result *r, bp_err *e) {
-    loaded model = {0}, teacher = {0};
-    bp_engine *engine = machine_engine(&o->machine, e);
-    bool ok = engine && loaded_open(&model, engine, path, e) &&
-              (!o->teacher || loaded_open(&teacher, engine, o->teacher, e)) && measure(o, &model, &teacher, r, e);
-    loaded_close(&teacher);
-    loaded_close(&model);
-    bp_engine_close(engine);
+static bool list_texts(evaluation *v, bp_err *e) {
+    v->texts = v->o->text ? strdup(v->o->text) : NULL;
+    if (!v->o->text) return true;
+    if (!v->texts) return bp_fail(e, BP_ERR_MEMORY, 0, "out of memory for the list of texts");
+    for (char *at = v->texts, *end; at; at = end) {
+        end = strchr(at, ',');
+        if (end) *end++ = 0;
+        if (v->report.n_texts == REPORT_TEXTS)
+            return bp_fail(e, BP_ERR_ARGUMENT, 0, "more than %d texts", REPORT_TEXTS);
+        v->report.texts[v->report.n_texts++] = at;
+    }
+    return true;
+}
+
+/* ---- tasks ------------------------------------------------------------------------------------------------------ */
+
+static bool show_accuracy(void *context, uint64_t done, uint64_t total, double accuracy) {
+    char detail[48];
+    snprintf(detail, sizeof detail, "%.1f %% right", 100 * accuracy);
+    cli_progress_update(context, (double)done, (double)total, detail);
+    return !cli_interrupted();
+}
+
+static bool measure_tasks(evaluation *v, size_t model, bp_err *e) {
+    zeroshot_options options = {
+        .model = v->views[model], .workers = v->team, .progress = show_accuracy, .context = &v->progress};
+    bool ok = true;
+    for (size_t i = 0; ok && i < v->report.tasks.n; i++) {
+        const task_set *set = &v->report.tasks.sets[i];
+        char what[128];
+        snprintf(what, sizeof what, "%s (model %zu)", set->name, model + 1);
+        cli_progress_begin(&v->progress, what, v->o->quiet);
+        ok = zeroshot_measure(&v->report.models[model].tasks[i], &options, set, e);
+        cli_progress_end(&v->progress);
+    }
     return ok;
 }
 
-static void print_json(const eval_options *o, const eval_result *r) {
-    const perplexity *p = &r->score;
-    printf("{\"tokens\": %llu, \"scored\": %llu, \"nll\": %.9g, \"ppl\": %.9g, \"bits_per_byte\": %.9g, ",
-           (unsigned long long)p->tokens, (unsigned long long)p->scored, p->nll, p->ppl, p->bits_per_byte);
-    if (o->teacher) printf("\"kl\": %.9g, \"top1\": %.9g, ", p->kl, p->top1);
-    printf("\"seconds\": %.3f, \"ctx\": %llu, \"bytes\": %llu, \"bits_per_weight\": %.6g}\n", r->seconds,
-           (unsigned long long)o->ctx, (unsigned long long)r->bytes, r->bits_per_weight);
+/* ---- models ----------------------------------------------------------------------------------------------------- */
+
+/* Bytes and bits of the model; of a baseline whose file is wider than what it stands for, those that it states. */
+static bool describe(report_model *m, const loaded *l, bp_err *e) {
+    gguf header;
+    void *memory;
+    bp_model_info info;
+    bp_model_describe(l->model, &info);
+    m->bytes = l->source.size;
+    m->bits_per_weight = info.bits_per_weight;
+    bool ok = header_open(&header, &memory, &l->source, e);
+    m->packed = ok && gguf_u64(&header, "bitpair.packed_bytes", &m->bytes) &&
+                gguf_f64(&header, "bitpair.packed_bits", &m->bits_per_weight);
+    free(memory);
+    return ok;
 }
 
-static void print_table(const eval_options *o, const eval_result *r) {
-    const perplexity *p = &r->score;
-    printf("perplexity       %.4f\n", p->ppl);
-    printf("nll              %.5f nats per token\n", p->nll);
-    printf("bits per byte    %.5f\n", p->bits_per_byte);
-    if (o->teacher) printf("KL to teacher    %.5f nats\ntop-1 agreement  %.2f %%\n", p->kl, 100 * p->top1);
-    printf("tokens           %llu (%llu scored, context %llu)\n", (unsigned long long)p->tokens,
-           (unsigned long long)p->scored, (unsigned long long)o->ctx);
-    printf("model            %.1f MB, %.3f bits per weight\n", (double)r->bytes / 1e6, r->bits_per_weight);
-    printf("time             %.1f s, %.1f tok/s\n", r->seconds, (double)p->tokens / r->seconds);
+static bool open_models(evaluation *v, bp_err *e) {
+    const eval_options *o = v->o;
+    v->engine = machine_engine(&o->machine, e);
+    if (!v->engine || (o->teacher && !loaded_open(&v->teacher, v->engine, o->teacher, e))) return false;
+    for (size_t i = 0; i < PERPLEXITY_MODELS && o->paths[i]; i++) {
+        bool taught = o->teacher && strcmp(o->paths[i], o->teacher) == 0;
+        if (!taught && !loaded_open(&v->models[i], v->engine, o->paths[i], e)) return false;
+        const loaded *l = taught ? &v->teacher : &v->models[i];
+        v->views[i] = l->model;
+        v->report.models[i].path = o->paths[i];
+        v->report.n_models = i + 1;
+        if (!describe(&v->report.models[i], l, e)) return false;
+    }
+    return true;
+}
+
+static bool evaluate(evaluation *v, bp_err *e) {
+    const eval_options *o = v->o;
+    double started = clock_seconds();
+    v->report.teacher = o->teacher;
+    v->report.ctx = o->ctx;
+    bool ok = list_texts(v, e) && (!o->tasks || tasks_read(&v->report.tasks, o->tasks, (size_t)o->limit, e)) &&
+              open_models(v, e) && (v->team = workers_open((uint32_t)o->machine.threads, e));
+    for (size_t i = 0; ok && i < v->report.n_texts; i++) ok = measure_text(v, i, e);
+    for (size_t i = 0; ok && o->tasks && i < v->report.n_models; i++) ok = measure_tasks(v, i, e);
+    v->report.seconds = clock_seconds() - started;
+    return ok;
+}
+
+static void close_all(evaluation *v) {
+    for (size_t i = 0; i < PERPLEXITY_MODELS; i++) loaded_close(&v->models[i]);
+    loaded_close(&v->teacher);
+    bp_engine_close(v->engine);
+    workers_close(v->team);
+    tasks_free(&v->report.tasks);
+    free(v->texts);
+    free(v);
+}
+
+/* ---- the command ------------------------------------------------------------------------------------------------ */
+
+static int run(const eval_options *o) {
+    bp_err e = {0};
+    int rc = CLI_OK;
+    evaluation *v = calloc(1, sizeof *v);
+    if (!v) return bp_fail(&e, BP_ERR_MEMORY, 0, "out of memory"), cli_fail(&e);
+    v->o = o;
+    if (!evaluate(v, &e)) {
+        rc = cli_fail(&e);
+        if (cli_interrupted()) rc = CLI_INTERRUPTED;
+    } else if (!o->json) {
+        report_print_tables(&v->report);
+    } else if (!report_print_json(&v->report)) {
+        bp_fail(&e, BP_ERR_MEMORY, 0, "out of memory for the result");
+        rc = cli_fail(&e);
+    }
+    close_all(v);
+    return rc;
 }
 
 int cmd_eval(int argc, char **argv) {
     eval_options o = {.machine = machine_defaults(), .ctx = 512};
     const cli_option options[] = {
-        {"text", 0, CLI_TEXT, &o.text, 0, 0, "FILE", "the text to predict, UTF-8; - is standard input"},
-        {"ctx", 'c', CLI_COUNT, &o.ctx, 2, 1048576, "N", "tokens of a window (default 512)"},
-        {"tokens", 'n', CLI_COUNT, &o.tokens, 0, 0, "N", "only the first N tokens of the text; 0: all (default)"},
+        {"text", 0, CLI_TEXT, &o.text, 0, 0, "FILES",
+         "texts to predict, UTF-8, separated by commas; - is standard input"},
+        {"ctx", 'c', CLI_COUNT, &o.ctx, 2, 1048576, "N", "tokens of a window of text (default 512)"},
+        {"tokens", 'n', CLI_COUNT, &o.tokens, 0, 0, "N", "only the first N tokens of each text; 0: all (default)"},
         {"teacher", 0, CLI_TEXT, &o.teacher, 0, 0, "MODEL", "also KL divergence and top-1 agreement with this model"},
-        {"json", 0, CLI_FLAG, &o.json, 0, 0, NULL, "one line of JSON on stdout"},
+        {"tasks", 0, CLI_TEXT, &o.tasks, 0, 0, "DIR|FILES",
+         "zero-shot sets: the *.jsonl of a folder, or files separated by commas"},
+        {"limit", 0, CLI_COUNT, &o.limit, 0, 0, "N", "only the first N rows of each set; 0: all (default)"},
+        {"json", 0, CLI_FLAG, &o.json, 0, 0, NULL, "one line of JSON per model on stdout"},
         {"quiet", 'q', CLI_FLAG, &o.quiet, 0, 0, NULL, "no progress on stderr"},
         MACHINE_OPTIONS(o.machine),
         {0}};
-    const cli_spec spec = {.name = "eval",
-                           .usage = "MODEL --text FILE [options]",
-                           .summary = "measure the perplexity of a model on a text",
-                           .examples = "  bitpair eval model.gguf --text heldout.txt --ctx 512 --tokens 20480 --json\n"
-                                       "  bitpair eval small.gguf --text heldout.txt --teacher large.gguf\n",
-                           .options = options,
-                           .n_positional = 1};
-    const char *path;
-    int rc = cli_parse(&spec, argc, argv, &path);
+    const cli_spec spec = {
+        .name = "eval",
+        .usage = "MODEL... --text FILES | --tasks DIR [options]",
+        .summary = "measure models side by side: perplexity of texts, distance to a teacher, zero-shot accuracy",
+        .examples =
+            "  bitpair eval model.gguf --text heldout.txt --ctx 512 --tokens 20480 --json\n"
+            "  bitpair eval large.gguf small.gguf --text books.txt,web.txt --teacher large.gguf\n"
+            "  bitpair eval small.gguf --tasks evalsets/ --limit 100\n"
+            "\n"
+            "Zero-shot: rows {query, choices, gold} or {context_options, continuation, gold}. acc takes the choice\n"
+            "of the highest likelihood, acc_norm the highest per byte of the choice. The mean over sets takes\n"
+            "acc for boolq, copa and winograd, acc_norm for all others. A context that begins with \"Question: \"\n"
+            "or \"Passage: \" gets \"\\nAnswer:\", then one space and the choice, as in lm-evaluation-harness.\n"
+            "Contexts beyond 2048 tokens (or the model's) are cut from the left and counted.\n",
+        .options = options,
+        .n_positional = 1,
+        .n_more = PERPLEXITY_MODELS - 1};
+    int rc = cli_parse(&spec, argc, argv, o.paths);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
-    if (!o.text) {
-        fputs("bitpair eval: --text FILE is missing\nSee: bitpair eval --help\n", stderr);
+    if (!o.text && !o.tasks) {
+        fputs("bitpair eval: --text FILES or --tasks DIR is missing\nSee: bitpair eval --help\n", stderr);
         return CLI_USAGE;
     }
-    bp_err e = {0};
-    eval_result result = {0};
     cli_catch_interrupt();
-    if (!evaluate(&o, path, &result, &e)) {
-        rc = cli_fail(&e);
-        return cli_interrupted() ? CLI_INTERRUPTED : rc;
-    }
-    if (o.json)
-        print_json(&o, &result);
-    else
-        print_table(&o, &result);
-    return CLI_OK;
+    return run(&o);
 }
