@@ -62,6 +62,7 @@ static void check_usage(void) {
     expect_failure("inspect a --json=1", 2, "--json=1");
     expect_failure("inspect a -z", 2, "-z");
     expect_failure("eval a", 2, "--text");
+    expect_failure("compress a -o b --method rtn --bits 2.5", 2, "2, 3 or 4");
     expect_failure("eval a --text", 2, "value is missing");
     expect_failure("eval a --text b --ctx 1", 2, "from 2 to");
     expect_failure("eval a --text b --ctx 5x", 2, "not '5x'");

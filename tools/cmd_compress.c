@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "cli.h"
+#include "cmd_compress_rtn.h"
 #include "compress/compress.h"
 #include "io/file.h"
 #include "load.h"
@@ -154,7 +155,7 @@ static int check_usage(compress_options *o, double bits, const char *stages, con
     else if (!o->calib)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--calib FILE is missing: a text like those the model will read");
     else if (strcmp(method, "full") != 0 && strcmp(method, "diagonal") != 0)
-        bp_fail(&e, BP_ERR_ARGUMENT, 0, "--method is full or diagonal, not '%s'", method);
+        bp_fail(&e, BP_ERR_ARGUMENT, 0, "--method is full, diagonal, rtn, q8_0 or q4_0, not '%s'", method);
     else if (strcmp(allocate, "uniform") != 0 && strcmp(allocate, "equal-loss") != 0)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--allocate is uniform or equal-loss, not '%s'", allocate);
     else if (o->embedding_bits != 0 && o->embedding_bits < 4)
@@ -196,7 +197,8 @@ int cmd_compress(int argc, char **argv) {
         {"embedding-bits", 0, CLI_COUNT, &o.embedding_bits, 0, 8, "P",
          "bit planes of embedding and head, 4 to 8; 0 keeps the source's (default 6)"},
         {"method", 0, CLI_TEXT, &method, 0, 0, "NAME",
-         "full: input covariances, corrected targets; diagonal: the paper's baseline (default full)"},
+         "full: input covariances, corrected targets; diagonal: the paper's baseline; plain rounding as baselines: "
+         "rtn (--bits 2, 3 or 4 in groups of 64), q8_0, q4_0 (default full)"},
         {"allocate", 0, CLI_TEXT, &allocate, 0, 0, "NAME",
          "uniform, or equal-loss: more bits for layers that the model suffers from most (default uniform)"},
         {"allocation", 0, CLI_TEXT, &o.allocation, 0, 0, "FILE",
@@ -228,6 +230,7 @@ int cmd_compress(int argc, char **argv) {
                            .n_positional = 1};
     int rc = cli_parse(&spec, argc, argv, &o.model_path);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
+    if (compress_rtn_knows(method)) return compress_rtn(&o, method, bits);
     if ((rc = check_usage(&o, bits, stages, method, allocate)) != CLI_OK) return rc;
     o.diagonal = strcmp(method, "diagonal") == 0;
     o.equal_loss = strcmp(allocate, "equal-loss") == 0;
