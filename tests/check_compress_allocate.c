@@ -5,7 +5,10 @@
 
 #include "compress/allocate.h"
 #include "compress/factors.h"
+#include "compress/score.h"
 #include "io/source.h"
+#include "linalg/linalg.h"
+#include "linalg/rng.h"
 #include "load.h"
 
 enum { MOST_LAYERS = 64 };
@@ -44,6 +47,47 @@ static void check_spread(const model *m) {
     uint64_t uniform = bytes_of(&o, m, NULL), spread = bytes_of(&o, m, factor);
     CHECK(spread <= uniform && (double)spread > 0.95 * (double)uniform, "%llu bytes, uniform %llu",
           (unsigned long long)spread, (unsigned long long)uniform);
+}
+
+/* ---- divergence ------------------------------------------------------------------------------------------------ */
+
+/* out [vocab] = log softmax(head norm(stream)), in double precision */
+static void log_probabilities(double *out, const model *m, const float *stream) {
+    size_t d = m->config.d_model;
+    double square = 0, sum = 0;
+    float *row = malloc(d * sizeof *row);
+    for (size_t i = 0; i < d; i++) square += (double)stream[i] * stream[i];
+    for (size_t v = 0; v < m->config.vocab; v++) {
+        double logit = 0;
+        linear_row(&m->head, v, row);
+        for (size_t i = 0; i < d; i++) logit += (double)row[i] * stream[i] * m->out_norm[i];
+        out[v] = logit / sqrt(square / (double)d + (double)m->config.norm_eps);
+        sum += exp(out[v]);
+    }
+    for (size_t v = 0; v < m->config.vocab; v++) out[v] -= log(sum);
+    free(row);
+}
+
+static void check_divergence(const model *m) {
+    enum { ROWS = 3, GROUPS = 2 };
+    size_t d = m->config.d_model, vocab = m->config.vocab;
+    float *dense = malloc((1 + GROUPS) * ROWS * d * sizeof *dense), *student = dense + ROWS * d;
+    double *p = malloc(2 * vocab * sizeof *p), *q = p + vocab, kl[GROUPS];
+    bp_err e = {0};
+    rng r = rng_named(3, "divergence");
+    rng_fill_normal(&r, dense, (1 + GROUPS) * ROWS * d);
+    memcpy(student, dense, ROWS * d * sizeof *dense);
+    CHECK(score_kl(kl, NULL, m, &m->head, dense, student, GROUPS, ROWS, &e), "%s", e.text);
+    double wanted = 0;
+    for (size_t t = 0; t < ROWS; t++) {
+        log_probabilities(p, m, dense + t * d);
+        log_probabilities(q, m, student + (ROWS + t) * d);
+        for (size_t v = 0; v < vocab; v++) wanted += exp(p[v]) * (p[v] - q[v]) / ROWS;
+    }
+    CHECK(fabs(kl[0]) < 1e-6, "divergence from itself: %g", kl[0]);
+    CHECK(wanted > 0.01 && fabs(kl[1] - wanted) < 1e-4 * wanted, "divergence %g, by definition %g", kl[1], wanted);
+    free(dense);
+    free(p);
 }
 
 /* ---- the file of a measurement --------------------------------------------------------------------------------- */
@@ -125,6 +169,7 @@ int main(void) {
     bp_err e = {0};
     snprintf(path, sizeof path, "%s", check_data("models/tinystories-656k"));
     snprintf(calib, sizeof calib, "%s", check_data("text/tinystories_sample_2MiB.txt"));
+    linalg_init();
     CHECK(mkdtemp(folder), "no temporary folder");
     if (!source_open(&s, path, &e)) {
         CHECK(false, "%s: set BITPAIR_SHARED_DATA", e.text);
@@ -132,6 +177,7 @@ int main(void) {
         model *m = model_load(s.bytes, s.size, &e);
         CHECK(m, "%s", e.text);
         if (m) check_spread(m);
+        if (m) check_divergence(m);
         if (m) check_file(m);
         model_unload(m);
         source_close(&s);

@@ -2,8 +2,6 @@
  * a full disk is refused in words. */
 #include "compress_run.h"
 
-#include <sys/mman.h>
-
 #include "compress/spill.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -48,6 +46,30 @@ static void check_spill(void) {
         CHECK(holds(p, N), "released content is lost");
         spill_close(&s);
     }
+}
+
+/* The same of a mapped source, and nothing happens to one that is not mapped. */
+static void check_mapped(void) {
+    enum { BYTES = 8 << 20, N = BYTES / 4, ODD = 1003 };
+    char path[PATH];
+    bp_err e = {0};
+    file_view v;
+    uint32_t *p = malloc(BYTES);
+    snprintf(path, sizeof path, "%s", in_folder("mapped"));
+    for (size_t i = 0; i < N; i++) p[i] = (uint32_t)(i * 2654435761u);
+    FILE *f = fopen(path, "w");
+    CHECK(fwrite(p, 1, BYTES, f) == BYTES && fclose(f) == 0 && file_map(&v, path, &e), "%s", e.text);
+    const uint32_t *at = (const uint32_t *)(const void *)v.bytes;
+    CHECK(holds(at, N), "another content");
+    size_t before = shared_bytes();
+    file_release(&v, at + ODD, BYTES / 2);
+    CHECK(before >= shared_bytes() + BYTES / 2, "%zu bytes resident before, %zu after", before, shared_bytes());
+    CHECK(holds(at, N), "released content is lost");
+    file_unmap(&v);
+    file_release(NULL, p, BYTES);
+    file_release(&(file_view){(const uint8_t *)p, BYTES, p}, p, BYTES);
+    CHECK(holds(p, N), "what is not mapped is lost");
+    free(p);
 }
 
 static void check_spill_refusals(void) {
@@ -105,6 +127,7 @@ int main(void) {
     snprintf(calib, sizeof calib, "%s", check_data("text/tinystories_sample_2MiB.txt"));
     CHECK(mkdtemp(folder), "no temporary folder");
     check_spill();
+    check_mapped();
     check_spill_refusals();
     check_nameless();
     check_limit(model, calib);

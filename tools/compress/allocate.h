@@ -1,4 +1,4 @@
-/* allocate.h - bits for each layer by equal marginal loss (docs/DBF.md (17), (18)): what a layer costs the model is
+/* allocate.h - bits for each layer by equal marginal loss (docs/DBF.md (22), (23)): what a layer costs the model is
  * measured, not guessed. One layer at a time is factorized quickly, put into the dense model, and the divergence of the
  * model's words from the dense model's is taken on a few sequences.
  *

@@ -189,6 +189,7 @@ static void fill_tensor(const reader *r, const planned *p, uint8_t *to) {
         copy_interleaved(to, t->data, p->rows, t->bytes / p->rows, r->config.head_dim);
     else
         memcpy(to, t->data, (size_t)t->bytes);
+    file_release(&r->weights.files[t->file].view, t->data, (size_t)t->bytes); /* else the model is in memory twice */
 }
 
 static bool make_image(reader *r, uint8_t **image, uint64_t *size, bp_err *e) {
