@@ -1,0 +1,140 @@
+// quality.js - quality against bytes: `bitpair eval` over the teacher, plainly rounded baselines and files of ours.
+//
+//   npm run quality -- [NAME=]FILE.gguf... [options]
+//
+// Prints the README's table (Markdown) and draws it (--svg). NAME is what the table calls a file.
+//
+//   --teacher FILE    the dense model (default: SmolLM2-135M-Instruct Q4_1 of the shared data)
+//   --text A,B        texts (default: heldout_500KB.txt and the first 300,000 bytes of c4.utf8 of the shared data)
+//   --tokens N        of each text (default 20480; 0: all), in windows of --ctx 512
+//   --tasks DIR       zero-shot sets too (shared: those of the shared data), --limit N: only N rows of each
+//   --tiers           also every shorter tier of the files
+//   --baselines LIST  of rtn2,rtn3,rtn4,q4_0,q8_0 (default all; none)
+//   --cache DIR       where baselines, tiers and results are kept (default build/quality); results are measured again
+//                     only with another tool, other models, texts or options
+//   --tool FILE       the command (default build/native/bitpair), --threads N
+//   --svg FILE        draw the picture, e.g. docs/quality.svg
+
+import { execFileSync, spawnSync } from 'node:child_process';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+import { drawQuality, tableOf } from './quality_draw.js';
+
+const ROOT = fileURLToPath(new URL('../', import.meta.url));
+const SHARED = process.env.BITPAIR_SHARED_DATA ?? `${ROOT}../shared/data`;
+const C4_BYTES = 300_000;
+const BASELINES = {
+  q8_0: { name: 'Q8_0', options: ['--method', 'q8_0'] },
+  q4_0: { name: 'Q4_0', options: ['--method', 'q4_0'] },
+  rtn4: { name: 'rounded, 4 bits', options: ['--method', 'rtn', '--bits', '4'] },
+  rtn3: { name: 'rounded, 3 bits', options: ['--method', 'rtn', '--bits', '3'] },
+  rtn2: { name: 'rounded, 2 bits', options: ['--method', 'rtn', '--bits', '2'] },
+};
+
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    teacher: { type: 'string', default: `${SHARED}/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf` },
+    text: { type: 'string' },
+    tokens: { type: 'string', default: '20480' },
+    ctx: { type: 'string', default: '512' },
+    tasks: { type: 'string' },
+    limit: { type: 'string', default: '0' },
+    tiers: { type: 'boolean', default: false },
+    baselines: { type: 'string', default: Object.keys(BASELINES).join(',') },
+    cache: { type: 'string', default: `${ROOT}build/quality` },
+    tool: { type: 'string', default: `${ROOT}build/native/bitpair` },
+    threads: { type: 'string' },
+    svg: { type: 'string' },
+  },
+});
+
+function fail(text) {
+  console.error(`quality: ${text}`);
+  process.exit(1);
+}
+
+/** Runs the tool, progress on our stderr; its stdout. */
+function bitpair(...words) {
+  const { status, stdout } = spawnSync(options.tool, words, { stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 28 });
+  if (status !== 0) fail(`bitpair ${words[0]} ended with ${status}`);
+  return stdout.toString();
+}
+
+const cached = (name) => join(options.cache, name);
+
+/** A file that exists already, or is made under its name once it is whole. */
+function once(name, make) {
+  const path = cached(name);
+  if (!existsSync(path)) make(path);
+  return path;
+}
+
+/** The texts, and what the table calls them. */
+function listTexts() {
+  if (options.text) return options.text.split(',').map((path) => ({ path, name: basename(path) }));
+  const c4 = once('c4.txt', (path) => {
+    const bytes = readFileSync(`${SHARED}/text/c4.utf8`).subarray(0, C4_BYTES);
+    writeFileSync(path, new TextDecoder().decode(bytes, { stream: true })); // stream: no half character at the end
+  });
+  return [{ path: `${SHARED}/text/heldout_500KB.txt`, name: 'held-out textbooks' }, { path: c4, name: 'C4' }];
+}
+
+function listBaselines() {
+  const stamp = `${basename(options.teacher, '.gguf')}-${statSync(options.teacher).size}`;
+  const wanted = options.baselines === 'none' ? [] : options.baselines.split(',');
+  return wanted.map((key) => {
+    const known = BASELINES[key] ?? fail(`--baselines knows ${Object.keys(BASELINES)}, not ${key}`);
+    const path = once(`${stamp}-${key}.gguf`, (out) => bitpair('compress', options.teacher, '-o', out, ...known.options));
+    return { path, name: known.name, kind: 'baseline' };
+  });
+}
+
+/** A file, and with --tiers every shorter tier of it as a file of its own. */
+function listFile(word) {
+  const equals = word.indexOf('=');
+  const path = equals > 0 ? word.slice(equals + 1) : word;
+  if (!existsSync(path)) fail(`${path} is missing`);
+  const name = equals > 0 ? word.slice(0, equals) : basename(path, '.gguf');
+  const ends = options.tiers ? JSON.parse(bitpair('inspect', path, '--json')).tiers.map(({ end }) => end) : [];
+  const shorter = ends.slice(0, -1).map((end, i) => {
+    const prefix = cached(`tier-${i + 1}-of-${basename(path)}`);
+    copyFileSync(path, prefix);
+    truncateSync(prefix, end);
+    return { path: prefix, name: `${name}, tier ${i + 1} of ${ends.length}`, kind: 'ours', line: name };
+  });
+  return [{ path, name, kind: 'ours', line: name }, ...shorter];
+}
+
+/** One object per model, as `bitpair eval --json` prints them; kept with the command line and the files' dates. */
+function measure(models, texts) {
+  const words = ['eval', ...models.map(({ path }) => path), '--teacher', options.teacher, '--json'];
+  words.push('--text', texts.map(({ path }) => path).join(','), '--tokens', options.tokens, '--ctx', options.ctx);
+  if (options.tasks) words.push('--tasks', options.tasks === 'shared' ? `${SHARED}/evalsets` : options.tasks, '--limit', options.limit);
+  const key = JSON.stringify([words, statSync(options.tool).mtimeMs, models.map(({ path }) => [statSync(path).size, path.startsWith(options.cache) ? 0 : statSync(path).mtimeMs])]);
+  const kept = cached('results.json');
+  const last = existsSync(kept) ? JSON.parse(readFileSync(kept)) : {};
+  if (last.key === key) return last.rows;
+  if (options.threads) words.push('--threads', options.threads);
+  const rows = bitpair(...words).trim().split('\n').map((line) => JSON.parse(line));
+  writeFileSync(kept, JSON.stringify({ key, rows }));
+  return rows;
+}
+
+if (!existsSync(options.tool)) fail(`${options.tool} is missing: cmake --preset native && cmake --build --preset native`);
+if (!existsSync(options.teacher)) fail(`${options.teacher} is missing: see --teacher`);
+mkdirSync(options.cache, { recursive: true });
+const texts = listTexts();
+const models = [
+  { path: options.teacher, name: 'teacher', kind: 'teacher' },
+  ...listBaselines(),
+  ...positionals.flatMap(listFile),
+];
+const rows = measure(models, texts).map((measured, i) => ({ ...models[i], ...measured }));
+const commit = execFileSync('git', ['-C', ROOT, 'rev-parse', '--short', 'HEAD']).toString().trim();
+console.error(`quality: measured at ${commit}, ${options.tokens} tokens of each text in windows of ${options.ctx}`);
+console.log(tableOf(rows, texts.map(({ name }) => name)));
+if (options.svg) writeFileSync(options.svg, drawQuality(rows, texts.map(({ name }) => name)));
