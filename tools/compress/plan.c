@@ -109,21 +109,29 @@ static uint64_t largest_group(const compress_options *o, const model *m, size_t 
 
 static bool wants_gradients(const compress_options *o) { return o->gradient_tokens && !o->diagonal; }
 
-/* Bytes at the peak. A model in memory is all there; of a mapped one the block or table at work. */
-static uint64_t peak_bytes(const compress_options *o, const model *m, size_t n_tokens, uint64_t factor_bytes) {
-    const model_config *c = &m->config;
+/* Bytes that the loop over blocks holds between groups. */
+static uint64_t loop_bytes(const compress_options *o, const model *m, size_t n_tokens) {
     size_t n_seqs = n_tokens / o->ctx, n_val = bp_max(1, n_seqs / 16);
     uint32_t threads = (uint32_t)o->threads;
-    uint64_t weights = m->linear_weights / c->n_layers, fixed = container_fixed_bytes(m, (uint32_t)o->embedding_bits);
-    uint64_t table = (uint64_t)c->vocab * m->embedding.row_bytes,
-             source = o->mapped ? bp_max(table, m->linear_weights / c->n_layers * 4) : m->file->size;
+    uint64_t weights = m->linear_weights / m->config.n_layers,
+             tables = container_fixed_bytes(m, (uint32_t)o->embedding_bits);
     uint64_t activations =
         o->streamed ? chain_front_bytes(m, n_seqs, o->ctx, threads) : chain_activation_bytes(m, n_seqs, o->ctx);
-    uint64_t blocks = activations + chain_own_bytes(m, o->ctx, threads) + 4 * (uint64_t)n_tokens +
-                      4 * n_val * o->ctx * c->d_model + 8 * weights + factor_bytes + 2 * fixed;
-    uint64_t probes = o->equal_loss ? allocate_bytes(o, m) : 0;
-    uint64_t gradients = wants_gradients(o) ? output_weights_bytes(m, o->ctx, threads) : 0;
-    return base_bytes(o) + source + bp_max(gradients, bp_max(blocks, probes) + largest_group(o, m, n_tokens));
+    return activations + chain_own_bytes(m, o->ctx, threads) + sizeof(float) * n_val * o->ctx * m->config.d_model +
+           2 * sizeof(float) * weights + plan_factor_bytes(o, m) + tables + tables / 16;
+}
+
+/* Bytes at the peak. A model in memory is all there; of a mapped one the block or the table at work. */
+static uint64_t peak_bytes(const compress_options *o, const model *m, size_t n_tokens) {
+    const linear *table = &m->embedding;
+    uint64_t weights = m->linear_weights / m->config.n_layers, rows = (uint64_t)table->n * table->row_bytes;
+    uint64_t group = largest_group(o, m, n_tokens) + (o->mapped ? sizeof(float) * weights : 0);
+    uint64_t peak = loop_bytes(o, m, n_tokens) + group;
+    if (o->mapped) peak = bp_max(peak, rows + container_fixed_bytes(m, (uint32_t)o->embedding_bits));
+    if (o->equal_loss) peak = bp_max(peak, allocate_bytes(o, m) + group);
+    if (wants_gradients(o))
+        peak = bp_max(peak, output_weights_bytes(m, o->ctx, (uint32_t)o->threads) + (o->mapped ? rows : 0));
+    return base_bytes(o) + sizeof(int32_t) * n_tokens + (o->mapped ? 0 : m->file->size) + peak;
 }
 
 compress_plan plan_make(const compress_options *o, const model *m, size_t n_tokens) {
@@ -140,10 +148,10 @@ compress_plan plan_make(const compress_options *o, const model *m, size_t n_toke
     if (wants_gradients(o)) plan.work += output_weights_work(m, bp_min(o->gradient_tokens, n_tokens));
     plan.bits_per_weight = 8 * (double)factor_bytes / (double)m->linear_weights;
     plan.file_bytes = factor_bytes + container_fixed_bytes(m, (uint32_t)o->embedding_bits);
-    plan.memory = peak_bytes(&chosen, m, n_tokens, factor_bytes);
+    plan.memory = peak_bytes(&chosen, m, n_tokens);
     if (o->max_memory && plan.memory > o->max_memory * 1000000) chosen.streamed = true;
     if (chosen.streamed) {
-        plan.memory = peak_bytes(&chosen, m, n_tokens, factor_bytes);
+        plan.memory = peak_bytes(&chosen, m, n_tokens);
         plan.scratch = chain_activation_bytes(m, n_tokens / o->ctx, o->ctx);
     }
     plan.seconds = plan.work / (CORE_SPEED * (double)o->threads);
