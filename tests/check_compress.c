@@ -77,14 +77,14 @@ static double dense_nll(const char *path, int32_t *ids, size_t n) {
 }
 
 /* Four stages come near the dense model, and each tier nearer than the one before. */
-static void check_quality(const char *model, const char *calib) {
+static void check_quality(const char *original, const char *calib) {
     enum { TOKENS = 24 };
     int32_t ids[TOKENS];
     char out[PATH];
     snprintf(out, sizeof out, "%s", in_folder("quality.gguf"));
-    double dense = dense_nll(model, ids, TOKENS);
-    CHECK(run(model, out, calib, OPTIONS("--stages", "1,1,1,1", "--embedding-bits", "8", "--calib-tokens", "4096")) ==
-              0,
+    double dense = dense_nll(original, ids, TOKENS);
+    CHECK(run(original, out, calib,
+              OPTIONS("--stages", "1,1,1,1", "--embedding-bits", "8", "--calib-tokens", "4096")) == 0,
           "compress failed");
     bp_err e = {0};
     file_view f;
@@ -111,7 +111,7 @@ static void check_quality(const char *model, const char *calib) {
     CHECK(last < dense + 0.6, "four stages: nll %.3f, dense %.3f", last, dense);
 }
 
-static void check_same_bytes(const char *model, const char *calib) {
+static void check_same_bytes(const char *original, const char *calib) {
     char one[PATH], two[PATH], other[PATH], resumed[PATH], work[PATH + 8], log[PATH];
     snprintf(one, sizeof one, "%s", in_folder("one.gguf"));
     snprintf(two, sizeof two, "%s", in_folder("two.gguf"));
@@ -119,13 +119,13 @@ static void check_same_bytes(const char *model, const char *calib) {
     snprintf(resumed, sizeof resumed, "%s", in_folder("resumed.gguf"));
     snprintf(work, sizeof work, "%s.work", resumed);
     snprintf(log, sizeof log, "%s", in_folder("log"));
-    CHECK(run(model, one, calib, OPTIONS("--threads", "1")) == 0, "1 thread failed");
-    CHECK(run(model, two, calib, OPTIONS("--threads", "2")) == 0, "2 threads failed");
-    CHECK(run(model, other, calib, OPTIONS("--seed", "1")) == 0, "another seed failed");
+    CHECK(run(original, one, calib, OPTIONS("--threads", "1")) == 0, "1 thread failed");
+    CHECK(run(original, two, calib, OPTIONS("--threads", "2")) == 0, "2 threads failed");
+    CHECK(run(original, other, calib, OPTIONS("--seed", "1")) == 0, "another seed failed");
     CHECK(same_files(one, two), "2 threads give other bytes than 1");
     CHECK(!same_files(one, other), "another seed gives the same bytes");
 
-    pid_t pid = start(model, resumed, calib, OPTIONS("--iterations", "20"), log);
+    pid_t pid = start(original, resumed, calib, OPTIONS("--iterations", "20"), log);
     for (int i = 0; i < 20000 && count_files(work) < 2 + 1 + 4; i++)
         usleep(500); /* . and .., fingerprint, some layers */
     kill(pid, SIGINT);
@@ -133,16 +133,42 @@ static void check_same_bytes(const char *model, const char *calib) {
     CHECK(rc == 130, "interrupted: exit code %d", rc);
     struct stat st;
     CHECK(stat(resumed, &st) != 0 && count_files(work) > 3, "an interrupted run leaves the wrong files");
-    CHECK(run(model, resumed, calib, OPTIONS("--iterations", "20")) == 1, "begins anew without being asked");
-    CHECK(run(model, resumed, calib, OPTIONS("--iterations", "21", "--resume")) == 1, "resumes with other options");
-    CHECK(run(model, resumed, calib, OPTIONS("--iterations", "20", "--resume")) == 0, "resume failed");
-    CHECK(run(model, one, calib, OPTIONS("--iterations", "20", "--force")) == 0, "--force failed");
+    CHECK(run(original, resumed, calib, OPTIONS("--iterations", "20")) == 1, "begins anew without being asked");
+    CHECK(run(original, resumed, calib, OPTIONS("--iterations", "21", "--resume")) == 1, "resumes with other options");
+    CHECK(run(original, resumed, calib, OPTIONS("--iterations", "20", "--resume")) == 0, "resume failed");
+    CHECK(run(original, one, calib, OPTIONS("--iterations", "20", "--force")) == 0, "--force failed");
     CHECK(same_files(one, resumed), "a resumed run gives other bytes");
     CHECK(stat(work, &st) != 0, "the work folder is left behind");
 }
 
+/* Stages on top of a file: its tiers stay, what is new helps, and the files that cannot be extended are refused. */
+static void check_extended(const char *original, const char *calib) {
+    enum { TOKENS = 24 };
+    int32_t ids[TOKENS];
+    char base[PATH], out[PATH], again[PATH], other[PATH];
+    snprintf(base, sizeof base, "%s", in_folder("base.gguf"));
+    snprintf(out, sizeof out, "%s", in_folder("extended.gguf"));
+    snprintf(again, sizeof again, "%s", in_folder("again.gguf"));
+    snprintf(other, sizeof other, "%s", in_folder("other.gguf"));
+    dense_nll(original, ids, TOKENS);
+    CHECK(run(original, base, calib, OPTIONS("--stages", "1,1", "--seed", "5")) == 0, "compress failed");
+    CHECK(run(original, out, calib, OPTIONS("--extend", base, "--stages", "1,1", "--threads", "1")) == 0,
+          "extend failed");
+    CHECK(run(original, again, calib, OPTIONS("--extend", base, "--stages", "1,1", "--threads", "2")) == 0,
+          "extend failed");
+    CHECK(same_tiers(base, out, 2), "the tiers of the base changed");
+    CHECK(same_files(out, again), "2 threads give other bytes than 1");
+    double before = file_nll(base, 0, ids, TOKENS), after = file_nll(out, 0, ids, TOKENS);
+    CHECK(after < before - 0.1, "nll %.3f before, %.3f after two more stages", before, after);
+    CHECK(run(original, other, calib, OPTIONS("--extend", original, "--force")) == 1, "a dense base");
+    CHECK(run(original, other, calib, OPTIONS("--extend", out, "--stages", "1,1,1,1,1,1,1", "--force")) == 1,
+          "too many stages");
+    CHECK(run(original, other, calib, OPTIONS("--extend", base, "--allocate", "equal-loss", "--force")) == 2,
+          "bits spread anew");
+}
+
 /* Each is refused with this exit code and one line that says this. */
-static void check_refusals(const char *model, const char *calib) {
+static void check_refusals(const char *original, const char *calib) {
     char latin[PATH], tiny[PATH], done[PATH], fresh[PATH], log[PATH];
     snprintf(latin, sizeof latin, "%s", in_folder("latin.txt"));
     snprintf(tiny, sizeof tiny, "%s", in_folder("tiny.txt"));
@@ -156,23 +182,23 @@ static void check_refusals(const char *model, const char *calib) {
     fputs("Once upon a time.\n", f);
     fclose(f);
     const struct {
-        const char *model, *out, *calib, *option, *value, *says;
+        const char *original, *out, *calib, *option, *value, *says;
         int rc;
-    } cases[] = {{model, fresh, latin, "--seed", "0", "not UTF-8", 1},
-                 {model, fresh, tiny, "--seed", "0", "too short", 1},
-                 {model, fresh, "no-such-file", "--seed", "0", "no-such-file", 1},
+    } cases[] = {{original, fresh, latin, "--seed", "0", "not UTF-8", 1},
+                 {original, fresh, tiny, "--seed", "0", "too short", 1},
+                 {original, fresh, "no-such-file", "--seed", "0", "no-such-file", 1},
                  {done, fresh, calib, "--seed", "0", "compressed already", 1},
-                 {model, done, calib, "--seed", "0", "two.gguf", 1},
-                 {model, "/no/such/folder/x.gguf", calib, "--seed", "0", "/no/such/folder", 1},
-                 {model, fresh, calib, "--max-memory", "1", "--max-memory", 1},
-                 {model, fresh, calib, "--ctx", "4096", "context", 1},
-                 {model, fresh, calib, "--stages", "1,x", "--stages", 2},
-                 {model, fresh, calib, "--embedding-bits", "3", "--embedding-bits", 2},
-                 {model, fresh, calib, "--method", "magic", "--method", 2},
+                 {original, done, calib, "--seed", "0", "two.gguf", 1},
+                 {original, "/no/such/folder/x.gguf", calib, "--seed", "0", "/no/such/folder", 1},
+                 {original, fresh, calib, "--max-memory", "1", "--max-memory", 1},
+                 {original, fresh, calib, "--ctx", "4096", "context", 1},
+                 {original, fresh, calib, "--stages", "1,x", "--stages", 2},
+                 {original, fresh, calib, "--embedding-bits", "3", "--embedding-bits", 2},
+                 {original, fresh, calib, "--method", "magic", "--method", 2},
                  {calib, fresh, calib, "--seed", "0", "GGUF", 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int rc = wait_for(
-            start(cases[i].model, cases[i].out, cases[i].calib, OPTIONS(cases[i].option, cases[i].value), log));
+            start(cases[i].original, cases[i].out, cases[i].calib, OPTIONS(cases[i].option, cases[i].value), log));
         char text[2048] = "";
         f = fopen(log, "r");
         size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
@@ -185,16 +211,17 @@ static void check_refusals(const char *model, const char *calib) {
 }
 
 int main(void) {
-    char model[1024], calib[1024];
-    snprintf(model, sizeof model, "%s", check_data("models/tinystories-656k"));
+    char original[1024], calib[1024];
+    snprintf(original, sizeof original, "%s", check_data("models/tinystories-656k"));
     snprintf(calib, sizeof calib, "%s", check_data("text/tinystories_sample_2MiB.txt"));
-    CHECK(mkdtemp(folder), "no temporary folder");
-    if (access(model, R_OK) != 0 || access(calib, R_OK) != 0) {
-        CHECK(false, "%s or %s is missing: set BITPAIR_SHARED_DATA", model, calib);
+    CHECK(mkdtemp(own_folder), "no temporary folder");
+    if (access(original, R_OK) != 0 || access(calib, R_OK) != 0) {
+        CHECK(false, "%s or %s is missing: set BITPAIR_SHARED_DATA", original, calib);
     } else {
-        check_quality(model, calib);
-        check_same_bytes(model, calib);
-        check_refusals(model, calib);
+        check_quality(original, calib);
+        check_same_bytes(original, calib);
+        check_extended(original, calib);
+        check_refusals(original, calib);
     }
     remove_all();
     return check_end();

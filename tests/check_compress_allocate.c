@@ -170,7 +170,7 @@ int main(void) {
     snprintf(path, sizeof path, "%s", check_data("models/tinystories-656k"));
     snprintf(calib, sizeof calib, "%s", check_data("text/tinystories_sample_2MiB.txt"));
     linalg_init();
-    CHECK(mkdtemp(folder), "no temporary folder");
+    CHECK(mkdtemp(own_folder), "no temporary folder");
     if (!source_open(&s, path, &e)) {
         CHECK(false, "%s: set BITPAIR_SHARED_DATA", e.text);
     } else {

@@ -33,7 +33,7 @@ static void check_spill(void) {
     for (int on_disk = 0; on_disk < 2; on_disk++) {
         spill s;
         bp_err e = {0};
-        CHECK(spill_open(&s, BYTES, on_disk ? folder : NULL, &e), "%s", e.text);
+        CHECK(spill_open(&s, BYTES, on_disk ? own_folder : NULL, &e), "%s", e.text);
         uint32_t *p = s.at;
         for (size_t i = 0; i < N; i++) p[i] = (uint32_t)(i * 2654435761u);
         size_t before = shared_bytes();
@@ -75,30 +75,31 @@ static void check_mapped(void) {
 static void check_spill_refusals(void) {
     spill s;
     bp_err e = {0};
-    CHECK(!spill_open(&s, (size_t)1 << 50, folder, &e) && e.code == BP_ERR_IO && strstr(e.text, "disk has"), "%s",
+    CHECK(!spill_open(&s, (size_t)1 << 50, own_folder, &e) && e.code == BP_ERR_IO && strstr(e.text, "disk has"), "%s",
           e.text);
     CHECK(!spill_open(&s, 4096, "/no/such/folder", &e) && e.code == BP_ERR_IO && strstr(e.text, "/no/such/folder"),
           "%s", e.text);
 }
 
 /* bitpair compress in a child: its exit code, and its peak resident memory in MB. */
-static int run_measured(const char *model, const char *out, const char *calib, const char *const *more, double *peak) {
+static int run_measured(const char *original, const char *out, const char *calib, const char *const *more,
+                        double *peak) {
     struct rusage usage;
     int status = 0;
-    pid_t pid = start(model, out, calib, more, in_folder("log"));
+    pid_t pid = start(original, out, calib, more, in_folder("log"));
     *peak = wait4(pid, &status, 0, &usage) == pid ? (double)usage.ru_maxrss * 1024 / 1e6 : -1;
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static void check_limit(const char *model, const char *calib) {
+static void check_limit(const char *original, const char *calib) {
     char free_run[PATH], bounded[PATH];
     double free_peak, bounded_peak, limit = 130;
     snprintf(free_run, sizeof free_run, "%s", in_folder("free.gguf"));
     snprintf(bounded, sizeof bounded, "%s", in_folder("bounded.gguf"));
-    CHECK(run_measured(model, free_run, calib,
+    CHECK(run_measured(original, free_run, calib,
                        OPTIONS("--calib-tokens", "32768", "--iterations", "4", "--threads", "2"), &free_peak) == 0,
           "compress failed");
-    CHECK(run_measured(model, bounded, calib,
+    CHECK(run_measured(original, bounded, calib,
                        OPTIONS("--calib-tokens", "32768", "--iterations", "4", "--threads", "2", "--max-memory", "130"),
                        &bounded_peak) == 0,
           "compress with --max-memory failed");
@@ -113,8 +114,8 @@ static void check_nameless(void) {
     spill s;
     bp_err e = {0};
     size_t names = 0;
-    CHECK(spill_open(&s, 4096, folder, &e), "%s", e.text);
-    DIR *dir = opendir(folder);
+    CHECK(spill_open(&s, 4096, own_folder, &e), "%s", e.text);
+    DIR *dir = opendir(own_folder);
     for (struct dirent *entry; dir && (entry = readdir(dir));) names += strstr(entry->d_name, "scratch") != NULL;
     if (dir) closedir(dir);
     CHECK(names == 0, "the scratch file has a name");
@@ -122,15 +123,15 @@ static void check_nameless(void) {
 }
 
 int main(void) {
-    char model[1024], calib[1024];
-    snprintf(model, sizeof model, "%s", check_data("models/tinystories-656k"));
+    char original[1024], calib[1024];
+    snprintf(original, sizeof original, "%s", check_data("models/tinystories-656k"));
     snprintf(calib, sizeof calib, "%s", check_data("text/tinystories_sample_2MiB.txt"));
-    CHECK(mkdtemp(folder), "no temporary folder");
+    CHECK(mkdtemp(own_folder), "no temporary folder");
     check_spill();
     check_mapped();
     check_spill_refusals();
     check_nameless();
-    check_limit(model, calib);
+    check_limit(original, calib);
     remove_all();
     return check_end();
 }

@@ -1,355 +1,16 @@
-/* Tuning: gradients of the block and of the factors against finite differences, the distance to a teacher against its
- * definition, and `bitpair tune` from end to end: it comes nearer to the teacher, gives the same bytes at any number of
- * threads and after an interruption, and refuses what it cannot use. */
-#include "check.h"
+/* `bitpair tune` from end to end: it comes nearer to the teacher, leaves fixed tiers alone, gives the same bytes at any
+ * number of threads and after an interruption, and refuses what it cannot use. */
+#include "command_run.h"
 
-#include <math.h>
 #include <signal.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "cli.h"
 #include "engine.h"
-#include "io/file.h"
-#include "io/source.h"
-#include "linalg/rng.h"
-#include "tiny_model.h"
-#include "tune/distill.h"
-#include "tune/network.h"
-#include "tune/student.h"
-#include "tune/vector.h"
-
-enum { PATH = 512, ARGUMENTS = 40 };
-
-static char folder[] = "/tmp/bitpair-check-tune-XXXXXX";
-
-static const char *in_folder(const char *name) {
-    static char paths[4][PATH];
-    static unsigned turn;
-    char *path = paths[turn++ & 3];
-    snprintf(path, PATH, "%s/%s", folder, name);
-    return path;
-}
-
-/* ---- the block ------------------------------------------------------------------------------------------------- */
-
-enum { CTX = 24, SEQS = 3, TOKENS = CTX * SEQS, LAYERS = 2 };
-
-typedef struct {
-    model *m;
-    workers *w;
-    network net;
-    block_weights W[LAYERS];
-    block_trace traces[LAYERS];
-    float *E, *stream, *x, *r, *logits;
-    float *dW[LAYERS][PARTS];
-    int32_t ids[TOKENS];
-    uint32_t layer; /* of the sink */
-} rig;
-
-static void keep_gradient(void *context, part p, const float *dY, const float *X, size_t tokens) {
-    rig *k = context;
-    const linear *l = part_linear(&k->m->layers[k->layer], p);
-    product_run(k->w, PRODUCT_F32, true, false, l->n, l->m, tokens, dY, l->n, X, l->m, 0, k->dW[k->layer][p], l->m);
-}
-
-/* Mean negative log-likelihood of the next tokens; with `back` also its gradients. */
-static double loss(rig *k, bool back) {
-    const model_config *c = &k->m->config;
-    size_t d = c->d_model, vocab = c->vocab, scored = SEQS * (CTX - 1);
-    double total = 0;
-    network_embed(&k->net, k->E, k->ids, k->stream, TOKENS);
-    for (uint32_t i = 0; i < LAYERS; i++)
-        network_forward(&k->net, &k->m->layers[i], &k->W[i], k->stream, TOKENS, &k->traces[i]);
-    network_normalise(&k->net, k->x, k->r, k->stream, k->m->out_norm, TOKENS);
-    product_run(k->w, PRODUCT_F32, false, true, TOKENS, vocab, d, k->x, d, k->E, d, 0, k->logits, vocab);
-    for (size_t t = 0; t < TOKENS; t++) {
-        float *row = k->logits + t * vocab;
-        if ((t + 1) % CTX)
-            total += (double)vector_cross_entropy(row, (size_t)k->ids[t + 1], 1 / (float)scored, vocab);
-        else
-            memset(row, 0, vocab * sizeof *row);
-    }
-    if (back) {
-        product_run(k->w, PRODUCT_F32, false, false, TOKENS, d, vocab, k->logits, vocab, k->E, d, 0, k->x, d);
-        network_normalise_backward(&k->net, k->x, k->stream, k->m->out_norm, k->r, TOKENS);
-        for (uint32_t i = LAYERS; i-- > 0;) {
-            gradient_sink sink = {keep_gradient, k};
-            k->layer = i;
-            network_backward(&k->net, &k->m->layers[i], &k->W[i], k->x, TOKENS, &k->traces[i], &sink);
-        }
-    }
-    return total / (double)scored;
-}
-
-/* Along a random direction D of one matrix: [L(W + h D) - L(W - h D)] / 2h = <dW, D> */
-static void check_matrix(rig *k, uint32_t layer, part p, const char *class_name) {
-    const linear *l = part_linear(&k->m->layers[layer], p);
-    size_t count = (size_t)l->n * l->m;
-    float *W = k->W[layer].W[p], *kept = malloc(count * sizeof *kept), *D = malloc(count * sizeof *D);
-    double size = 0, wanted = 0, sides[2];
-    rng r = rng_named(layer, part_name(p));
-    memcpy(kept, W, count * sizeof *W);
-    for (size_t i = 0; i < count; i++) size += (double)W[i] * W[i];
-    float h = 0.02f * (float)sqrt(size / (double)count);
-    rng_fill_normal(&r, D, count);
-    for (size_t i = 0; i < count; i++) wanted += (double)D[i] * k->dW[layer][p][i];
-    for (int side = 0; side < 2; side++) {
-        for (size_t i = 0; i < count; i++) W[i] = kept[i] + (side ? -h : h) * D[i];
-        sides[side] = loss(k, false);
-    }
-    memcpy(W, kept, count * sizeof *W);
-    double found = (sides[0] - sides[1]) / (2 * (double)h), scale = 0;
-    for (size_t i = 0; i < count; i++) scale += (double)k->dW[layer][p][i] * k->dW[layer][p][i];
-    CHECK(fabs(found - wanted) < 0.02 * sqrt(scale) + 2e-6 / (double)h && scale > 0,
-          "%s blk.%u.%s: difference %.6g, gradient %.6g of size %.3g", class_name, (unsigned)layer, part_name(p), found,
-          wanted, sqrt(scale));
-    free(D);
-    free(kept);
-}
-
-static void open_rig(rig *k, bp_err *e) {
-    const model_config *c = &k->m->config;
-    k->w = workers_open(2, e);
-    CHECK(network_open(&k->net, k->w, k->m, CTX, SEQS, PRODUCT_F32, e), "%s", e->text);
-    for (uint32_t i = 0; i < LAYERS; i++) {
-        CHECK(block_open(&k->W[i], &k->m->layers[i], e) && block_trace_open(&k->traces[i], k->m, TOKENS, e), "%s",
-              e->text);
-        block_dequantize(k->w, &k->W[i], &k->m->layers[i]);
-        for (part p = 0; p < PARTS; p++) {
-            const linear *l = part_linear(&k->m->layers[i], p);
-            k->dW[i][p] = malloc((size_t)l->n * l->m * sizeof(float));
-        }
-    }
-    k->E = malloc((size_t)c->vocab * c->d_model * sizeof(float));
-    for (uint32_t i = 0; i < c->vocab; i++) linear_row(&k->m->embedding, i, k->E + i * c->d_model);
-    k->stream = malloc(TOKENS * c->d_model * sizeof(float));
-    k->x = malloc(TOKENS * c->d_model * sizeof(float));
-    k->r = malloc(TOKENS * sizeof(float));
-    k->logits = malloc((size_t)TOKENS * c->vocab * sizeof(float));
-    for (uint32_t i = 0; i < TOKENS; i++) k->ids[i] = (int32_t)((i * i * 7 + i * 3) % c->vocab);
-}
-
-static void close_rig(rig *k) {
-    for (uint32_t i = 0; i < LAYERS; i++) {
-        for (part p = 0; p < PARTS; p++) free(k->dW[i][p]);
-        block_trace_close(&k->traces[i]);
-        block_close(&k->W[i]);
-    }
-    float *arrays[] = {k->E, k->stream, k->x, k->r, k->logits};
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
-    network_close(&k->net);
-    workers_close(k->w);
-}
-
-static void check_block(const char *class_name, uint32_t head) {
-    tiny_model t = {.class_name = class_name,
-                    .layers = LAYERS,
-                    .d = 64,
-                    .ff = 96,
-                    .heads = 4,
-                    .kv = 2,
-                    .hd = head,
-                    .vocab = 64,
-                    .dtype = "F32",
-                    .tied = true,
-                    .biases = strcmp(class_name, "Qwen2ForCausalLM") == 0,
-                    .qk_norms = strcmp(class_name, "Qwen3ForCausalLM") == 0};
-    source s = {0};
-    bp_err e = {0};
-    rig *k = calloc(1, sizeof *k);
-    tiny_make(&t, 11);
-    tiny_write(&t, folder, false);
-    CHECK(source_open(&s, folder, &e), "%s", e.text);
-    k->m = s.bytes ? model_load(s.bytes, s.size, &e) : NULL;
-    CHECK(k->m, "%s", e.text);
-    if (k->m) {
-        double *logits = malloc((size_t)CTX * t.vocab * sizeof *logits), wanted = 0;
-        open_rig(k, &e);
-        double found = loss(k, true);
-        for (size_t seq = 0; seq < SEQS; seq++) {
-            tiny_forward(&t, k->ids + seq * CTX, CTX, logits);
-            for (size_t i = 0; i + 1 < CTX; i++) {
-                double sum = 0;
-                for (size_t j = 0; j < t.vocab; j++) sum += exp(logits[i * t.vocab + j]);
-                wanted += (log(sum) - logits[i * t.vocab + (size_t)k->ids[seq * CTX + i + 1]]) / (SEQS * (CTX - 1));
-            }
-        }
-        CHECK(fabs(found - wanted) < 2e-5 * wanted, "%s: nll %.7f, by definition %.7f", class_name, found, wanted);
-        for (uint32_t i = 0; i < LAYERS; i++)
-            for (part p = 0; p < PARTS; p++) check_matrix(k, i, p, class_name);
-        close_rig(k);
-        free(logits);
-    }
-    model_unload(k->m);
-    source_close(&s);
-    tiny_free(&t);
-    free(k);
-}
-
-/* ---- the factors ------------------------------------------------------------------------------------------------ */
-
-/* <G, W(parameters)> of the first `tiers` stages */
-static double against(const student_layer *l, uint32_t tiers, const float *G, float *W, float *scratch) {
-    double sum = 0;
-    student_dense(NULL, PRODUCT_F32, l, tiers, W, scratch);
-    for (size_t i = 0; i < (size_t)l->n * l->m; i++) sum += (double)G[i] * W[i];
-    return sum;
-}
-
-/* W is linear in every single parameter, so one difference is its whole gradient; Adam's first moment after one step is
- * (1 - beta1) times the gradient. */
-static void check_stage(student_layer *l, student_layer *moved, uint32_t stage, uint32_t tiers, const float *G,
-                        float *W, float *scratch) {
-    student_stage *s = &l->stages[stage], *after = &moved->stages[stage];
-    const struct {
-        const char *name;
-        size_t at, count;
-        bool sign;
-    } vectors[] = {{"a", 0, s->n, false},
-                   {"c", s->n, s->k, false},
-                   {"b", s->n + s->k, s->m, false},
-                   {"A", s->n + s->k + s->m, (size_t)s->n * s->k, true},
-                   {"B", s->n + s->k + s->m + (size_t)s->n * s->k, (size_t)s->k * s->m, true}};
-    double here = against(l, tiers, G, W, scratch);
-    for (size_t v = 0; v < 5; v++)
-        for (size_t i = 0; i < vectors[v].count; i += vectors[v].count / 7) {
-            float *p = s->memory + vectors[v].at + i, kept = *p;
-            double step = vectors[v].sign ? -2 * (double)(kept >= 0 ? 1 : -1) : (double)kept;
-            *p = vectors[v].sign ? -kept : 2 * kept;
-            double wanted = (against(l, tiers, G, W, scratch) - here) / step;
-            *p = kept;
-            double found = (double)after->memory[after->count + vectors[v].at + i] / (1 - (double)0.9f);
-            CHECK(fabs(found - wanted) < 1e-4 * fabs(wanted) + 2e-6 * fabs(here / step),
-                  "stage %u %s[%zu]: gradient %.6g, difference %.6g", (unsigned)stage, vectors[v].name, i, found,
-                  wanted);
-        }
-}
-
-static void check_student(void) {
-    bp_err e = {0};
-    source s = {0};
-    student one = {0}, two = {0};
-    CHECK(source_open(&s, BITPAIR_ROOT "/models/tinystories-656k.gguf", &e), "%s", e.text);
-    model *m = model_load(s.bytes, s.size, &e);
-    CHECK(m && student_open(&one, m, true, &e) && student_open(&two, m, true, &e), "%s", e.text);
-    for (part p = 0; m && p < PARTS; p++) {
-        student_layer *l = &one.layers[p], *moved = &two.layers[p];
-        size_t count = (size_t)l->n * l->m;
-        float *G = malloc(count * sizeof *G), *W = malloc(count * sizeof *W),
-              *scratch = malloc(student_scratch(m) * sizeof *scratch);
-        rng r = rng_named(3, part_name(p));
-        student_rates rates = {0.001f, 0.9f, 0.99f, 0.9f, 1e30f, 0};
-        rng_fill_normal(&r, G, count);
-        student_update(NULL, PRODUCT_F32, moved, m->n_tiers, G, &rates, scratch);
-        for (uint32_t i = 0; i < l->n_stages; i++) check_stage(l, moved, i, m->n_tiers, G, W, scratch);
-        free(scratch);
-        free(W);
-        free(G);
-    }
-    uint64_t flipped = 1, all = 0;
-    student_flips(&one, m, &flipped, &all);
-    CHECK(flipped == 0 && all > 0, "%llu flips of %llu before any step", (unsigned long long)flipped,
-          (unsigned long long)all);
-    student_close(&one);
-    student_close(&two);
-    model_unload(m);
-    source_close(&s);
-}
-
-/* ---- the distance to the teacher -------------------------------------------------------------------------------- */
-
-static double definition_kl(const float *p, const float *q, size_t n) {
-    double sums[2] = {0, 0}, kl = 0;
-    for (size_t i = 0; i < n; i++) {
-        sums[0] += exp((double)p[i]);
-        sums[1] += exp((double)q[i]);
-    }
-    for (size_t i = 0; i < n; i++) {
-        double ln_p = (double)p[i] - log(sums[0]), ln_q = (double)q[i] - log(sums[1]);
-        kl += exp(ln_p) * (ln_p - ln_q);
-    }
-    return kl;
-}
-
-static void check_distance(void) {
-    enum { N = 2999 };
-    float p[N], q[N], d[N];
-    rng r = rng_named(5, "distance");
-    for (int round = 0; round < 20; round++) {
-        rng_fill_normal(&r, p, N);
-        rng_fill_normal(&r, q, N);
-        for (size_t i = 0; i < N; i++) {
-            p[i] *= (float)round;
-            q[i] = p[i] + 0.3f * q[i];
-        }
-        double wanted = definition_kl(p, q, N);
-        memcpy(d, q, sizeof d);
-        double found = (double)vector_distill(d, p, 1, N);
-        CHECK(fabs(found - wanted) < 1e-3 * wanted + 1e-5, "KL %.7g, by definition %.7g", found, wanted);
-        size_t at = (size_t)round * 101 % N;
-        float h = 0.01f, kept = q[at];
-        q[at] = kept + h;
-        double above = definition_kl(p, q, N);
-        q[at] = kept - h;
-        double slope = (above - definition_kl(p, q, N)) / (2 * (double)h);
-        q[at] = kept;
-        CHECK(fabs((double)d[at] - slope) < 1e-3 * fabs(slope) + 1e-6, "slope %.6g, difference %.6g", (double)d[at],
-              slope);
-    }
-    memcpy(d, p, sizeof d);
-    CHECK(fabs((double)vector_distill(d, p, 1, N)) < 1e-6, "a model is at a distance from itself");
-}
-
-/* ---- the command ------------------------------------------------------------------------------------------------ */
-
-static int tune(const char *teacher, const char *file, const char *out, const char *calib, const char *const *more) {
-    static char quiet[] = "--quiet";
-    char arguments[ARGUMENTS][PATH];
-    char *argv[ARGUMENTS + 1];
-    const char *fixed[] = {"tune",           teacher, file,    "-o", out,       "--calib", calib,
-                           "--calib-tokens", "16384", "--ctx", "64", "--batch", "4"};
-    int argc = 0;
-    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) snprintf(arguments[argc++], PATH, "%s", fixed[i]);
-    for (; *more && argc < ARGUMENTS - 2; more++) snprintf(arguments[argc++], PATH, "%s", *more);
-    for (int i = 0; i < argc; i++) argv[i] = arguments[i];
-    argv[argc++] = quiet;
-    argv[argc] = NULL;
-    return cmd_tune(argc, argv);
-}
-
-#define OPTIONS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 static pid_t start(const char *teacher, const char *file, const char *out, const char *calib, const char *const *more) {
-    char log[PATH], text[PATH];
-    snprintf(log, sizeof log, "%s", in_folder("log"));
-    snprintf(text, sizeof text, "%s", in_folder("out"));
-    fflush(NULL);
-    pid_t pid = fork();
-    if (pid != 0) return pid;
-    if (!freopen(log, "w", stderr) || !freopen(text, "w", stdout)) _exit(99);
-    int rc = tune(teacher, file, out, calib, more);
-    fflush(NULL);
-    _exit(rc);
-}
-
-static int wait_for(pid_t pid) {
-    int status = 0;
-    waitpid(pid, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static bool same_files(const char *a, const char *b) {
-    file_view x, y;
-    bool same = false;
-    if (!file_map(&x, a, NULL)) return false;
-    if (file_map(&y, b, NULL)) {
-        same = x.size == y.size && memcmp(x.bytes, y.bytes, (size_t)x.size) == 0;
-        file_unmap(&y);
-    }
-    file_unmap(&x);
-    return same;
+    return call_apart(cmd_tune,
+                      OPTIONS("tune", teacher, file, "-o", out, "--calib", calib, "--calib-tokens", "16384", "--ctx",
+                              "64", "--batch", "4"),
+                      more, in_folder("log"), in_folder("out"));
 }
 
 /* "kl": [before, after] of the tier that stands at `index` in the line of JSON */
@@ -378,12 +39,35 @@ static void check_nearer(const char *teacher, const char *file, const char *cali
     CHECK(file_map(&f, out, &e), "%s", e.text);
     CHECK(bp_verify(f.bytes, (size_t)f.size, &e), "%s", e.text);
     file_unmap(&f);
+    double fixed[2] = {0, 0};
+    CHECK(wait_for(start(teacher, file, in_folder("fixed.gguf"), calib,
+                         OPTIONS("--steps", "60", "--batch", "8", "--calib-tokens", "65536", "--tiers", "1,1", "--rate",
+                                 "0.01", "--embedding-rate", "0", "--json"))) == 0,
+          "tune failed");
+    CHECK(read_kl(1, fixed), "no result");
     CHECK(wait_for(start(teacher, file, out, calib,
-                         OPTIONS("--steps", "60", "--batch", "8", "--calib-tokens", "65536", "--tiers", "1,1",
-                                 "--rate", "0.01", "--json", "--force"))) == 0,
+                         OPTIONS("--steps", "60", "--batch", "8", "--calib-tokens", "65536", "--tiers", "1,1", "--rate",
+                                 "0.01", "--json", "--force"))) == 0,
           "tune failed");
     for (int i = 0; i < 2; i++)
         CHECK(read_kl(i, kl) && kl[1] < 0.96 * kl[0], "%d tiers: KL %.4f -> %.4f", i + 1, kl[0], kl[1]);
+    CHECK(kl[1] < 0.98 * fixed[1], "with the embedding %.4f, without %.4f", kl[1], fixed[1]);
+}
+
+/* The last tier alone: those before it are the same model afterwards. */
+static void check_frozen(const char *teacher, const char *file, const char *calib) {
+    char out[PATH];
+    double kl[2] = {0, 0};
+    snprintf(out, sizeof out, "%s", in_folder("frozen.gguf"));
+    CHECK(wait_for(start(teacher, file, out, calib,
+                         OPTIONS("--steps", "60", "--batch", "8", "--calib-tokens", "65536", "--rate", "0.01",
+                                 "--from-tier", "3", "--json"))) == 0,
+          "tune failed");
+    CHECK(read_kl(0, kl) && kl[1] < 0.99 * kl[0], "the last tier: KL %.4f -> %.4f", kl[0], kl[1]);
+    CHECK(same_tiers(file, out, 2) && !same_tiers(file, out, 3), "earlier tiers changed, or the last did not");
+    CHECK(wait_for(start(teacher, file, in_folder("no.gguf"), calib,
+                         OPTIONS("--steps", "1", "--from-tier", "3", "--tiers", "0,1,1"))) == CLI_FAILED,
+          "a fixed tier is trained");
 }
 
 static void check_same_bytes(const char *teacher, const char *file, const char *calib) {
@@ -430,22 +114,14 @@ static void check_refusals(const char *teacher, const char *file, const char *ca
 }
 
 int main(void) {
-    static const char *const names[] = {"config.json", "tokenizer.json", "model.safetensors", "log",
-                                        "out",         "near.gguf",      "one.gguf",          "two.gguf",
-                                        "lean.gguf",   "resumed.gguf",   "resumed.gguf.tune"};
     char calib[PATH], teacher[PATH];
-    if (!mkdtemp(folder)) return 1;
+    if (!mkdtemp(own_folder)) return 1;
     snprintf(calib, sizeof calib, "%s", check_data("text/tinystories_sample_2MiB.txt"));
     snprintf(teacher, sizeof teacher, "%s", check_data("models/tinystories-656k"));
-    check_block("LlamaForCausalLM", 16);
-    check_block("Qwen2ForCausalLM", 16);
-    check_block("Qwen3ForCausalLM", 32);
-    check_student();
-    check_distance();
     check_nearer(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
+    check_frozen(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_same_bytes(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_refusals(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) unlink(in_folder(names[i]));
-    rmdir(folder);
+    remove_all();
     return check_end();
 }

@@ -54,7 +54,7 @@ static bool check_memory(const compress_options *o, const compress_plan *plan, b
 /* ---- output ---------------------------------------------------------------------------------------------------- */
 
 static void print_plan(const compress_options *o, const offline_model *in, const compress_plan *plan, size_t n_tokens) {
-    char recipe[512];
+    char recipe[PLAN_RECIPE];
     plan_recipe(o, recipe, sizeof recipe);
     if (o->json) {
         printf("{\"bytes\": %llu, \"bits_per_weight\": %.6g, \"memory\": %llu, \"scratch\": %llu, \"seconds\": %.0f, "
@@ -116,13 +116,26 @@ static int finish(const compress_options *o, bool ok, const compress_result *r, 
     return CLI_INTERRUPTED;
 }
 
-static int compress(compress_options *o) {
-    offline_model in = {0};
+/* --extend FILE: the file, its recipe, and the stages before the new ones. */
+static bool open_base(offline_model *base, compress_options *o, const offline_model *in, const char *path, char *recipe,
+                      bp_err *e) {
+    if (!path) return true;
+    if (!offline_open(base, path, e) || !plan_extend(o, in->model, base->model, e)) return false;
+    if (!offline_key(base->model, "bitpair.recipe", recipe, PLAN_RECIPE / 2)) recipe[0] = 0;
+    o->base_recipe = recipe[0] ? recipe : NULL;
+    o->base_description = base->description;
+    return true;
+}
+
+static int compress(compress_options *o, const char *base_path) {
+    char recipe[PLAN_RECIPE / 2];
+    offline_model in = {0}, base = {0};
     calibration calib = {0};
     compress_result result = {0};
     bp_err e = {0};
     int rc = -1;
     bool ok = open_input(&in, o->model_path, &e) && check_model(&in, o, &e) &&
+              open_base(&base, o, &in, base_path, recipe, &e) &&
               calibration_load(&calib, in.tokenizer, o->calib, bp_max((size_t)(o->calib_tokens / o->ctx), CALIB_LEAST),
                                (size_t)o->ctx, &e);
     if (ok) {
@@ -143,12 +156,14 @@ static int compress(compress_options *o) {
     ok = ok && compress_run(o, in.model, &calib, in.description, &result, &e);
     if (rc < 0) rc = finish(o, ok, &result, &e);
     calibration_free(&calib);
+    offline_close(&base);
     offline_close(&in);
     return rc;
 }
 
 /* What the table of options cannot express. */
-static int check_usage(compress_options *o, double bits, const char *stages, const char *method, const char *allocate) {
+static int check_usage(compress_options *o, double bits, const char *stages, const char *method, const char *allocate,
+                       const char *extend) {
     bp_err e = {0};
     if (!o->out_path)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "-o OUT.gguf is missing");
@@ -158,6 +173,8 @@ static int check_usage(compress_options *o, double bits, const char *stages, con
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--method is full, diagonal, rtn, q8_0 or q4_0, not '%s'", method);
     else if (strcmp(allocate, "uniform") != 0 && strcmp(allocate, "equal-loss") != 0)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--allocate is uniform or equal-loss, not '%s'", allocate);
+    else if (extend && strcmp(allocate, "uniform") != 0)
+        bp_fail(&e, BP_ERR_ARGUMENT, 0, "--allocate goes without --extend: bits are spread as in that file");
     else if (o->embedding_bits != 0 && o->embedding_bits < 4)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--embedding-bits is 4 to 8, or 0 to keep the source's");
     else if (stages)
@@ -180,13 +197,17 @@ int cmd_compress(int argc, char **argv) {
                           .lambda = -1,
                           .clip = 10};
     double bits = 2;
-    const char *stages = NULL, *method = "full", *allocate = "uniform";
+    const char *stages = NULL, *extend = NULL, *method = "full", *allocate = "uniform";
     const cli_option options[] = {
         {"output", 'o', CLI_TEXT, &o.out_path, 0, 0, "OUT.gguf", "the file to write"},
         {"bits", 'b', CLI_REAL, &bits, 0.05, 8, "B",
          "bits per weight, in ceil(B) equal stages: 2 is 1,1; 1.5 is 0.75,0.75 (default 2)"},
         {"stages", 0, CLI_TEXT, &stages, 0, 0, "LIST",
          "bits of each stage instead, e.g. 1,1,0.5; each stage is a tier of the file"},
+        {"extend", 0, CLI_TEXT, &extend, 0, 0, "FILE.gguf",
+         "keep the stages and the embedding of this compressed form of the model, tuned or not, as the first tiers, "
+         "and "
+         "add those of --stages or --bits for what they leave over"},
         {"calib", 0, CLI_TEXT, &o.calib, 0, 0, "FILES",
          "calibration text, UTF-8; several files separated by commas share evenly"},
         {"calib-tokens", 0, CLI_COUNT, &o.calib_tokens, 256, 1e9, "N", "tokens to calibrate on (default 65536)"},
@@ -231,9 +252,9 @@ int cmd_compress(int argc, char **argv) {
     int rc = cli_parse(&spec, argc, argv, &o.model_path);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
     if (compress_rtn_knows(method)) return compress_rtn(&o, method, bits);
-    if ((rc = check_usage(&o, bits, stages, method, allocate)) != CLI_OK) return rc;
+    if ((rc = check_usage(&o, bits, stages, method, allocate, extend)) != CLI_OK) return rc;
     o.diagonal = strcmp(method, "diagonal") == 0;
     o.equal_loss = strcmp(allocate, "equal-loss") == 0;
     cli_catch_interrupt();
-    return compress(&o);
+    return compress(&o, extend);
 }

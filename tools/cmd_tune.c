@@ -4,9 +4,9 @@
 #include <stdlib.h>
 
 #include "cli.h"
+#include "compress/plan.h"
 #include "io/file.h"
 #include "load.h"
-#include "mathf.h"
 #include "offline.h"
 #include "tune/tune.h"
 
@@ -19,23 +19,18 @@ typedef struct {
 
 /* ---- what the file says about itself ---------------------------------------------------------------------------- */
 
-static void copy_key(const model *m, const char *key, char *out, size_t capacity) {
-    gguf_text text;
-    out[0] = 0;
-    if (gguf_string(m->file, key, &text)) snprintf(out, capacity, "%.*s", (int)text.size, text.text);
-}
-
 /* bitpair.recipe of the result: that of the student, and the tuning. */
 static void describe(const options *o, const model *compressed, char *out, size_t capacity) {
-    char before[512];
+    char before[PLAN_RECIPE];
     const tune_options *t = &o->tune;
-    copy_key(compressed, "bitpair.recipe", before, sizeof before);
-    int n = snprintf(out, capacity,
-                     "{\"compress\": %s, \"tune\": {\"minutes\": %g, \"steps\": %llu, \"sequences\": %llu, \"ctx\": "
-                     "%llu, \"rate\": %g, \"signs\": %s, \"seed\": %llu, \"tiers\": [",
-                     before[0] ? before : "null", t->minutes, (unsigned long long)t->steps,
-                     (unsigned long long)t->sequences, (unsigned long long)o->ctx, t->rate_scales,
-                     t->signs ? "true" : "false", (unsigned long long)t->seed);
+    if (!offline_key(compressed, "bitpair.recipe", before, sizeof before)) before[0] = 0;
+    int n = snprintf(
+        out, capacity,
+        "{\"compress\": %s, \"tune\": {\"minutes\": %g, \"steps\": %llu, \"sequences\": %llu, \"ctx\": "
+        "%llu, \"rate\": %g, \"embedding_rate\": %g, \"from_tier\": %u, \"signs\": %s, \"seed\": %llu, \"tiers\": [",
+        before[0] ? before : "null", t->minutes, (unsigned long long)t->steps, (unsigned long long)t->sequences,
+        (unsigned long long)o->ctx, t->rate_scales, t->rate_tables, (unsigned)t->first_tier,
+        t->signs ? "true" : "false", (unsigned long long)t->seed);
     for (uint32_t i = 0; i < compressed->n_tiers && n > 0 && (size_t)n < capacity; i++)
         n += snprintf(out + n, capacity - (size_t)n, "%s%g", i ? ", " : "", t->tier_weights[i]);
     if (n > 0 && (size_t)n < capacity) snprintf(out + n, capacity - (size_t)n, "]}}");
@@ -43,23 +38,8 @@ static void describe(const options *o, const model *compressed, char *out, size_
 
 /* The rounded table of a model as the container writes it; left zero where the source's own storage was kept. */
 static bool copy_table(packed_table *p, const linear *table, bp_err *e) {
-    const kernel_signs *planes = &table->planes;
     *p = (packed_table){0};
-    if (!planes->bytes) return true;
-    p->planes = planes->planes;
-    p->rows = table->n;
-    p->columns = table->m;
-    p->n_bytes = pack_bytes(p->rows, p->columns, p->planes);
-    p->n_scales = (size_t)planes->tiles * KERNEL_TILE * kernel_blocks(planes->groups);
-    p->bytes = aligned_alloc(BP_ALIGN, bp_round_up(p->n_bytes, BP_ALIGN));
-    p->scales = malloc(p->n_scales * sizeof *p->scales);
-    if (!p->bytes || !p->scales) {
-        packed_table_free(p);
-        return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the embedding");
-    }
-    memcpy(p->bytes, planes->bytes, p->n_bytes);
-    for (size_t i = 0; i < p->n_scales; i++) p->scales[i] = bp_half_from_float(planes->row_scales[i]);
-    return true;
+    return !table->planes.bytes || packed_table_copy(p, table, e);
 }
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */
@@ -137,13 +117,13 @@ static void print_result(const options *o, const tune_result *r) {
 
 static bool tune(options *o, const offline_model *teacher, const offline_model *compressed, tune_result *result,
                  bp_err *e) {
-    char origin[512], recipe[2048];
+    char origin[512], recipe[PLAN_RECIPE + 1024];
     calibration text = {0};
     packed_table embedding = {0}, head = {0};
     const model *m = compressed->model;
     bool tied = m->head.planes.bytes == m->embedding.planes.bytes;
     if (!m->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "%s is not a bitpair file", o->student);
-    copy_key(m, "bitpair.source", origin, sizeof origin);
+    offline_key(m, "bitpair.source", origin, sizeof origin);
     bool ok =
         read_tiers(o, m->n_tiers, e) && check_output(o, compressed->source.size, e) &&
         calibration_load(&text, teacher->tokenizer, o->calib, (size_t)(o->calib_tokens / o->ctx), (size_t)o->ctx, e) &&
@@ -190,11 +170,17 @@ static int check_usage(const options *o) {
 }
 
 int cmd_tune(int argc, char **argv) {
-    options o = {.tune = {.sequences = 8, .rate_scales = 0.006, .curvature = 1, .noise = 4, .validate_every = 300},
+    options o = {.tune = {.sequences = 8,
+                          .rate_scales = 0.006,
+                          .rate_tables = 0.002,
+                          .curvature = 1,
+                          .noise = 4,
+                          .validate_every = 300},
                  .calib_tokens = 524288,
                  .ctx = 512,
                  .threads = machine_defaults().threads};
     bool scales_only = false;
+    uint64_t from_tier = 1;
     const cli_option table[] = {
         {"output", 'o', CLI_TEXT, &o.out, 0, 0, "OUT.gguf", "the file to write"},
         {"calib", 0, CLI_TEXT, &o.calib, 0, 0, "FILES",
@@ -208,6 +194,10 @@ int cmd_tune(int argc, char **argv) {
         {"batch", 0, CLI_COUNT, &o.tune.sequences, 1, 65536, "N", "sequences of a step (default 8)"},
         {"rate", 0, CLI_REAL, &o.tune.rate_scales, 0, 1, "R",
          "step of a scale, relative to its vector's size (default 0.006)"},
+        {"embedding-rate", 0, CLI_REAL, &o.tune.rate_tables, 0, 1, "R",
+         "step of an entry of embedding and head, relative to their mean size; 0: they stay (default 0.002)"},
+        {"from-tier", 0, CLI_COUNT, &from_tier, 1, MODEL_TIERS, "N",
+         "train tier N and those after it; everything that earlier tiers use stays (default 1)"},
         {"scales-only", 0, CLI_FLAG, &scales_only, 0, 0, NULL, "signs stay: half the time and a third of the memory"},
         {"sign-curvature", 0, CLI_REAL, &o.tune.curvature, 0, 1e9, "C",
          "a sign turns when it gains more than C times its estimated cost (default 1)"},
@@ -241,6 +231,8 @@ int cmd_tune(int argc, char **argv) {
     o.teacher = paths[0];
     o.student = paths[1];
     o.tune.signs = !scales_only;
+    o.tune.first_tier = (uint32_t)from_tier;
+    if (from_tier > 1) o.tune.rate_tables = 0;
     o.tune.threads = (uint32_t)o.threads;
     o.tune.max_memory = o.max_memory * 1000000;
     cli_catch_interrupt();

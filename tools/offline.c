@@ -54,3 +54,18 @@ void offline_close(offline_model *in) {
     source_close(&in->source);
     *in = (offline_model){0};
 }
+
+bool offline_same_shape(const model *a, const model *b) {
+    const model_config *x = &a->config, *y = &b->config;
+    return x->arch == y->arch && x->n_layers == y->n_layers && x->d_model == y->d_model && x->d_ff == y->d_ff &&
+           x->n_heads == y->n_heads && x->n_kv_heads == y->n_kv_heads && x->head_dim == y->head_dim &&
+           x->vocab == y->vocab;
+}
+
+bool offline_key(const model *m, const char *key, char *out, size_t capacity) {
+    gguf_text text;
+    out[0] = 0;
+    if (!gguf_string(m->file, key, &text)) return true;
+    int n = snprintf(out, capacity, "%.*s", (int)text.size, text.text);
+    return n >= 0 && (size_t)n < capacity;
+}

@@ -22,4 +22,10 @@ void offline_close(offline_model *in);
 /* The mapped file behind it, NULL where the model is in memory (a folder). */
 const file_view *offline_mapping(const offline_model *in);
 
+/* Both are of one architecture and every tensor of one has the shape of the other's. */
+bool offline_same_shape(const model *a, const model *b);
+
+/* out [capacity] <- the text of a key of the model's file, "" where there is none. false where it was cut. */
+bool offline_key(const model *m, const char *key, char *out, size_t capacity);
+
 #endif

@@ -18,6 +18,7 @@ enum { NAME = 64 };
 typedef struct {
     const compress_options *o;
     const model *m;
+    model result; /* m, with the output norm of o->base */
     workers *w;
     chain chain;
     checkpoint work_folder;
@@ -89,9 +90,11 @@ static void make_layer(void *context, size_t i, uint32_t worker) {
     factors *f = layer_factors(g, i);
     part_full_name(name, sizeof name, j->layer, g->parts[i]);
     ticker t = {j,
-                plan_layer_work(o, j->layer * PARTS + g->parts[i], f->n, f->m) / ((double)o->iterations * f->n_stages),
+                plan_layer_work(o, j->layer * PARTS + g->parts[i], f->n, f->m) /
+                    ((double)o->iterations * (f->n_stages - o->kept)),
                 worker == 0};
     factor_options options = {o->seed,
+                              o->kept,
                               (unsigned)o->iterations,
                               (float)o->damping,
                               (float)o->lambda,
@@ -154,6 +157,8 @@ static bool make_group(job *j, const part *parts, size_t n_parts, bool residual,
         plan_middles(j->o, j->layer * PARTS + parts[i], w->n, w->m, k);
         part_full_name(name, sizeof name, j->layer, parts[i]);
         if (!factors_open(layer_factors(&g, i), w->n, w->m, k, j->o->n_stages, e)) return false;
+        if (j->o->base)
+            factors_take(layer_factors(&g, i), part_linear(&j->o->base->layers[j->layer], parts[i]), j->o->kept);
         g.missing[i] = !checkpoint_load(&j->work_folder, name, layer_factors(&g, i));
         if (!g.missing[i]) j->total -= (double)units(plan_layer_work(j->o, j->layer * PARTS + parts[i], w->n, w->m));
         any |= g.missing[i];
@@ -239,6 +244,10 @@ static bool make_block(job *j, bp_err *e) {
 static bool round_tables(job *j, bp_err *e) {
     uint32_t planes = (uint32_t)j->o->embedding_bits;
     bool tied = j->m->head.rows == j->m->embedding.rows;
+    const model *base = j->o->base;
+    if (base)
+        return (!base->embedding.planes.bytes || packed_table_copy(&j->embedding, &base->embedding, e)) &&
+               (tied || !base->head.planes.bytes || packed_table_copy(&j->head, &base->head, e));
     if (planes == 0) return true;
     return packed_table_make(&j->embedding, j->w, &j->m->embedding, planes, e) &&
            (tied || packed_table_make(&j->head, j->w, &j->m->head, planes, e));
@@ -259,9 +268,9 @@ static linear student_head(const job *j) {
 }
 
 static bool write_result(const job *j, const char *source, compress_result *r, bp_err *e) {
-    char recipe[512];
+    char recipe[PLAN_RECIPE];
     plan_recipe(j->o, recipe, sizeof recipe);
-    container c = {j->m,
+    container c = {&j->result,
                    j->embedding.bytes ? &j->embedding : NULL,
                    j->head.bytes ? &j->head : NULL,
                    j->layers,
@@ -289,6 +298,7 @@ static bool run_blocks(job *j, const calibration *calib, compress_result *r, bp_
         if (!make_block(j, e)) return false;
     head = student_head(j);
     r->dense_ppl = exp(chain_nll(&j->chain, CHAIN_DENSE, &j->m->head));
+    j->chain.model = &j->result;
     r->student_ppl = exp(chain_nll(&j->chain, CHAIN_STUDENT, &head));
     r->embedding_error = j->embedding.error;
     release_tables(j);
@@ -313,10 +323,11 @@ static void job_close(job *j) {
 /* What a resumed run must share with the one that began the work folder. */
 static void fingerprint(const compress_options *o, const calibration *calib, const char *source, char *out,
                         size_t capacity) {
-    char recipe[512], digest[65];
+    char recipe[PLAN_RECIPE], digest[65];
     plan_recipe(o, recipe, sizeof recipe);
     for (size_t i = 0; i < 32; i++) snprintf(digest + 2 * i, 3, "%02x", calib->digest[i]);
-    snprintf(out, capacity, "source: %s\noptions: %s\ncalibration: %s\n", source, recipe, digest);
+    snprintf(out, capacity, "source: %s\nbase: %s\noptions: %s\ncalibration: %s\n", source,
+             o->base ? o->base_description : "none", recipe, digest);
 }
 
 static bool show_gradients(void *context, double share) {
@@ -353,12 +364,13 @@ static bool allocate_layers(job *j, compress_options *own, const calibration *ca
 
 bool compress_run(const compress_options *o, const model *m, const calibration *calib, const char *source,
                   compress_result *result, bp_err *e) {
-    char print[2048];
+    char print[PLAN_RECIPE + 2048];
     compress_options own = *o;
     size_t n_tokens = calib->n_seqs * calib->ctx;
-    job j = {.o = &own, .m = m};
+    job j = {.o = &own, .m = m, .result = *m};
     double started = platform_seconds();
     *result = (compress_result){.calib_tokens = n_tokens};
+    if (o->base) j.result.out_norm = o->base->out_norm;
     linalg_init();
     fingerprint(o, calib, source, print, sizeof print);
     bool ok = checkpoint_open(&j.work_folder, o->out_path, print, o->resume, o->force, e) &&

@@ -73,6 +73,18 @@ static void load_stage(binary_factors *b, const factor_stage *s) {
     pack_unpack_signs(b->B, s->B, b->k, b->m);
 }
 
+void factors_take(factors *f, const linear *l, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        factor_stage *s = &f->stages[i];
+        const linear_stage *from = &l->stages[i];
+        halve(s->a, from->a, f->n);
+        halve(s->c, from->c, s->k);
+        halve(s->b, from->b, f->m);
+        memcpy(s->A, from->A.bytes, pack_bytes(f->n, s->k, 1));
+        memcpy(s->B, from->B.bytes, pack_bytes(s->k, f->m, 1));
+    }
+}
+
 static size_t widest_middle(const factors *f) {
     size_t k = 0;
     for (uint32_t s = 0; s < f->n_stages; s++) k = bp_max(k, f->stages[s].k);
@@ -113,26 +125,40 @@ typedef struct {
     float *scratch; /* [k, m] */
 } making;
 
+/* The product of a stage goes from what is left to what is there. */
+static void subtract_stage(making *k, const binary_factors *b) {
+    size_t count = (size_t)k->f->n * k->f->m;
+    binary_factors_product(k->w, b, k->V, k->scratch);
+    for (size_t i = 0; i < count; i++) {
+        k->left[i] -= k->V[i];
+        k->sum[i] += k->V[i];
+    }
+}
+
+static bool keep_stage(making *k, uint32_t index, bp_err *e) {
+    binary_factors b;
+    if (!binary_factors_open(&b, k->f->n, k->f->m, k->f->stages[index].k, e)) return false;
+    load_stage(&b, &k->f->stages[index]);
+    subtract_stage(k, &b);
+    binary_factors_close(&b);
+    return true;
+}
+
 static bool make_stage(making *k, uint32_t index, bp_err *e) {
     factors *f = k->f;
-    size_t n = f->n, m = f->m;
     admm_options options = {k->options->iterations, k->options->damping, k->options->tick, k->options->context};
     char stream[96];
     snprintf(stream, sizeof stream, "%s/%u", k->name, (unsigned)index);
     rng random = rng_named(k->options->seed, stream);
     binary_factors b;
-    if (!binary_factors_open(&b, n, m, f->stages[index].k, e)) return false;
+    if (!binary_factors_open(&b, f->n, f->m, f->stages[index].k, e)) return false;
     const float *weights = k->options->weights;
     bool ok = admm_factorize(k->w, &b, k->left, weights, k->t, &options, &random, e) &&
               refit_scales(k->w, &b, k->left, weights, k->t, REFIT_DAMPING, REFIT_ROUNDS, e) &&
               refit_round(k->w, &b, k->left, weights, k->t, REFIT_DAMPING, e);
     if (ok) {
         store_stage(&f->stages[index], &b);
-        binary_factors_product(k->w, &b, k->V, k->scratch);
-        for (size_t i = 0; i < n * m; i++) {
-            k->left[i] -= k->V[i];
-            k->sum[i] += k->V[i];
-        }
+        subtract_stage(k, &b);
     }
     binary_factors_close(&b);
     return ok;
@@ -158,7 +184,7 @@ static bool make_stack(making *k, const float *W, const statistics *s, bool corr
     bool ok = !corrected || target_choose(k->w, k->left, &f->report.target, W, n, s, k->t, &v, k->options->lambda, e);
     double energy = ok ? metric_energy(k->w, k->t, k->left, n, k->V) : 0;
     for (uint32_t i = 0; ok && i < f->n_stages; i++) {
-        ok = make_stage(k, i, e);
+        ok = i < k->options->kept ? keep_stage(k, i, e) : make_stage(k, i, e);
         if (ok) f->report.validation[i] = validation_error(&v, k->sum);
     }
     if (ok) f->report.fit = energy > 0 ? metric_energy(k->w, k->t, k->left, n, k->V) / energy : 0;

@@ -41,8 +41,12 @@ void factors_close(factors *f);
 /* W [n, m] <- what the stored stages mean. BP_ERR_MEMORY. */
 bool factors_dense(workers *w, const factors *f, float *W, bp_err *e);
 
+/* The first `count` stages of f <- those of a layer as a file has it, of the same shape. */
+void factors_take(factors *f, const linear *l, uint32_t count);
+
 typedef struct {
     uint64_t seed;
+    uint32_t kept; /* stages that are there already and stay */
     unsigned iterations;
     float damping;               /* of the metric in ADMM; 0.3 */
     float lambda;                /* of the target; < 0: chosen by validation */

@@ -89,6 +89,14 @@ typedef struct {
     bool failed;              /* set by any tile, read after all */
 } rounding;
 
+/* q = sum of 2^p (2 bit_p - 1) = 2 bits - (2^planes - 1) */
+static void put_level(packed_table *p, size_t groups, size_t row, size_t column, int q) {
+    unsigned bits = (unsigned)(q + (1 << p->planes) - 1) / 2;
+    for (uint32_t plane = 0; plane < p->planes; plane++)
+        if (bits >> plane & 1)
+            p->bytes[byte_at(row, plane, p->planes, column / 8, groups)] |= (uint8_t)(1u << (column % 8));
+}
+
 static void round_row(const rounding *r, size_t row, size_t item, const float *x) {
     packed_table *p = r->p;
     size_t groups = groups_of(p->columns), blocks = kernel_blocks(groups);
@@ -100,10 +108,7 @@ static void round_row(const rounding *r, size_t row, size_t item, const float *x
         p->widened[row * blocks + b] = scale;
         for (size_t j = first; j < first + n; j++) {
             int q = nearest_odd(x[j] * inverse, top);
-            unsigned bits = (unsigned)(q + top) / 2; /* q = sum of 2^p (2 bit_p - 1) = 2 bits - top */
-            for (uint32_t plane = 0; plane < p->planes; plane++)
-                if (bits >> plane & 1)
-                    p->bytes[byte_at(row, plane, p->planes, j / 8, groups)] |= (uint8_t)(1u << (j % 8));
+            put_level(p, groups, row, j, q);
             double difference = (double)x[j] - (double)scale * q;
             r->errors[item] += difference * difference;
             r->squares[item] += (double)x[j] * x[j];
@@ -125,19 +130,29 @@ static void round_tile(void *context, size_t item, uint32_t worker) {
     free(x);
 }
 
-bool packed_table_make(packed_table *p, workers *w, const linear *source, uint32_t planes, bp_err *e) {
-    size_t rows = source->n, columns = source->m, tiles = bp_ceil_div(rows, KERNEL_TILE);
+/* Room for a table; all bits and scales 0. */
+static bool table_room(packed_table *p, size_t rows, size_t columns, uint32_t planes, bp_err *e) {
     *p = (packed_table){
         .planes = planes, .rows = rows, .columns = columns, .n_bytes = pack_bytes(rows, columns, planes)};
-    p->n_scales = tiles * KERNEL_TILE * kernel_blocks(groups_of(columns));
+    p->n_scales = bp_round_up(rows, KERNEL_TILE) * kernel_blocks(groups_of(columns));
     p->bytes = aligned_alloc(BP_ALIGN, bp_round_up(p->n_bytes, BP_ALIGN));
     p->scales = calloc(p->n_scales, sizeof *p->scales);
     p->widened = calloc(p->n_scales, sizeof *p->widened);
+    if (p->bytes && p->scales && p->widened) {
+        memset(p->bytes, 0, p->n_bytes);
+        return true;
+    }
+    packed_table_free(p);
+    return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for a table of %zu x %zu", rows, columns);
+}
+
+bool packed_table_make(packed_table *p, workers *w, const linear *source, uint32_t planes, bp_err *e) {
+    size_t tiles = bp_ceil_div(source->n, KERNEL_TILE);
+    if (!table_room(p, source->n, source->m, planes, e)) return false;
     double *errors = malloc(2 * tiles * sizeof *errors), error = 0, square = 0;
     rounding r = {p, source, errors, errors + tiles, false};
-    bool ok = p->bytes && p->scales && p->widened && errors;
+    bool ok = errors != NULL;
     if (ok) {
-        memset(p->bytes, 0, p->n_bytes);
         workers_for(w, tiles, round_tile, &r);
         for (size_t i = 0; i < tiles; i++) {
             error += r.errors[i];
@@ -148,7 +163,30 @@ bool packed_table_make(packed_table *p, workers *w, const linear *source, uint32
     free(errors);
     if (ok && !r.failed) return true;
     packed_table_free(p);
-    return bp_fail(e, BP_ERR_MEMORY, 0, "no memory to round a table of %zu x %zu", rows, columns);
+    return bp_fail(e, BP_ERR_MEMORY, 0, "no memory to round a table of %zu x %zu", (size_t)source->n,
+                   (size_t)source->m);
+}
+
+bool packed_table_from_levels(packed_table *p, const int16_t *levels, const float *scales, size_t rows, size_t columns,
+                              uint32_t planes, bp_err *e) {
+    size_t groups = groups_of(columns), blocks = kernel_blocks(groups);
+    if (!table_room(p, rows, columns, planes, e)) return false;
+    for (size_t i = 0; i < rows * blocks; i++) {
+        p->scales[i] = bp_half_from_float(scales[i]);
+        p->widened[i] = scales[i];
+    }
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j++) put_level(p, groups, i, j, levels[i * columns + j]);
+    return true;
+}
+
+bool packed_table_copy(packed_table *p, const linear *table, bp_err *e) {
+    const kernel_signs *planes = &table->planes;
+    if (!table_room(p, table->n, table->m, planes->planes, e)) return false;
+    memcpy(p->bytes, planes->bytes, p->n_bytes);
+    memcpy(p->widened, planes->row_scales, p->n_scales * sizeof *p->widened);
+    for (size_t i = 0; i < p->n_scales; i++) p->scales[i] = bp_half_from_float(p->widened[i]);
+    return true;
 }
 
 void packed_table_free(packed_table *p) {

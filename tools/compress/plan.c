@@ -8,6 +8,7 @@
 #include "allocate.h"
 #include "chain.h"
 #include "container.h"
+#include "offline.h"
 #include "statistics.h"
 #include "tune/output_weights.h"
 
@@ -35,9 +36,51 @@ bool plan_split_bits(compress_options *o, double bits, bp_err *e) {
     return true;
 }
 
+static double middles_bits(const linear *l) {
+    double sum = 0;
+    for (uint32_t s = 0; s < l->n_stages; s++) sum += l->stages[s].k;
+    return sum * ((double)l->n + l->m);
+}
+
+static bool check_base(const compress_options *o, const model *m, const model *base, bp_err *e) {
+    if (!base->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "--extend: the file is not compressed");
+    if (!offline_same_shape(m, base))
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "--extend: the file is a model of another shape");
+    if (base->tier != base->n_tiers)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "--extend: the file ends after tier %u of %u", (unsigned)base->tier,
+                       (unsigned)base->n_tiers);
+    if (base->n_tiers + o->n_stages > MODEL_STAGES)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "--extend: %u stages and %u more are above %d", (unsigned)base->n_tiers,
+                       (unsigned)o->n_stages, MODEL_STAGES);
+    for (uint32_t i = 0; i < base->config.n_layers * PARTS; i++)
+        if (part_linear(&base->layers[i / PARTS], i % PARTS)->n_stages != base->n_tiers)
+            return bp_fail(e, BP_ERR_ARGUMENT, 0, "--extend: not every layer of the file has %u stages",
+                           (unsigned)base->n_tiers);
+    return true;
+}
+
+bool plan_extend(compress_options *o, const model *m, const model *base, bp_err *e) {
+    double used = 0;
+    if (!check_base(o, m, base, e)) return false;
+    for (uint32_t i = 0; i < base->config.n_layers * PARTS; i++)
+        used += middles_bits(part_linear(&base->layers[i / PARTS], i % PARTS));
+    o->base = base;
+    o->kept = base->n_tiers;
+    o->base_bits = used / (double)m->linear_weights;
+    memmove(o->stage_bits + o->kept, o->stage_bits, o->n_stages * sizeof *o->stage_bits);
+    for (uint32_t s = 0; s < o->kept; s++) o->stage_bits[s] = o->base_bits / o->kept;
+    o->n_stages += o->kept;
+    return true;
+}
+
 void plan_middles(const compress_options *o, size_t index, size_t n, size_t m, uint32_t k[MODEL_STAGES]) {
     double factor = o->factors ? o->factors[index] : 1;
-    for (uint32_t s = 0; s < o->n_stages; s++) k[s] = factors_middle(factor * o->stage_bits[s], n, m);
+    if (o->base) {
+        const linear *l = part_linear(&o->base->layers[index / PARTS], index % PARTS);
+        factor = middles_bits(l) / ((double)n * (double)m) / o->base_bits;
+        for (uint32_t s = 0; s < o->kept; s++) k[s] = l->stages[s].k;
+    }
+    for (uint32_t s = o->kept; s < o->n_stages; s++) k[s] = factors_middle(factor * o->stage_bits[s], n, m);
 }
 
 uint64_t plan_factor_bytes(const compress_options *o, const model *m) {
@@ -55,7 +98,8 @@ double plan_layer_work(const compress_options *o, size_t index, size_t n, size_t
     uint32_t k[MODEL_STAGES];
     double work = 0;
     plan_middles(o, index, n, m, k);
-    for (uint32_t s = 0; s < o->n_stages; s++) work += admm_work(n, m, k[s], (unsigned)o->iterations, !o->diagonal);
+    for (uint32_t s = o->kept; s < o->n_stages; s++)
+        work += admm_work(n, m, k[s], (unsigned)o->iterations, !o->diagonal);
     return work;
 }
 
@@ -77,7 +121,7 @@ static uint64_t base_bytes(const compress_options *o) { return (64 + 8 * o->thre
 static uint64_t layer_bytes(const compress_options *o, size_t n, size_t m) {
     uint64_t k = 32, nm = (uint64_t)n * m;
     for (uint32_t s = 0; s < o->n_stages; s++)
-        k = bp_max(k, factors_middle(o->stage_bits[s] * (o->equal_loss ? ALLOCATE_MOST : 1), n, m));
+        k = bp_max(k, factors_middle(o->stage_bits[s] * (o->equal_loss || o->base ? ALLOCATE_MOST : 1), n, m));
     uint64_t nk = n * k, km = k * m, wide = bp_max(m, k), tall = bp_max(n, k);
     uint64_t admm = nk + 3 * km + 2 * nm + 2 * bp_max(nk, km) + 3 * k * k + 2 * 192 * wide * o->threads;
     uint64_t refit = 2 * nm + 2 * tall * m + nk + 2 * wide * wide;
@@ -161,15 +205,17 @@ compress_plan plan_make(const compress_options *o, const model *m, size_t n_toke
 void plan_recipe(const compress_options *o, char *out, size_t capacity) {
     char stages[160], lambda[32] = "\"validation\"";
     size_t used = 0;
-    for (uint32_t s = 0; s < o->n_stages; s++)
-        used += (size_t)snprintf(stages + used, sizeof stages - used, "%s%.6g", s ? ", " : "", o->stage_bits[s]);
+    for (uint32_t s = o->kept; s < o->n_stages; s++)
+        used +=
+            (size_t)snprintf(stages + used, sizeof stages - used, "%s%.6g", s > o->kept ? ", " : "", o->stage_bits[s]);
     if (o->lambda >= 0) snprintf(lambda, sizeof lambda, "%.6g", o->lambda);
-    snprintf(out, capacity,
-             "{\"stages\": [%s], \"allocate\": \"%s\", \"method\": \"%s\", \"iterations\": %llu, \"calib_tokens\": "
-             "%llu, \"ctx\": %llu, \"gradient_tokens\": %llu, \"embedding_bits\": %llu, "
-             "\"damping\": %.6g, \"lambda\": %s, \"clip\": %.6g, \"seed\": %llu}",
-             stages, o->equal_loss ? "equal-loss" : "uniform", o->diagonal ? "diagonal" : "full",
-             (unsigned long long)o->iterations, (unsigned long long)o->calib_tokens, (unsigned long long)o->ctx,
-             (unsigned long long)o->gradient_tokens, (unsigned long long)o->embedding_bits, o->damping, lambda, o->clip,
-             (unsigned long long)o->seed);
+    snprintf(
+        out, capacity,
+        "{%s%s%s\"stages\": [%s], \"allocate\": \"%s\", \"method\": \"%s\", \"iterations\": %llu, \"calib_tokens\": "
+        "%llu, \"ctx\": %llu, \"gradient_tokens\": %llu, \"embedding_bits\": %llu, "
+        "\"damping\": %.6g, \"lambda\": %s, \"clip\": %.6g, \"seed\": %llu}",
+        o->base_recipe ? "\"extends\": " : "", o->base_recipe ? o->base_recipe : "", o->base_recipe ? ", " : "", stages,
+        o->equal_loss ? "equal-loss" : "uniform", o->diagonal ? "diagonal" : "full", (unsigned long long)o->iterations,
+        (unsigned long long)o->calib_tokens, (unsigned long long)o->ctx, (unsigned long long)o->gradient_tokens,
+        (unsigned long long)o->embedding_bits, o->damping, lambda, o->clip, (unsigned long long)o->seed);
 }

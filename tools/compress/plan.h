@@ -10,6 +10,10 @@ typedef struct {
     const char *calib;               /* files, separated by commas */
     double stage_bits[MODEL_STAGES]; /* nominal bits per weight of each stage */
     uint32_t n_stages;
+    const model *base; /* a compressed form of the model whose stages come first and stay; or NULL */
+    uint32_t kept;     /* stages of base; those of stage_bits and n_stages include them */
+    double base_bits;  /* bits of base per weight: further stages are spread over the layers as its own are */
+    const char *base_description, *base_recipe;
     uint64_t calib_tokens, ctx, iterations, embedding_bits, seed, threads;
     uint64_t gradient_tokens;     /* for the weights of outputs; 0: all outputs weigh the same */
     uint64_t max_memory;          /* MB; 0: no limit */
@@ -26,6 +30,10 @@ typedef struct {
 /* stage_bits from "1,1,0.5", or from a sum of bits in ceil(bits) equal stages. BP_ERR_ARGUMENT. */
 bool plan_parse_stages(compress_options *o, const char *text, bp_err *e);
 bool plan_split_bits(compress_options *o, double bits, bp_err *e);
+
+/* Puts the stages of `base` before those that o has, for the dense model m. BP_ERR_ARGUMENT where it is not a whole
+ * compressed form of m, or there would be too many. */
+bool plan_extend(compress_options *o, const model *m, const model *base, bp_err *e);
 
 typedef struct {
     uint64_t file_bytes;
@@ -49,7 +57,8 @@ double plan_block_work(const compress_options *o, const model *m, size_t n_token
 
 compress_plan plan_make(const compress_options *o, const model *m, size_t n_tokens);
 
-/* The options that shape the result, as one line of JSON in out [capacity]. */
+/* The options that shape the result, as one line of JSON in out [capacity]; PLAN_RECIPE bytes are enough. */
+enum { PLAN_RECIPE = 8192 };
 void plan_recipe(const compress_options *o, char *out, size_t capacity);
 
 #endif

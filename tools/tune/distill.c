@@ -4,16 +4,23 @@
 
 #include "vector.h"
 
-enum { CHUNK = 128 }; /* positions whose logits are at hand at once */
+enum { CHUNK = 128, GROUP = 4 }; /* positions whose logits are at hand at once; chunks that share a gradient product */
 
-uint64_t distiller_bytes(size_t vocab, uint32_t threads) {
-    return sizeof(float) * 2 * CHUNK * (uint64_t)vocab * threads;
+uint64_t distiller_bytes(size_t vocab, bool gradient, uint32_t threads) {
+    return sizeof(float) * CHUNK * (uint64_t)vocab * (2 * threads + (gradient ? GROUP : 0));
 }
 
 bool distiller_open(distiller *s, workers *w, product_kind kind, size_t d_model, size_t vocab, const float *teacher,
-                    const float *student, size_t most, bp_err *e) {
-    *s = (distiller){.w = w, .kind = kind, .d_model = d_model, .vocab = vocab, .teacher = teacher, .student = student};
-    s->logits = malloc((size_t)distiller_bytes(vocab, workers_count(w)));
+                    const float *student, float *gradient, size_t most, bp_err *e) {
+    *s = (distiller){.w = w,
+                     .kind = kind,
+                     .d_model = d_model,
+                     .vocab = vocab,
+                     .teacher = teacher,
+                     .student = student,
+                     .gradient = gradient};
+    s->logits = malloc((size_t)distiller_bytes(vocab, gradient != NULL, workers_count(w)));
+    if (gradient) s->group = s->logits + 2 * CHUNK * vocab * workers_count(w);
     s->parts = malloc(bp_ceil_div(most, CHUNK) * sizeof *s->parts);
     return (s->logits && s->parts) || bp_fail(e, BP_ERR_MEMORY, 0, "no memory for logits of %zu tokens", vocab);
 }
@@ -30,7 +37,8 @@ typedef struct {
     const float *x, *y;
     const int32_t *ids;
     size_t ctx, tokens;
-    float scale; /* of the gradient of one position */
+    size_t first; /* chunk of the current group */
+    float scale;  /* of the gradient of one position */
 } pass;
 
 static void score_position(const pass *p, distill_score *score, float *q, const float *taught, size_t t) {
@@ -57,11 +65,10 @@ static void score_text(const pass *p, distill_score *score, float *q, size_t t) 
     score->nll += (double)vector_cross_entropy(q, (size_t)p->ids[t + 1], p->scale, vocab);
 }
 
-static void run_chunk(void *context, size_t item, uint32_t worker) {
-    const pass *p = context;
+/* q [count, vocab] <- the gradient of the logits of one chunk */
+static void score_chunk(const pass *p, size_t item, float *q, float *taught) {
     const distiller *s = p->s;
     size_t first = item * CHUNK, count = bp_min(CHUNK, p->tokens - first), d = s->d_model, vocab = s->vocab;
-    float *q = s->logits + 2 * CHUNK * vocab * worker, *taught = q + CHUNK * vocab;
     product_one(s->kind, false, true, count, vocab, d, p->x + first * d, d, s->student, d, 0, q, vocab);
     if (p->y) product_one(s->kind, false, true, count, vocab, d, p->y + first * d, d, s->teacher, d, 0, taught, vocab);
     for (size_t i = 0; i < count; i++)
@@ -69,7 +76,45 @@ static void run_chunk(void *context, size_t item, uint32_t worker) {
             score_position(p, &s->parts[item], q + i * vocab, taught + i * vocab, first + i);
         else
             score_text(p, &s->parts[item], q + i * vocab, first + i);
-    if (p->dx) product_one(s->kind, false, false, count, d, vocab, q, vocab, s->student, d, 0, p->dx + first * d, d);
+}
+
+static void back_chunk(const pass *p, size_t item, const float *q) {
+    const distiller *s = p->s;
+    size_t first = item * CHUNK, count = bp_min(CHUNK, p->tokens - first), d = s->d_model, vocab = s->vocab;
+    product_one(s->kind, false, false, count, d, vocab, q, vocab, s->student, d, 0, p->dx + first * d, d);
+}
+
+static void run_chunk(void *context, size_t item, uint32_t worker) {
+    const pass *p = context;
+    float *q = p->s->logits + 2 * CHUNK * p->s->vocab * worker;
+    score_chunk(p, item, q, q + CHUNK * p->s->vocab);
+    if (p->dx) back_chunk(p, item, q);
+}
+
+static void score_in_group(void *context, size_t i, uint32_t worker) {
+    const pass *p = context;
+    size_t logits = CHUNK * p->s->vocab;
+    score_chunk(p, p->first + i, p->s->group + i * logits, p->s->logits + 2 * logits * worker);
+}
+
+static void back_in_group(void *context, size_t i, uint32_t worker) {
+    const pass *p = context;
+    (void)worker;
+    back_chunk(p, p->first + i, p->s->group + i * CHUNK * p->s->vocab);
+}
+
+/* Chunks in groups: all logits of a group, the head's gradient from them, the way back. */
+static void run_groups(pass *p, size_t chunks) {
+    const distiller *s = p->s;
+    size_t d = s->d_model, vocab = s->vocab;
+    for (p->first = 0; p->first < chunks; p->first += GROUP) {
+        size_t count = bp_min(GROUP, chunks - p->first), at = p->first * CHUNK,
+               positions = bp_min(count * CHUNK, p->tokens - at);
+        workers_for(s->w, count, score_in_group, p);
+        product_run(s->w, s->kind, true, false, vocab, d, positions, s->group, vocab, p->x + at * d, d, p->first > 0,
+                    s->gradient, d);
+        workers_for(s->w, count, back_in_group, p);
+    }
 }
 
 void distiller_run_text(distiller *s, float *dx, const float *x, const int32_t *ids, size_t ctx, size_t tokens,
@@ -81,8 +126,11 @@ void distiller_run(distiller *s, float *dx, const float *x, const float *y, cons
                    size_t tokens, float weight, distill_score *score) {
     size_t chunks = bp_ceil_div(tokens, CHUNK);
     memset(s->parts, 0, chunks * sizeof *s->parts);
-    pass p = {s, dx, x, y, ids, ctx, tokens, weight / (float)tokens};
-    workers_for(s->w, chunks, run_chunk, &p);
+    pass p = {s, dx, x, y, ids, ctx, tokens, 0, weight / (float)tokens};
+    if (s->gradient && dx)
+        run_groups(&p, chunks);
+    else
+        workers_for(s->w, chunks, run_chunk, &p);
     for (size_t i = 0; i < chunks; i++) {
         score->kl += s->parts[i].kl;
         score->nll += s->parts[i].nll;

@@ -21,16 +21,18 @@ typedef struct {
     size_t d_model, vocab;
     const float *teacher; /* [vocab, d_model] head of the teacher */
     const float *student; /* [vocab, d_model] head of the student */
+    float *gradient;      /* [vocab, d_model] of the student's head: written by distiller_run; NULL: not wanted */
+    float *group;         /* logits of GROUP chunks, with `gradient` */
     float *logits;        /* scratch of each worker */
     distill_score *parts; /* of each chunk of positions */
 } distiller;
 
 /* Bytes that distiller_open takes, but for a few per call. */
-uint64_t distiller_bytes(size_t vocab, uint32_t threads);
+uint64_t distiller_bytes(size_t vocab, bool gradient, uint32_t threads);
 
-/* most: tokens of a call. BP_ERR_MEMORY. The heads stay the caller's. */
+/* most: tokens of a call. gradient: as above, or NULL. BP_ERR_MEMORY. The heads stay the caller's. */
 bool distiller_open(distiller *s, workers *w, product_kind kind, size_t d_model, size_t vocab, const float *teacher,
-                    const float *student, size_t most, bp_err *e);
+                    const float *student, float *gradient, size_t most, bp_err *e);
 void distiller_close(distiller *s);
 
 /* x, y [tokens, d_model]: inputs of the heads of student and teacher; ids [tokens] in sequences of ctx, the next one is

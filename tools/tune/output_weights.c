@@ -103,7 +103,7 @@ static bool measuring_open(measuring *k, size_t ctx, bp_err *e) {
         return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the gradients of the dense model");
     return block_trace_open(&k->trace, k->m, tokens, e) && block_open(&k->W, &k->m->layers[0], e) &&
            network_open(&k->net, k->w, k->m, ctx, SEQUENCES, kind_of_product(), e) &&
-           distiller_open(&k->head, k->w, kind_of_product(), d, c->vocab, NULL, k->E, tokens, e);
+           distiller_open(&k->head, k->w, kind_of_product(), d, c->vocab, NULL, k->E, NULL, tokens, e);
 }
 
 static void measuring_close(measuring *k) {
@@ -123,7 +123,7 @@ uint64_t output_weights_bytes(const model *m, size_t ctx, uint32_t threads) {
     uint64_t tokens = SEQUENCES * ctx, d = c->d_model, weights = m->linear_weights / c->n_layers;
     uint64_t floats = c->vocab * d + (c->n_layers + 2) * tokens * d + weights + c->n_layers * outputs(m);
     return sizeof(float) * floats + block_trace_bytes(m, tokens) + network_bytes(m, ctx, SEQUENCES, threads) +
-           distiller_bytes(c->vocab, threads);
+           distiller_bytes(c->vocab, false, threads);
 }
 
 double output_weights_work(const model *m, size_t n_tokens) {

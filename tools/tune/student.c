@@ -231,9 +231,10 @@ static void update_stage(workers *w, product_kind kind, student_stage *s, const 
     update_vector(s, s->b, t.db, m, s->size_b, step);
 }
 
-void student_update(workers *w, product_kind kind, student_layer *l, uint32_t tiers, const float *dW,
+void student_update(workers *w, product_kind kind, student_layer *l, uint32_t first, uint32_t tiers, const float *dW,
                     const student_rates *rates, float *scratch) {
-    for (uint32_t i = 0; i < bp_min(tiers, l->n_stages); i++) update_stage(w, kind, &l->stages[i], dW, rates, scratch);
+    for (uint32_t i = first; i < bp_min(tiers, l->n_stages); i++)
+        update_stage(w, kind, &l->stages[i], dW, rates, scratch);
 }
 
 /* ---- the stored form -------------------------------------------------------------------------------------------- */

@@ -37,6 +37,7 @@ typedef struct {
 
 typedef struct {
     float scales;       /* step of a scale, relative to the mean size of its vector */
+    float tables;       /* of an entry of embedding or head, likewise */
     float beta1, beta2; /* of Adam */
     float sign_beta;    /* of the means that decide about signs */
     float curvature;    /* a sign turns if s m > curvature E[d^2] + noise deviations of the mean */
@@ -55,8 +56,8 @@ size_t student_scratch(const model *m);
 /* W [n, m] <- the first `tiers` stages of a layer. */
 void student_dense(workers *w, product_kind kind, const student_layer *l, uint32_t tiers, float *W, float *scratch);
 
-/* One step on the first `tiers` stages, from dW [n, m] = dL/dW (docs/DBF.md (18)). */
-void student_update(workers *w, product_kind kind, student_layer *l, uint32_t tiers, const float *dW,
+/* One step on stages `first` (0..) to `tiers` - 1, from dW [n, m] = dL/dW (docs/DBF.md (18)). */
+void student_update(workers *w, product_kind kind, student_layer *l, uint32_t first, uint32_t tiers, const float *dW,
                     const student_rates *rates, float *scratch);
 
 /* f (closed before) <- the layer as it is stored. BP_ERR_MEMORY. */

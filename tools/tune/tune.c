@@ -7,23 +7,17 @@
 #include "linalg/gemm_bf16.h"
 #include "linalg/linalg.h"
 #include "linalg/rng.h"
+#include "offline.h"
 #include "platform.h"
 #include "sha256.h"
 #include "tuner.h"
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
-static bool same_shape(const model *a, const model *b) {
-    const model_config *x = &a->config, *y = &b->config;
-    return x->arch == y->arch && x->n_layers == y->n_layers && x->d_model == y->d_model && x->d_ff == y->d_ff &&
-           x->n_heads == y->n_heads && x->n_kv_heads == y->n_kv_heads && x->head_dim == y->head_dim &&
-           x->vocab == y->vocab;
-}
-
 static bool check(const tune_options *o, const model *teacher, const model *file, const calibration *text, bp_err *e) {
     if (teacher->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "the teacher is compressed itself");
     if (!file->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "the student is not a bitpair file");
-    if (!same_shape(teacher, file))
+    if (!offline_same_shape(teacher, file))
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "teacher and student are models of different shape");
     if (file->tier != file->n_tiers)
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "the student's file ends after tier %u of %u", (unsigned)file->tier,
@@ -32,6 +26,10 @@ static bool check(const tune_options *o, const model *teacher, const model *file
         if (o->tier_weights[i] > 0)
             return bp_fail(e, BP_ERR_ARGUMENT, 0, "the student has %u tiers, not %u", (unsigned)file->n_tiers,
                            (unsigned)i + 1);
+    for (uint32_t i = 0; i + 1 < o->first_tier; i++)
+        if (o->tier_weights[i] > 0)
+            return bp_fail(e, BP_ERR_ARGUMENT, 0, "tier %u is to be trained, but only those from %u on may change",
+                           (unsigned)i + 1, (unsigned)o->first_tier);
     if (text->n_seqs - text->n_val < o->sequences)
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "the text has %zu training sequences, a step takes %llu",
                        text->n_seqs - text->n_val, (unsigned long long)o->sequences);
@@ -51,7 +49,7 @@ static void widen_rows(void *context, size_t item, uint32_t worker) {
         linear_row(t->table, i, t->out + i * t->table->m);
 }
 
-static float *table_open(workers *w, const linear *table) {
+static float *widened(workers *w, const linear *table) {
     widening t = {table, malloc((size_t)table->n * table->m * sizeof(float))};
     if (t.out) workers_for(w, bp_ceil_div(table->n, 256), widen_rows, &t);
     return t.out;
@@ -62,10 +60,21 @@ static bool open_tables(tuner *t) {
     for (int i = 0; i < 2; i++) {
         const linear *e = &models[i]->embedding, *h = &models[i]->head;
         bool tied = e->rows == h->rows && e->planes.bytes == h->planes.bytes;
-        t->embedding[i] = table_open(t->w, e);
-        t->table[i] = tied ? t->embedding[i] : table_open(t->w, h);
+        t->embedding[i] = widened(t->w, e);
+        t->table[i] = tied ? t->embedding[i] : widened(t->w, h);
         if (!t->embedding[i] || !t->table[i]) return false;
     }
+    return true;
+}
+
+static bool train_tables(tuner *t, bp_err *e) {
+    const linear *stored[] = {&t->file->embedding, &t->file->head};
+    if (!(t->o->rate_tables > 0)) return true;
+    t->n_tables = t->table[0] == t->embedding[0] ? 1 : 2;
+    for (uint32_t i = 0; i < t->n_tables; i++)
+        if (!table_open(&t->tables[i], t->w, stored[i], i ? t->table[1] : t->embedding[1],
+                        i ? t->table[0] : t->embedding[0], e))
+            return false;
     return true;
 }
 
@@ -130,9 +139,13 @@ static bool tuner_open(tuner *t, bp_err *e) {
         !network_open(&t->net, t->w, t->file, t->text->ctx, n_seqs, t->kind, e) || !open_arrays(t, e))
         return false;
     if (!open_tables(t)) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the embedding");
-    uint64_t spent = student_bytes(t->file, t->o->signs) + 4 * t->file->linear_weights +
-                     16 * (uint64_t)c->vocab * c->d_model + 2 * (uint64_t)t->text->n_seqs * t->text->ctx * c->d_model;
-    return distiller_open(&t->head, t->w, t->kind, c->d_model, c->vocab, t->table[1], t->table[0], t->net.most, e) &&
+    if (!train_tables(t, e)) return false;
+    uint64_t spent = t->n_tables * table_bytes(c->vocab, c->d_model) + student_bytes(t->file, t->o->signs) +
+                     4 * t->file->linear_weights + 16 * (uint64_t)c->vocab * c->d_model +
+                     2 * (uint64_t)t->text->n_seqs * t->text->ctx * c->d_model;
+    float *gradient = t->n_tables ? t->tables[t->n_tables - 1].gradient : NULL;
+    return distiller_open(&t->head, t->w, t->kind, c->d_model, c->vocab, t->table[1], t->table[0], gradient,
+                          t->net.most, e) &&
            open_traces(t, spent, e);
 }
 
@@ -148,6 +161,7 @@ static void tuner_close(tuner *t) {
     void *arrays[] = {t->traces,  t->W,    t->best,   t->inputs, t->stream, t->x,     t->y,   t->r,    t->dW,
                       t->scratch, t->norm, t->d_norm, t->taught, t->known,  t->order, t->ids, t->rows, t->best_norm};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
+    for (uint32_t i = 0; i < t->n_tables; i++) table_close(&t->tables[i]);
     block_close(&t->dense);
     distiller_close(&t->head);
     network_close(&t->net);
@@ -169,6 +183,7 @@ static void set_rates(tuner *t, double share) {
     double warm = fmin(1, (share + 0.002) / 0.03),
            f = warm * (0.02 + 0.98 * (0.5 + 0.5 * cos(3.14159265358979 * share)));
     t->rates = (student_rates){.scales = (float)(f * t->o->rate_scales),
+                               .tables = (float)(f * t->o->rate_tables),
                                .beta1 = 0.9f,
                                .beta2 = 0.99f,
                                .sign_beta = 0.98f,
@@ -213,6 +228,7 @@ bool tuner_keep(tuner *t, double score, bp_err *e) {
         factors_close(&t->best[i]);
         if (!student_factors(&t->model.layers[i], &t->best[i], e)) return false;
     }
+    for (uint32_t i = 0; i < t->n_tables; i++) table_keep(&t->tables[i]);
     memcpy(t->best_norm, t->norm, t->file->config.d_model * sizeof *t->norm);
     t->best_score = score;
     t->best_step = t->step;
@@ -298,14 +314,15 @@ static bool run_steps(tuner *t, state_file *state, tune_result *result, bp_err *
 
 /* ---- the whole ------------------------------------------------------------------------------------------------- */
 
-static void fingerprint(const tuner *t, const char *source, uint8_t digest[32]) {
+static void fingerprint(const tuner *t, const char *origin, uint8_t digest[32]) {
     char line[512];
     const tune_options *o = t->o;
     sha256 h;
     sha256_init(&h);
-    int n = snprintf(line, sizeof line, "tune 1 %g %llu %llu %g %d %g %g %llu %d %s", o->minutes,
-                     (unsigned long long)o->steps, (unsigned long long)o->sequences, o->rate_scales, o->signs,
-                     o->curvature, o->noise, (unsigned long long)o->seed, o->exact, source);
+    int n = snprintf(line, sizeof line, "tune 2 %g %llu %llu %g %g %u %d %g %g %llu %d %s", o->minutes,
+                     (unsigned long long)o->steps, (unsigned long long)o->sequences, o->rate_scales, o->rate_tables,
+                     (unsigned)o->first_tier, o->signs, o->curvature, o->noise, (unsigned long long)o->seed, o->exact,
+                     origin);
     sha256_update(&h, line, bp_min((size_t)n, sizeof line - 1));
     sha256_update(&h, o->tier_weights, sizeof o->tier_weights);
     sha256_update(&h, t->text->digest, sizeof t->text->digest);
@@ -320,12 +337,19 @@ static void fingerprint(const tuner *t, const char *source, uint8_t digest[32]) 
 
 static bool write_best(tuner *t, container *c, const char *out_path, bool force, bp_err *e) {
     model changed = *t->teacher;
+    packed_table tables[2] = {0};
     container_summary summary;
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < t->n_tables; i++) ok = table_pack(&t->tables[i], &tables[i], e);
+    if (t->n_tables > 0) c->embedding = &tables[0];
+    if (t->n_tables > 1) c->head = &tables[1];
     changed.out_norm = t->best_norm;
     c->model = &changed;
     c->layers = t->best;
     c->n_tiers = t->file->n_tiers;
-    return container_write(c, out_path, force, &summary, e);
+    ok = ok && container_write(c, out_path, force, &summary, e);
+    for (uint32_t i = 0; i < t->n_tables; i++) packed_table_free(&tables[i]);
+    return ok;
 }
 
 static bool run(tuner *t, container *c, const char *out_path, bool force, tune_result *result, bp_err *e) {

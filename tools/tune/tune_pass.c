@@ -72,7 +72,7 @@ static void use_gradient(void *context, part p, const float *dY, const float *X,
     tuner *t = at->t;
     student_layer *l = &t->model.layers[at->layer * PARTS + p];
     product_run(t->w, t->kind, true, false, l->n, l->m, tokens, dY, l->n, X, l->m, 0, t->dW, l->m);
-    student_update(t->w, t->kind, l, t->tiers, t->dW, &t->rates, t->scratch);
+    student_update(t->w, t->kind, l, t->o->first_tier - 1, t->tiers, t->dW, &t->rates, t->scratch);
 }
 
 /* dL/dw_j of the output norm = sum_t dx_tj r_t stream_tj */
@@ -93,6 +93,17 @@ static void update_norm(tuner *t, const float *dx, size_t tokens) {
     vector_adam(t->norm, t->norm + d, t->norm + 2 * d, t->d_norm, d, step);
 }
 
+/* What the embedding is told by the words it stands for: dx [tokens, d_model], the gradient of the first stream. A head of
+ * its own has told its table already. */
+static void update_tables(tuner *t, const float *dx, size_t tokens) {
+    size_t d = width(t);
+    if (t->n_tables == 2) memset(t->tables[0].gradient, 0, t->tables[0].rows * d * sizeof(float));
+    for (size_t i = 0; t->n_tables && i < tokens; i++)
+        vector_add(t->tables[0].gradient + (size_t)t->ids[i] * d, dx + i * d, 1, d);
+    for (uint32_t i = 0; i < t->n_tables; i++)
+        table_step(&t->tables[i], t->rates.tables, t->rates.beta1, t->rates.beta2);
+}
+
 double tuner_step(tuner *t, size_t n_seqs) {
     size_t ctx = t->text->ctx, tokens = n_seqs * ctx, d = width(t);
     distill_score score = {0};
@@ -103,7 +114,7 @@ double tuner_step(tuner *t, size_t n_seqs) {
     /* the norm's step comes after its weights were used */
     memcpy(t->y, t->x, tokens * d * sizeof *t->y);
     network_normalise_backward(&t->net, t->x, t->stream, t->norm, t->r, tokens);
-    update_norm(t, t->y, tokens);
+    if (t->o->first_tier == 1) update_norm(t, t->y, tokens);
     for (uint32_t i = t->model.n_layers; i-- > 0;) {
         place at = {t, i};
         gradient_sink sink = {use_gradient, &at};
@@ -114,6 +125,7 @@ double tuner_step(tuner *t, size_t n_seqs) {
         }
         network_backward(&t->net, &t->file->layers[i], &t->W[i], t->x, tokens, trace, &sink);
     }
+    update_tables(t, t->x, tokens);
     double kl = score.kl / (double)score.positions;
     t->distance[t->tiers - 1] += 0.05 * (kl - t->distance[t->tiers - 1]);
     return kl;

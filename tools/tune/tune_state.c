@@ -4,7 +4,7 @@
 #include "io/file.h"
 #include "tuner.h"
 
-enum { VERSION = 1 };
+enum { VERSION = 2 };
 
 typedef struct {
     uint8_t magic[8];
@@ -37,6 +37,28 @@ static bool append_parameters(const tuner *t, file_out *f, bp_err *e) {
     return file_append(f, t->norm, 3 * t->file->config.d_model * sizeof *t->norm, e);
 }
 
+static bool append_tables(const tuner *t, file_out *f, bp_err *e) {
+    for (uint32_t i = 0; i < t->n_tables; i++) {
+        const tuned_table *s = &t->tables[i];
+        size_t entries = s->rows * s->columns;
+        uint64_t steps = s->steps;
+        if (!file_append(f, &steps, sizeof steps, e) || !file_append(f, s->best, entries * sizeof *s->best, e) ||
+            !file_append(f, s->latent, entries * sizeof *s->latent, e) ||
+            !file_append(f, s->rounded, entries * sizeof *s->rounded, e) ||
+            !file_append(f, s->mean, entries * sizeof *s->mean, e) ||
+            !file_append(f, s->square, s->rows * sizeof *s->square, e))
+            return false;
+    }
+    return true;
+}
+
+/* At most so much is written. */
+static uint64_t state_bytes(const tuner *t) {
+    const model_config *c = &t->file->config;
+    return student_bytes(t->file, t->model.train_signs) + t->file->file->size +
+           t->n_tables * (table_bytes(c->vocab, c->d_model) + sizeof(float) * (uint64_t)c->vocab * c->d_model);
+}
+
 bool tuner_save(const tuner *t, const char *path, const uint8_t fingerprint[32], bp_err *e) {
     state_header h = {.version = VERSION,
                       .step = t->step,
@@ -47,9 +69,10 @@ bool tuner_save(const tuner *t, const char *path, const uint8_t fingerprint[32],
     memcpy(h.magic, MAGIC, sizeof h.magic);
     memcpy(h.fingerprint, fingerprint, sizeof h.fingerprint);
     memcpy(h.distance, t->distance, sizeof h.distance);
-    file_out *f = file_create(path, true, student_bytes(t->file, t->model.train_signs), e);
+    file_out *f = file_create(path, true, state_bytes(t), e);
     if (!f) return false;
-    if (file_append(f, &h, sizeof h, e) && append_best(t, f, e) && append_parameters(t, f, e)) return file_commit(f, e);
+    if (file_append(f, &h, sizeof h, e) && append_best(t, f, e) && append_parameters(t, f, e) && append_tables(t, f, e))
+        return file_commit(f, e);
     file_discard(f);
     return false;
 }
@@ -67,6 +90,16 @@ static bool take(reader *r, void *out, size_t n) {
     return true;
 }
 
+static bool read_table(tuned_table *s, reader *r) {
+    size_t entries = s->rows * s->columns;
+    uint64_t steps;
+    if (!take(r, &steps, sizeof steps)) return false;
+    s->steps = (uint32_t)steps;
+    return take(r, s->best, entries * sizeof *s->best) && take(r, s->latent, entries * sizeof *s->latent) &&
+           take(r, s->rounded, entries * sizeof *s->rounded) && take(r, s->mean, entries * sizeof *s->mean) &&
+           take(r, s->square, s->rows * sizeof *s->square);
+}
+
 static bool read_state(tuner *t, reader *r) {
     size_t d = t->file->config.d_model;
     for (uint32_t i = 0; i < t->model.n_layers * PARTS; i++)
@@ -80,7 +113,10 @@ static bool read_state(tuner *t, reader *r) {
                 return false;
             s->steps = (uint32_t)steps;
         }
-    return take(r, t->norm, 3 * d * sizeof *t->norm) && r->left == 0;
+    if (!take(r, t->norm, 3 * d * sizeof *t->norm)) return false;
+    for (uint32_t i = 0; i < t->n_tables; i++)
+        if (!read_table(&t->tables[i], r)) return false;
+    return r->left == 0;
 }
 
 bool tuner_load(tuner *t, const char *path, const uint8_t fingerprint[32], bp_err *e) {

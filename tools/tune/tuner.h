@@ -5,6 +5,7 @@
 #include "cli.h"
 #include "distill.h"
 #include "network.h"
+#include "table.h"
 #include "tune.h"
 
 typedef struct {
@@ -23,6 +24,8 @@ typedef struct {
     float *inputs;         /* [n_layers, most tokens, d_model] where n_traces is 1 */
     float *embedding[2];   /* [vocab, d_model] of student and teacher */
     float *table[2];       /* the same of their heads; the embedding where tied */
+    tuned_table tables[2]; /* where they are trained: the student's embedding, and a head of its own */
+    uint32_t n_tables;
     float *stream, *x, *y; /* [most tokens, d_model] */
     float *r;              /* [most tokens] */
     float *dW, *scratch;
