@@ -332,7 +332,7 @@ bool bp_session_rewind(bp_session *s, uint32_t position, bp_err *e) {
 const float *bp_session_logits(bp_session *s) { return session_last_logits(&s->session); }
 
 bool bp_session_sampling(bp_session *s, const sampler_options *options, bp_err *e) {
-    if (!sampler_check(options, e)) return false;
+    if (!sampler_check(options, s->session.model->config.vocab, e)) return false;
     sampler_reset(s->sampler, options);
     return true;
 }
