@@ -174,4 +174,11 @@ bp_session *bp_session_fork(const bp_session *session, bp_err *e);
  * BP_ERR_ARGUMENT when nothing would remain after them. */
 bool bp_session_shift(bp_session *session, uint32_t keep, uint32_t drop, bp_err *e);
 
+/* How many tokens from the first have keys and values that no dropped token has touched: all of them, unless the session
+ * was shifted. A text that shares so many tokens with this one may go on from there as if it had been fed anew. */
+uint32_t bp_session_exact(const bp_session *session);
+
+/* The tokens [position] in the session; valid until the next call. */
+const int32_t *bp_session_tokens(const bp_session *session);
+
 #endif

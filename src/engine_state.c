@@ -17,13 +17,15 @@ typedef struct {
     uint8_t model[DIGEST]; /* fingerprint of the file, its tier and the arithmetic */
     uint32_t n_layers, kv_width, d_model, vocab;
     uint32_t position;
-    uint32_t last; /* 1: the last token's residual stream is there, and with it its logits */
+    uint32_t last;     /* 1: the last token's residual stream is there, and with it its logits */
+    uint32_t exact;    /* as in session.h */
+    uint32_t reserved; /* 0 */
     uint64_t seed, random;
     float temperature, typical_p, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty;
     uint32_t top_k, repeat_last, n_bias;
 } state_header;
 
-_Static_assert(sizeof(state_header) == 136, "no padding: the struct is the format");
+_Static_assert(sizeof(state_header) == 144, "no padding: the struct is the format");
 
 /* ---- save and restore ---- */
 
@@ -54,7 +56,8 @@ static state_header describe(const bp_session *s) {
                       .d_model = c->d_model,
                       .vocab = c->vocab,
                       .position = s->session.position,
-                      .last = s->session.last != UINT32_MAX};
+                      .last = s->session.last != UINT32_MAX,
+                      .exact = s->session.exact};
     const sampler_options *o = sampler_current(s->sampler, &h.random);
     memcpy(h.magic, STATE_MAGIC, sizeof h.magic);
     h.seed = o->seed;
@@ -140,7 +143,7 @@ static bool check_model(const bp_session *s, const state_header *h, bp_err *e) {
     if (h->position > s->session.n_ctx)
         return bp_fail(e, BP_ERR_CONTEXT, 0, "the saved session has %u tokens, this one room for %u",
                        (unsigned)h->position, (unsigned)s->session.n_ctx);
-    if (h->n_bias > SAMPLER_BIASES || h->last > 1 ||
+    if (h->n_bias > SAMPLER_BIASES || h->last > 1 || h->reserved ||
         h->bytes != sizeof *h + h->n_bias * sizeof(sampler_bias) +
                         session_state_bytes(&s->session, h->position, h->last != 0) + DIGEST)
         return bp_fail(e, BP_ERR_FORMAT, 0, "the saved session contradicts itself");
@@ -163,6 +166,7 @@ bool bp_session_restore(bp_session *s, const void *bytes, size_t size, bp_err *e
     sampler_options o = sampling_of(&h, bias);
     if (!sampler_check(&o, h.vocab, e)) return false;
     session_state_load(&s->session, h.position, h.last != 0, at);
+    s->session.exact = h.exact;
     sampler_resume(s->sampler, &o, h.random);
     return true;
 }
@@ -178,6 +182,8 @@ bp_session *bp_session_fork(const bp_session *s, bp_err *e) {
     return copy;
 }
 
+const int32_t *bp_session_tokens(const bp_session *s) { return s->session.ids; }
+
 /* ---- a full context ---- */
 
 bool bp_session_shift(bp_session *s, uint32_t keep, uint32_t drop, bp_err *e) {
@@ -188,6 +194,8 @@ bool bp_session_shift(bp_session *s, uint32_t keep, uint32_t drop, bp_err *e) {
     if (drop) session_shift(&s->session, keep, drop);
     return true;
 }
+
+uint32_t bp_session_exact(const bp_session *s) { return (uint32_t)bp_min(s->session.exact, s->session.position); }
 
 /* ---- scores and embeddings ---- */
 

@@ -21,6 +21,7 @@ typedef struct {
     uint32_t n_ctx, chunk; /* positions; most tokens of one forward pass */
     uint32_t position;     /* tokens in the cache */
     uint32_t last;         /* row of the residual stream that is the last token's; UINT32_MAX: none, feed first */
+    uint32_t exact;        /* keys and values before it never saw a dropped token; UINT32_MAX: none ever did */
     bool has_logits;       /* logits[0] is the last token's row */
     int32_t *ids;          /* [n_ctx] the tokens in the cache */
 

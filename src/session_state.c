@@ -41,6 +41,7 @@ void session_shift(session *s, uint32_t keep, uint32_t drop) {
     pool_run(s->pool, shift_layers, &job);
     memmove(s->ids + keep, s->ids + keep + drop, (s->position - keep - drop) * sizeof *s->ids);
     s->position -= drop;
+    s->exact = (uint32_t)bp_min(s->exact, keep);
 }
 
 /* ---- bytes ---- */
@@ -96,6 +97,7 @@ void session_copy(session *to, const session *from) {
         memcpy(to->v + i * to->n_ctx * width, from->v + i * from->n_ctx * width, used);
     }
     session_rewind(to, from->position);
+    to->exact = from->exact;
     if (from->last == UINT32_MAX) return;
     memcpy(to->stream, last_stream(from), from->model->config.d_model * sizeof *from->stream);
     to->last = 0;

@@ -181,15 +181,16 @@ static void check_forged(bp_session *s, const state *before, const state *st) {
                   {72, UINT32_MAX, "position"},
                   {72, 0, "no position"},
                   {76, 2, "last"},
+                  {84, 1, "reserved field"},
                   {76, 0, "no last"},
-                  {96, 0x7fc00000, "temperature"},
-                  {100, 0, "typical"},
-                  {128, 5000, "window"},
-                  {132, 0xffffffff, "bias"},
-                  {132, 0, "no bias"},
-                  {136, 1u << 30, "bias id"},
-                  {152, 1u << 30, "id"},
-                  {152, 0xffffffff, "negative id"}};
+                  {104, 0x7fc00000, "temperature"},
+                  {108, 0, "typical"},
+                  {136, 5000, "window"},
+                  {140, 0xffffffff, "bias"},
+                  {140, 0, "no bias"},
+                  {144, 1u << 30, "bias id"},
+                  {160, 1u << 30, "id"},
+                  {160, 0xffffffff, "negative id"}};
     uint8_t *copy = malloc(st->size);
     for (size_t i = 0; i < sizeof forged / sizeof *forged; i++) {
         unsigned wrong = 0;
@@ -285,9 +286,21 @@ static void check_shift(const source *src) {
         CHECK(bp_session_shift(r.session, 4, 0, &e) && bp_session_position(r.session) == N, "nothing dropped");
         CHECK(bp_session_shift(r.session, 4, GOES_ON, &e) && bp_session_position(r.session) == N - GOES_ON, "%s",
               e.text);
+        CHECK(bp_session_exact(r.session) == 4, "what came after the kept ones has seen the dropped ones");
+        CHECK(memcmp(bp_session_tokens(r.session), ids, 4 * sizeof *ids) == 0 &&
+                  memcmp(bp_session_tokens(r.session) + 4, ids + 4 + GOES_ON, (N - 4 - GOES_ON) * sizeof *ids) == 0,
+              "the tokens that are left");
         bp_session_alternatives(r.session, 1, &after, &e);
         CHECK(before.id == after.id && before.logprob == after.logprob, "the logits are those of the last token still");
         go_on(r.session, threads == 1 ? first : second, GOES_ON);
+        state st = save(r.session);
+        bp_session_rewind(r.session, 4, &e);
+        CHECK(bp_session_exact(r.session) == 4 && bp_session_feed(r.session, ids, 3, &e) &&
+                  bp_session_exact(r.session) == 7,
+              "rewound to the kept ones it is as ever");
+        CHECK(bp_session_restore(r.session, st.bytes, st.size, &e) && bp_session_exact(r.session) == 4,
+              "a state knows it");
+        free(st.bytes);
         if (threads > 1) CHECK(memcmp(first, second, sizeof first) == 0, "%u threads say something else", threads);
         runner_close(&r);
     }
