@@ -55,7 +55,8 @@ export async function score(runner, ids) {
     await walk(runner, ids, (pointer, count, first) => {
       wasm.check(wasm.exports.bp_session_score(session, pointer, count, out, wasm.error));
       const logprobs = new Float32Array(wasm.memory.buffer, out, count).slice();
-      logprobs.forEach((logprob, i) => tokens.push({ ...runner.chance(ids[first + i], logprob), logprob: first + i === 0 ? null : logprob }));
+      if (first === 0) logprobs[0] = NaN;
+      logprobs.forEach((logprob, i) => tokens.push(runner.chance(ids[first + i], Number.isNaN(logprob) ? null : logprob)));
     });
   } finally {
     wasm.free(out);
