@@ -94,7 +94,7 @@ static double surprise(const unsigned *counts, const double *p, unsigned *imposs
     unsigned cells = 0;
     *impossible = 0;
     for (size_t i = 0; i < VOCAB; i++) {
-        double expected = p[i] * TRIES;
+        double expected = p[i] * (double)TRIES;
         if (p[i] == 0) *impossible += counts[i];
         if (expected < 5) {
             rest += expected;
@@ -223,7 +223,7 @@ static void check_bias(sampler *s) {
     sampler_options o = plain;
     o.bias = bias, o.n_bias = 1;
     draw(s, &o, counts);
-    CHECK(counts[0] == 0 && fabs(counts[1] - DRAWS * 0.5) < 400, "a ban leaves the others as they were: %u %u",
+    CHECK(counts[0] == 0 && fabs(counts[1] - 0.5 * (double)DRAWS) < 400, "a ban leaves the others as they were: %u %u",
           counts[0], counts[1]);
     o.n_bias = 3, sampler_reset(s, &o);
     fill(logits);
@@ -344,7 +344,7 @@ static void bench(void) {
     cases[5].repeat_penalty = 1.1f, cases[5].repeat_last = SAMPLER_WINDOW;
     sampler *s = sampler_new(LARGE);
     make_logits(logits, LARGE, 4);
-    for (size_t i = 0; i < SAMPLER_WINDOW; i++) recent[i] = (int32_t)(uniform() * LARGE);
+    for (size_t i = 0; i < SAMPLER_WINDOW; i++) recent[i] = (int32_t)(uniform() * (float)LARGE);
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         double best = INFINITY;
         sampler_reset(s, &cases[c]);

@@ -377,7 +377,7 @@ static void check_embed(const source *src, const tiny_model *m) {
     bp_session_rewind(r.session, 0, &e);
     CHECK(bp_session_embed(r.session, ids, TOKENS, BP_POOL_MEAN, mean, &e), "%s", e.text);
     worst = 0;
-    for (uint32_t i = 0; i < m->d; i++) worst = fmax(worst, fabs((double)mean[i] - sum[i] / TOKENS));
+    for (uint32_t i = 0; i < m->d; i++) worst = fmax(worst, fabs((double)mean[i] - sum[i] / (double)TOKENS));
     CHECK(worst < 1e-5, "the mean is off by %.1e", worst);
     CHECK(!bp_session_embed(r.session, ids, 0, BP_POOL_MEAN, mean, &e) && e.code == BP_ERR_ARGUMENT, "of nothing");
     runner_close(&r);

@@ -413,7 +413,7 @@ export interface OpenAIClient {
 }
 
 export interface OpenAIRequestOptions {
-  signal?: AbortSignal | null | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 /** Aborting the controller, or leaving the loop, stops the engine. */

@@ -2,6 +2,7 @@
 // embeddings.create(). It stands on the public methods of a model, nothing else.
 
 import { BitpairError, fail } from './errors.js';
+import { ASYNC_DISPOSE } from './generation.js';
 
 const MOST_RECENT = 1024; // OpenAI's penalties count the whole text; this is the longest window of the sampler
 const COMPLETION_TOKENS = 16; // OpenAI's default of completions
@@ -119,10 +120,12 @@ function usageOf(stats) {
 }
 
 /**
- * Chunks of a generation as an iterable with a `controller`, like OpenAI's Stream. choices(chunk) gives the choices of each, a list
- * of lists: one chunk may become several. Stopped by the caller, it just ends.
+ * Chunks of a generation as an iterable with a `controller`, like OpenAI's Stream. choices(chunk) gives a list of choices, each of
+ * which becomes a chunk of its own. Stopped by the caller, it just ends.
  */
-function stream(head, generation, controller, choices, includeUsage) {
+function stream(head, generation, choices, includeUsage) {
+  const controller = new AbortController();
+  controller.signal.addEventListener('abort', () => generation[ASYNC_DISPOSE](), { once: true });
   const usage = includeUsage ? { usage: null } : {};
   async function* iterate() {
     try {
@@ -138,14 +141,6 @@ function stream(head, generation, controller, choices, includeUsage) {
   return Object.assign(iterate(), { controller });
 }
 
-/** A controller that the caller's signal aborts too. */
-function follow(signal) {
-  const controller = new AbortController();
-  if (signal?.aborted) controller.abort(signal.reason);
-  signal?.addEventListener('abort', () => controller.abort(signal.reason), { once: true });
-  return controller;
-}
-
 /* ---- chat.completions ---- */
 
 const chance = ({ text, bytes, logprob }) => ({ token: text, bytes, logprob });
@@ -156,10 +151,9 @@ const chatLogprobs = (list) =>
 async function createChat(model, params, { signal } = {}) {
   checkParams(params);
   const most = params.max_completion_tokens ?? params.max_tokens ?? model.info.contextSize;
-  const controller = follow(signal);
-  const options = samplingOptions(params, most, params.logprobs ? (params.top_logprobs ?? 0) : null, controller.signal);
+  const options = samplingOptions(params, most, params.logprobs ? (params.top_logprobs ?? 0) : null, signal);
   const generation = model.chat(plainMessages(params.messages), options);
-  if (params.stream) return streamChat(model, params, generation, controller);
+  if (params.stream) return streamChat(model, params, generation);
   const { answers, stats } = await finished(generation);
   return {
     ...envelope(model, params, 'chatcmpl', 'chat.completion'),
@@ -173,7 +167,7 @@ async function createChat(model, params, { signal } = {}) {
   };
 }
 
-function streamChat(model, params, generation, controller) {
+function streamChat(model, params, generation) {
   const begun = new Set(); // indices of the answers whose role was said
   const choice = (index, delta, logprobs = null, finish = null) => ({ index, delta, logprobs, finish_reason: finish });
   const choices = ({ index, text, logprobs, finishReason }) => {
@@ -184,7 +178,7 @@ function streamChat(model, params, generation, controller) {
     return list;
   };
   const head = envelope(model, params, 'chatcmpl', 'chat.completion.chunk');
-  return stream(head, generation, controller, choices, !!params.stream_options?.include_usage);
+  return stream(head, generation, choices, !!params.stream_options?.include_usage);
 }
 
 /* ---- completions ---- */
@@ -215,9 +209,8 @@ function promptList(prompt) {
 async function createCompletion(model, params, { signal } = {}) {
   checkParams(params);
   const prompts = promptList(params.prompt);
-  const controller = follow(signal);
-  const options = samplingOptions(params, params.max_tokens ?? COMPLETION_TOKENS, params.logprobs ?? null, controller.signal);
-  if (params.stream) return streamCompletion(model, params, prompts, options, controller);
+  const options = samplingOptions(params, params.max_tokens ?? COMPLETION_TOKENS, params.logprobs ?? null, signal);
+  if (params.stream) return streamCompletion(model, params, prompts, options);
   const results = [];
   for (const prompt of prompts) results.push(await finished(model.generate(prompt, options)));
   const totals = { ...NO_USAGE };
@@ -234,7 +227,7 @@ async function createCompletion(model, params, { signal } = {}) {
   };
 }
 
-function streamCompletion(model, params, prompts, options, controller) {
+function streamCompletion(model, params, prompts, options) {
   if (prompts.length > 1) fail('unsupported', 'several prompts cannot be streamed: ask for them one by one');
   const offsets = []; // of each answer's next token
   const choices = ({ index, text, logprobs, finishReason = null }) => {
@@ -244,7 +237,7 @@ function streamCompletion(model, params, prompts, options, controller) {
     return [{ index, text, logprobs: textLogprobs(logprobs && [logprobs], at), finish_reason: finishReason && FINISH[finishReason] }];
   };
   const head = envelope(model, params, 'cmpl', 'text_completion');
-  return stream(head, model.generate(prompts[0], options), controller, choices, !!params.stream_options?.include_usage);
+  return stream(head, model.generate(prompts[0], options), choices, !!params.stream_options?.include_usage);
 }
 
 /* ---- embeddings ---- */
