@@ -1,31 +1,8 @@
-#include "engine.h"
-
-#include "gguf.h"
+#include "engine_internal.h"
 #include "platform.h"
-#include "session.h"
 #include "sha256.h"
-#include "tokenizer.h"
 
 enum { CHUNK_PER_THREAD = 32, DEFAULT_CONTEXT = 2048, PIECE = 1 << 20 };
-
-struct bp_engine {
-    pool *pool;
-    const kernel_table *kernels;
-    const kernel_arith *arith;
-};
-
-struct bp_model {
-    bp_engine *engine;
-    model *model;
-    tokenizer *tokenizer;
-    void *memory; /* of the tokenizer */
-};
-
-struct bp_session {
-    session session;
-    sampler *sampler;
-    float *scratch; /* [vocab] logits that sampling may change */
-};
 
 /* ---- engine ---- */
 
@@ -283,12 +260,13 @@ bp_session *bp_session_open(bp_model *m, const bp_session_options *options, bp_e
     arena a = arena_over(memory, bytes);
     bp_session *s;
     layout(&s, &a, m, &r);
+    s->model = m;
     return s;
 }
 
 void bp_session_close(bp_session *s) { platform_free(s); } /* the first block of its own arena */
 
-static bool check_feed(const session *s, const int32_t *ids, size_t n, bp_err *e) {
+bool engine_check_feed(const session *s, const int32_t *ids, size_t n, bp_err *e) {
     if (n > s->n_ctx - s->position)
         return bp_fail(e, BP_ERR_CONTEXT, 0, "%zu tokens do not fit: %u of %u positions are taken", n,
                        (unsigned)s->position, (unsigned)s->n_ctx);
@@ -300,7 +278,7 @@ static bool check_feed(const session *s, const int32_t *ids, size_t n, bp_err *e
 }
 
 static bool feed(bp_session *s, const int32_t *ids, size_t n, float *logits, bp_err *e) {
-    if (!check_feed(&s->session, ids, n, e)) return false;
+    if (!engine_check_feed(&s->session, ids, n, e)) return false;
     size_t vocab = s->session.model->config.vocab;
     for (size_t at = 0, step; at < n; at += step) {
         step = bp_min(n - at, s->session.chunk);
@@ -332,7 +310,7 @@ bool bp_session_rewind(bp_session *s, uint32_t position, bp_err *e) {
 const float *bp_session_logits(bp_session *s) { return session_last_logits(&s->session); }
 
 bool bp_session_sampling(bp_session *s, const sampler_options *options, bp_err *e) {
-    if (!sampler_check(options, e)) return false;
+    if (!sampler_check(options, s->session.model->config.vocab, e)) return false;
     sampler_reset(s->sampler, options);
     return true;
 }

@@ -130,4 +130,55 @@ bool bp_session_sampling(bp_session *session, const sampler_options *options, bp
 /* Picks the next token from the logits (it is not fed). -1 with BP_ERR_ARGUMENT when there are no logits. */
 int32_t bp_session_sample(bp_session *session, bp_err *e);
 
+/* ---- probabilities, scores, embeddings ------------------------------------------------------------------------- */
+
+/* Of the token that comes next, as the model itself says: at temperature 1, before bias, penalties and truncation (as
+ * OpenAI's log probabilities are). *logprob <- ln p(id); out [n] <- the n most likely, best first. BP_ERR_ARGUMENT: no
+ * logits, an id outside the vocabulary, n above the vocabulary. */
+bool bp_session_logprob(bp_session *session, int32_t id, float *logprob, bp_err *e);
+bool bp_session_alternatives(bp_session *session, size_t n, sampler_alternative *out, bp_err *e);
+
+/* Appends ids [n] as feed does; logprobs [n] <- ln p(ids[i] | all tokens before it). Without logits for the first (an
+ * empty or rewound session) its entry is 0. Takes no memory for logits, however long the text. Errors as feed. */
+bool bp_session_score(bp_session *session, const int32_t *ids, size_t n, float *logprobs, bp_err *e);
+
+typedef enum { BP_POOL_MEAN, BP_POOL_LAST } bp_pooling;
+
+/* Appends ids [n], n > 0, as feed does; out [d_model] <- the final normalised hidden state (what the head multiplies) of
+ * the last token, or its mean over these n tokens. Not scaled to length 1. Errors as feed. */
+bool bp_session_embed(bp_session *session, const int32_t *ids, size_t n, bp_pooling pooling, float *out, bp_err *e);
+
+/* ---- states ---------------------------------------------------------------------------------------------------- */
+
+/* Everything a session is: tokens, keys and values of the positions in use, the last token's logits, sampling options
+ * and the state of the random numbers. Restored, it goes on with the tokens that the saved one would have given, on any
+ * machine and number of threads. */
+size_t bp_session_save_bytes(const bp_session *session);
+
+/* out [capacity] <- the state; the first bp_session_save_bytes are written. BP_ERR_ARGUMENT when they do not fit. */
+bool bp_session_save(const bp_session *session, void *out, size_t capacity, bp_err *e);
+
+/* Replaces the session's state by a saved one; n_ctx may differ. On failure nothing is changed. BP_ERR_FORMAT: not a
+ * state; BP_ERR_UNSUPPORTED: of another version; BP_ERR_CHECKSUM: damaged; BP_ERR_ARGUMENT: of another model, tier or
+ * arithmetic; BP_ERR_CONTEXT: more tokens than fit. */
+bool bp_session_restore(bp_session *session, const void *bytes, size_t size, bp_err *e);
+
+/* A second session with the same options that goes on from the same state; they do not know of each other. The caller
+ * closes it. NULL with BP_ERR_MEMORY. */
+bp_session *bp_session_fork(const bp_session *session, bp_err *e);
+
+/* Makes room: forgets `drop` tokens after the first `keep` and moves the later ones up, keep + drop < position. Their
+ * keys are turned back by `drop` positions, which is exact but for one rounding to half precision per shift (relative
+ * 2^-11). What is approximate: keys and values from the second layer on were computed while the dropped tokens could be
+ * seen, and stay so; feeding the remaining tokens anew would give others. The logits stay those of the last token.
+ * BP_ERR_ARGUMENT when nothing would remain after them. */
+bool bp_session_shift(bp_session *session, uint32_t keep, uint32_t drop, bp_err *e);
+
+/* How many tokens from the first have keys and values that no dropped token has touched: all of them, unless the session
+ * was shifted. A text that shares so many tokens with this one may go on from there as if it had been fed anew. */
+uint32_t bp_session_exact(const bp_session *session);
+
+/* The tokens [position] in the session; valid until the next call. */
+const int32_t *bp_session_tokens(const bp_session *session);
+
 #endif

@@ -52,6 +52,10 @@ float bp_expf(float x) {
     return x != x ? x : y;
 }
 
+void bp_expf_each(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] = bp_expf(x[i]);
+}
+
 float bp_sigmoidf(float x) { return 1.0f / (1.0f + bp_expf(-x)); }
 
 float bp_siluf(float x) { return x * bp_sigmoidf(x); }

@@ -8,6 +8,9 @@
 /* e^x, float32; relative error < 2 ulp; 0 below -87.3, +inf above 88.7; NaN stays NaN. */
 float bp_expf(float x);
 
+/* x[i] <- bp_expf(x[i]), the same bits, several at a time where the machine can. */
+void bp_expf_each(float *x, size_t n);
+
 /* 1 / (1 + e^-x), and x times that (SiLU). */
 float bp_sigmoidf(float x);
 float bp_siluf(float x);

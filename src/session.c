@@ -65,7 +65,8 @@ void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_
                    .arith = arith,
                    .n_ctx = options->n_ctx,
                    .chunk = options->chunk,
-                   .last = UINT32_MAX};
+                   .last = UINT32_MAX,
+                   .exact = UINT32_MAX};
     needs n = measure(m, arith);
     /* 64 bits: the products below may not fit a 32-bit size_t, and arena_take must see that */
     uint64_t kv = (uint64_t)c->n_kv_heads * c->head_dim, q = (uint64_t)c->n_heads * c->head_dim, chunk = s->chunk;
@@ -90,5 +91,6 @@ void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_
 void session_rewind(session *s, uint32_t position) {
     s->position = position;
     s->last = UINT32_MAX;
+    if (position <= s->exact) s->exact = UINT32_MAX;
     s->has_logits = false;
 }

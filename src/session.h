@@ -21,6 +21,7 @@ typedef struct {
     uint32_t n_ctx, chunk; /* positions; most tokens of one forward pass */
     uint32_t position;     /* tokens in the cache */
     uint32_t last;         /* row of the residual stream that is the last token's; UINT32_MAX: none, feed first */
+    uint32_t exact;        /* keys and values before it never saw a dropped token; UINT32_MAX: none ever did */
     bool has_logits;       /* logits[0] is the last token's row */
     int32_t *ids;          /* [n_ctx] the tokens in the cache */
 
@@ -49,10 +50,39 @@ void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_
  * of every token. The result does not depend on how tokens are cut into calls, nor on the team. */
 void session_forward(session *s, const int32_t *ids, size_t n, float *all);
 
+/* The same; scores [n_next] <- ln p(next[i] | everything up to ids[i]), n_next <= n. */
+void session_forward_scores(session *s, const int32_t *ids, size_t n, const int32_t *next, size_t n_next,
+                            float *scores);
+
 /* Logits [vocab] of the last token, computed when first asked for; NULL when nothing was fed, or after a rewind. */
 const float *session_last_logits(session *s);
 
+/* Final normalised hidden state [d_model] of token `row` of the last forward pass, in a buffer that the next call
+ * overwrites. */
+const float *session_hidden(session *s, size_t row);
+
 /* Forgets the tokens from `position` on; position <= s->position. */
 void session_rewind(session *s, uint32_t position);
+
+/* Forgets `drop` tokens after the first `keep`, keep + drop < position, and moves the others there: values as they are,
+ * keys turned by -drop positions, since R(p - drop) k = R(-drop) R(p) k. Logits stay those of the last token. */
+void session_shift(session *s, uint32_t keep, uint32_t drop);
+
+/* What a session holds besides its options: ids, the last token's residual stream, keys and values of the positions in
+ * use. Bytes of it for `position` tokens, with (last) or without the residual stream; out [bytes] <- it; from it. */
+size_t session_state_bytes(const session *s, uint32_t position, bool last);
+void session_state_save(const session *s, uint8_t *out);
+void session_state_load(session *s, uint32_t position, bool last, const uint8_t *bytes);
+
+/* to becomes what from is; both of one model, from->position <= to->n_ctx. */
+void session_copy(session *to, const session *from);
+
+/* ---- rotary embedding ---- */
+
+/* table [head_dim / 2][2] <- cos and sin of position * theta^(-2j / head_dim) / freqs[j], computed in double. */
+void session_angles(const model_config *c, double position, float *table);
+
+/* Turns the pairs of x [head_dim] by the angles of a table: (2j, 2j + 1), or (j, j + head_dim / 2). */
+void session_rotate(float *x, const float *table, size_t head_dim, bool interleaved);
 
 #endif

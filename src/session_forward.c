@@ -9,12 +9,16 @@
 #include "session.h"
 
 #include "mathf.h"
+#include "sampler.h"
 
 typedef struct {
     session *s;
     const int32_t *ids;
-    size_t n;   /* tokens of this pass */
-    float *all; /* NULL, or the logits of every token */
+    size_t n;            /* tokens of this pass */
+    size_t rows;         /* so many of them, from the first, are wanted by `all` or `scores` */
+    float *all;          /* [rows][vocab] logits, or NULL */
+    const int32_t *next; /* [rows] the token after each ... */
+    float *scores;       /* [rows] ... and where its log probability goes */
 } pass;
 
 /* What one thread works on: a span of the pass's tokens, with the team that shares their rows. */
@@ -68,20 +72,23 @@ static void embed(const span *sp, const int32_t *ids) {
         linear_row(&sp->s->model->embedding, (size_t)ids[i], sp->s->stream + i * sp->d);
 }
 
-/* cos and sin of position * theta^(-2i / head_dim) / freqs[i]: in double, once per pass, for all layers and heads. */
-static void rope_table(const span *sp) {
-    size_t half = sp->c->head_dim / 2, first, end;
-    double step = bp_log((double)sp->c->rope_theta) * 2.0 / (double)sp->c->head_dim;
-    own_items(sp, sp->n, &first, &end);
-    for (size_t i = sp->first + first; i < sp->first + end; i++) {
-        for (size_t j = 0; j < half; j++) {
-            double angle = (double)(sp->s->position + i) * bp_exp(-step * (double)j), sine, cosine;
-            if (sp->c->rope_freqs) angle /= (double)sp->c->rope_freqs[j];
-            bp_sincos(angle, &sine, &cosine);
-            sp->s->rope[(i * half + j) * 2] = (float)cosine;
-            sp->s->rope[(i * half + j) * 2 + 1] = (float)sine;
-        }
+void session_angles(const model_config *c, double position, float *table) {
+    double step = bp_log((double)c->rope_theta) * 2.0 / (double)c->head_dim;
+    for (size_t j = 0; j < c->head_dim / 2; j++) {
+        double angle = position * bp_exp(-step * (double)j), sine, cosine;
+        if (c->rope_freqs) angle /= (double)c->rope_freqs[j];
+        bp_sincos(angle, &sine, &cosine);
+        table[2 * j] = (float)cosine;
+        table[2 * j + 1] = (float)sine;
     }
+}
+
+/* Once per pass, for all layers and heads. */
+static void rope_table(const span *sp) {
+    size_t first, end;
+    own_items(sp, sp->n, &first, &end);
+    for (size_t i = sp->first + first; i < sp->first + end; i++)
+        session_angles(sp->c, (double)(sp->s->position + i), sp->s->rope + i * sp->c->head_dim);
 }
 
 /* own->x[i] = norm(stream) for my tokens; every member of a row team computes all of them, which is cheaper than to
@@ -101,7 +108,7 @@ static void project_qkv(const span *sp, const model_layer *l) {
     team_barrier(&sp->rows);
 }
 
-static void rotate(float *x, const float *table, size_t head_dim, bool interleaved) {
+void session_rotate(float *x, const float *table, size_t head_dim, bool interleaved) {
     size_t half = head_dim / 2;
     for (size_t j = 0; j < half; j++) {
         float *a = interleaved ? x + 2 * j : x + j, *b = interleaved ? a + 1 : a + half;
@@ -114,7 +121,7 @@ static void rotate(float *x, const float *table, size_t head_dim, bool interleav
 /* q/k norm (Qwen3) and rotation of one head */
 static void prepare_head(const span *sp, float *x, const float *norm, size_t token) {
     if (norm) sp->s->kernels->rmsnorm(x, x, norm, sp->c->head_dim, sp->c->norm_eps);
-    rotate(x, sp->s->rope + token * sp->c->head_dim, sp->c->head_dim, sp->c->rope_interleaved);
+    session_rotate(x, sp->s->rope + token * sp->c->head_dim, sp->c->head_dim, sp->c->rope_interleaved);
 }
 
 /* Keys are rotated, then keys and values go to the cache in half precision. */
@@ -190,14 +197,17 @@ static void head_rows(const span *sp, size_t from, size_t n) {
     team_barrier(sp->everyone);
 }
 
-static void all_logits(const span *sp, const pass *p) {
+/* The rows of a block are shared out: what is done with one needs only its own logits. */
+static void wanted_rows(const span *sp, const pass *p) {
     size_t vocab = sp->c->vocab, stride = padded(vocab);
-    for (size_t from = 0; from < p->n; from += KERNEL_LANES) {
-        size_t n = bp_min(p->n - from, KERNEL_LANES);
+    for (size_t from = 0; from < p->rows; from += KERNEL_LANES) {
+        size_t n = bp_min(p->rows - from, KERNEL_LANES);
         head_rows(sp, from, n);
-        if (sp->everyone->index == 0)
-            for (size_t i = 0; i < n; i++)
-                memcpy(p->all + (from + i) * vocab, sp->s->logits + i * stride, vocab * sizeof(float));
+        for (size_t i = sp->everyone->index; i < n; i += sp->everyone->count) {
+            const float *logits = sp->s->logits + i * stride;
+            if (p->all) memcpy(p->all + (from + i) * vocab, logits, vocab * sizeof(float));
+            if (p->scores) p->scores[from + i] = sampler_logprob(logits, vocab, p->next[from + i]);
+        }
         team_barrier(sp->everyone);
     }
 }
@@ -216,9 +226,9 @@ static void run(void *context, const team *t) {
         project_out(&sp, l);
         feed_forward(&sp, l);
     }
-    if (!p->all) return;
+    if (!p->rows) return;
     if (sp.rows.count != t->count) team_barrier(t); /* tokens were split, rows of the head are everybody's */
-    all_logits(&sp, p);
+    wanted_rows(&sp, p);
 }
 
 static void run_head(void *context, const team *t) {
@@ -227,18 +237,34 @@ static void run_head(void *context, const team *t) {
     head_rows(&sp, p->s->last, 1);
 }
 
-void session_forward(session *s, const int32_t *ids, size_t n, float *all) {
-    pass p = {s, ids, n, all};
-    pool_run(s->pool, run, &p);
-    memcpy(s->ids + s->position, ids, n * sizeof *ids);
-    s->position += (uint32_t)n;
-    s->last = (uint32_t)n - 1;
+static void forward(pass *p) {
+    session *s = p->s;
+    pool_run(s->pool, run, p);
+    memcpy(s->ids + s->position, p->ids, p->n * sizeof *p->ids);
+    s->position += (uint32_t)p->n;
+    s->last = (uint32_t)p->n - 1;
     s->has_logits = false;
+}
+
+void session_forward(session *s, const int32_t *ids, size_t n, float *all) {
+    forward(&(pass){.s = s, .ids = ids, .n = n, .rows = all ? n : 0, .all = all});
+}
+
+void session_forward_scores(session *s, const int32_t *ids, size_t n, const int32_t *next, size_t n_next,
+                            float *scores) {
+    forward(&(pass){.s = s, .ids = ids, .n = n, .rows = n_next, .next = next, .scores = scores});
+}
+
+const float *session_hidden(session *s, size_t row) {
+    const model *m = s->model;
+    const float *stream = s->stream + row * padded(m->config.d_model);
+    s->kernels->rmsnorm(s->threads[0].x, stream, m->out_norm, m->config.d_model, m->config.norm_eps);
+    return s->threads[0].x;
 }
 
 const float *session_last_logits(session *s) {
     if (s->last == UINT32_MAX) return NULL;
-    pass p = {s, NULL, 1, NULL};
+    pass p = {.s = s, .n = 1};
     if (!s->has_logits) pool_run(s->pool, run_head, &p);
     s->has_logits = true;
     return s->logits;

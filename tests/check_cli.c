@@ -185,6 +185,18 @@ static void check_generation(const char *model) {
     CHECK(run(arguments) == 0, "%s", err);
     snprintf(first, sizeof first, "%.4000s", out);
     CHECK(run(arguments) == 0 && strcmp(out, first) == 0, "the same seed gives another text");
+    static const char *const OPTIONS[] = {"--typical-p 0.2", "--frequency-penalty 3", "--presence-penalty=3",
+                                          "--logit-bias 300=100"};
+    for (size_t i = 0; i < sizeof OPTIONS / sizeof OPTIONS[0]; i++) {
+        snprintf(arguments, sizeof arguments, "run %s -p 'Once upon a time' -n 20 -q --temperature 1 --seed 5 %s",
+                 model, OPTIONS[i]);
+        CHECK(run(arguments) == 0 && strcmp(out, first) != 0, "%s changes nothing: %s", OPTIONS[i], err);
+    }
+    static const char *const BAD[] = {"x=1", "5", "5=", "5=1:6=2", "-5=1", "99999999999=1", "5=inf", "1000000=1"};
+    for (size_t i = 0; i < sizeof BAD / sizeof BAD[0]; i++) {
+        snprintf(arguments, sizeof arguments, "run %s -p x -n 1 --logit-bias %s", model, BAD[i]);
+        CHECK(run(arguments) == 1 && strstr(err, "bias") && !out[0], "--logit-bias %s: %s", BAD[i], err);
+    }
     snprintf(arguments, sizeof arguments, "run -q -n 5 -- %s --prompt", model);
     CHECK(run(arguments) == 2 && strstr(err, "unexpected word '--prompt'"), "%s", err);
 }

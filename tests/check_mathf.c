@@ -39,6 +39,11 @@ static void check_exp_float(void) {
     CHECK(bp_expf(0.0f) == 1.0f && bp_expf(-0.0f) == 1.0f, "e^0");
     CHECK(bp_expf(-88.0f) == 0.0f && bp_expf(-INFINITY) == 0.0f, "underflow");
     CHECK(bp_expf(89.0f) == INFINITY && bp_expf(INFINITY) == INFINITY, "overflow");
+    float several[] = {-100, -87.3f, -1.5f, 0, 0.3f, 88.7f, 100};
+    bp_expf_each(several, 7);
+    CHECK(several[0] == 0 && several[1] == bp_expf(-87.3f) && several[2] == bp_expf(-1.5f) && several[3] == 1 &&
+              several[4] == bp_expf(0.3f) && several[5] == bp_expf(88.7f) && several[6] == INFINITY,
+          "several at once");
     CHECK(isfinite(bp_expf(88.7f)) && bp_expf(-87.3f) > 0.0f, "limits");
     CHECK(isnan(bp_expf(NAN)) && isnan(bp_expf(float_of(0xffc00001))) && isnan(bp_sigmoidf(NAN)), "NaN stays NaN");
     CHECK(bp_sigmoidf(-100.0f) == 0.0f && bp_sigmoidf(100.0f) == 1.0f, "sigmoid saturates");

@@ -10,20 +10,49 @@ generate_options generate_defaults(uint64_t max_tokens) {
                               .repeat_last = s.repeat_last,
                               .seed = s.seed,
                               .temperature = (double)s.temperature,
+                              .typical_p = (double)s.typical_p,
                               .top_p = (double)s.top_p,
                               .min_p = (double)s.min_p,
-                              .repeat_penalty = (double)s.repeat_penalty};
+                              .repeat_penalty = (double)s.repeat_penalty,
+                              .frequency_penalty = (double)s.frequency_penalty,
+                              .presence_penalty = (double)s.presence_penalty};
+}
+
+/* "ID=BIAS,ID=BIAS" -> bias [SAMPLER_BIASES], *n of them. */
+static bool parse_bias(const char *list, sampler_bias *bias, uint32_t *n, bp_err *e) {
+    while (list && *list) {
+        char *end;
+        unsigned long id = strtoul(list, &end, 10);
+        bool good = *list >= '0' && *list <= '9' && id <= INT32_MAX && *end == '=' && *n < SAMPLER_BIASES;
+        if (good) {
+            const char *value = end + 1;
+            bias[*n] = (sampler_bias){(int32_t)id, strtof(value, &end)};
+            good = end != value && (*end == ',' || !*end);
+        }
+        if (!good)
+            return bp_fail(e, BP_ERR_ARGUMENT, 0, "--logit-bias takes ID=BIAS,..., at most %d of them, not '%s'",
+                           SAMPLER_BIASES, list);
+        list = *end ? end + 1 : end;
+        ++*n;
+    }
+    return true;
 }
 
 bp_session *generate_open(bp_model *model, const generate_options *o, bp_err *e) {
     bp_session_options options = {.n_ctx = (uint32_t)o->ctx};
+    sampler_bias bias[SAMPLER_BIASES];
     sampler_options sampling = {.temperature = o->greedy ? 0.0f : (float)o->temperature,
                                 .top_k = (uint32_t)o->top_k,
+                                .typical_p = (float)o->typical_p,
                                 .top_p = (float)o->top_p,
                                 .min_p = (float)o->min_p,
                                 .repeat_penalty = (float)o->repeat_penalty,
+                                .frequency_penalty = (float)o->frequency_penalty,
+                                .presence_penalty = (float)o->presence_penalty,
                                 .repeat_last = (uint32_t)o->repeat_last,
+                                .bias = bias,
                                 .seed = o->seed};
+    if (!parse_bias(o->logit_bias, bias, &sampling.n_bias, e)) return NULL;
     bp_session *session = bp_session_open(model, &options, e);
     if (!session || bp_session_sampling(session, &sampling, e)) return session;
     bp_session_close(session);

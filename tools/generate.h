@@ -7,7 +7,8 @@
 
 typedef struct {
     uint64_t max_tokens, ctx, top_k, repeat_last, seed;
-    double temperature, top_p, min_p, repeat_penalty;
+    double temperature, typical_p, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty;
+    const char *logit_bias; /* "ID=BIAS,ID=BIAS", or NULL */
     bool greedy, quiet;
 } generate_options;
 
@@ -22,15 +23,19 @@ generate_options generate_defaults(uint64_t max_tokens);
         {"greedy", 'g', CLI_FLAG, &(o).greedy, 0, 0, NULL, "always the most likely token"},                            \
         {"temperature", 0, CLI_REAL, &(o).temperature, 0, 100, "X", "0 is greedy (default 0.7)"},                      \
         {"top-k", 0, CLI_COUNT, &(o).top_k, 0, 16777216, "N", "only the N most likely; 0: all (default 40)"},          \
+        {"typical-p", 0, CLI_REAL, &(o).typical_p, 0, 1, "X", "only the least surprising that reach X (default 1: off)"}, \
         {"top-p", 0, CLI_REAL, &(o).top_p, 0, 1, "X", "only the most likely that reach X together (default 0.95)"},    \
         {"min-p", 0, CLI_REAL, &(o).min_p, 0, 1, "X", "none below X times the best one (default 0.05)"},               \
         {"repeat-penalty", 0, CLI_REAL, &(o).repeat_penalty, 0.01, 100, "X", "1: off (default 1)"},                    \
-        {"repeat-last", 0, CLI_COUNT, &(o).repeat_last, 0, 1024, "N", "tokens the penalty looks back (default 64)"},   \
+        {"frequency-penalty", 0, CLI_REAL, &(o).frequency_penalty, -100, 100, "X", "per recent occurrence (default 0)"},   \
+        {"presence-penalty", 0, CLI_REAL, &(o).presence_penalty, -100, 100, "X", "per recent token (default 0)"},      \
+        {"repeat-last", 0, CLI_COUNT, &(o).repeat_last, 0, 1024, "N", "tokens the penalties look back (default 64)"},  \
+        {"logit-bias", 0, CLI_TEXT, &(o).logit_bias, 0, 0, "ID=X,...", "added to tokens' logits; -inf bans one"},       \
         {"seed", 's', CLI_COUNT, &(o).seed, 0, 0, "N", "of the random numbers (default 0)"},                           \
         {"quiet", 'q', CLI_FLAG, &(o).quiet, 0, 0, NULL, "no statistics on stderr"}
 /* clang-format on */
 
-/* A session with the context and sampling of the options. */
+/* A session with the context and sampling of the options. BP_ERR_ARGUMENT also for a malformed logit_bias. */
 bp_session *generate_open(bp_model *model, const generate_options *o, bp_err *e);
 
 typedef struct {

@@ -41,14 +41,20 @@ bp_session *wasm_session_open(bp_model *model, uint32_t n_ctx, uint32_t chunk, b
     return bp_session_open(model, &o, e);
 }
 
-bool wasm_session_sampling(bp_session *session, float temperature, uint32_t top_k, float top_p, float min_p,
-                           float repeat_penalty, uint32_t repeat_last, uint64_t seed, bp_err *e) {
+bool wasm_session_sampling(bp_session *session, float temperature, uint32_t top_k, float typical_p, float top_p,
+                           float min_p, float repeat_penalty, float frequency_penalty, float presence_penalty,
+                           uint32_t repeat_last, const sampler_bias *bias, uint32_t n_bias, uint64_t seed, bp_err *e) {
     sampler_options o = {.temperature = temperature,
                          .top_k = top_k,
+                         .typical_p = typical_p,
                          .top_p = top_p,
                          .min_p = min_p,
                          .repeat_penalty = repeat_penalty,
+                         .frequency_penalty = frequency_penalty,
+                         .presence_penalty = presence_penalty,
                          .repeat_last = repeat_last,
+                         .n_bias = n_bias,
+                         .bias = bias,
                          .seed = seed};
     return bp_session_sampling(session, &o, e);
 }

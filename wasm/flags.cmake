@@ -10,6 +10,10 @@ set(WASM_SOURCES ${ENGINE_SOURCES} src/kernel_simd128.c src/platform_wasm.c wasm
 # This file defines memcpy and its like: the compiler must not turn their bodies into calls of themselves.
 set_source_files_properties(src/platform_wasm.c PROPERTIES COMPILE_OPTIONS "-fno-builtin")
 
+# What runs once per model, call or token is built for size: the page downloads it, and its time is in the kernels.
+set_source_files_properties(src/err.c src/gguf.c src/model.c src/sampler.c src/session.c src/session_state.c src/engine.c src/engine_state.c
+  src/tokenizer_open.c PROPERTIES COMPILE_OPTIONS "-Os")
+
 file(STRINGS wasm/exports.txt lines REGEX "^[a-z_]")
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS wasm/exports.txt)
 # The stack comes first, so that overflowing it traps instead of overwriting data.

@@ -193,16 +193,13 @@ class Crew {
   }
 }
 
-/** How a generation ends that was stopped before its turn came. */
-const NOT_BEGUN = { finishReason: 'abort', stop: null, text: '', stats: null };
-
 const aborted = (signal) =>
   new Promise((resolve) => (signal.aborted ? resolve() : signal.addEventListener('abort', resolve, { once: true })));
 
 export class Model {
   #crew;
   #template;
-  #last = Promise.resolve(); // settles when the latest generation has ended
+  #last = Promise.resolve(); // settles when the latest call that uses the session has ended
 
   constructor(crew, { info, template }) {
     this.#crew = crew;
@@ -228,6 +225,31 @@ export class Model {
     return this.#crew.request('detokenize', { ids: checkIds(ids), options: { special } });
   }
 
+  async embed(texts, { pooling = 'mean', normalize = true, bos = true, special = false } = {}) {
+    const one = typeof texts === 'string';
+    const prompts = one ? [texts] : Array.isArray(texts) ? texts.map(checkPrompt) : fail('argument', 'embed() takes a string or an array');
+    if (pooling !== 'mean' && pooling !== 'last') fail('argument', `pooling must be 'mean' or 'last', not ${pooling}`);
+    const vectors = await this.#inTurn('embed', { prompts, options: { pooling, normalize: !!normalize, bos, special } });
+    return one ? vectors[0] : vectors;
+  }
+
+  async score(text, { bos = true, special = false } = {}) {
+    return this.#inTurn('score', { prompt: checkPrompt(text), options: { bos, special } });
+  }
+
+  async logits(prompt, { bos = true, special = false } = {}) {
+    return this.#inTurn('logits', { prompt: checkPrompt(prompt), options: { bos, special } });
+  }
+
+  async saveState() {
+    return this.#inTurn('saveState', {});
+  }
+
+  async restoreState(state) {
+    if (!(state instanceof Uint8Array)) fail('argument', 'restoreState() takes the Uint8Array that saveState() gave');
+    return this.#inTurn('restoreState', { bytes: state });
+  }
+
   async dispose() {
     await this.#crew.end(new BitpairError('disposed', 'the model was disposed'));
   }
@@ -236,12 +258,18 @@ export class Model {
     return this.dispose();
   }
 
+  /** A request that uses the session: it waits until the calls before it have ended. */
+  #inTurn(type, fields) {
+    const running = this.#last.then(() => this.#crew.request(type, fields));
+    this.#last = running.catch(() => {});
+    return running;
+  }
+
   /** A generation that, once started, waits for its turn. */
   #generation(makePrompt, options) {
     return new Generation(async (stop, receive) => {
       const complete = completeOptions(options);
-      const made = await makePrompt();
-      const prompt = typeof made === 'string' ? made : checkIds(made);
+      const prompt = checkPrompt(await makePrompt());
       let begun = false;
       const running = this.#last.then(() => {
         begun = true;
@@ -249,23 +277,25 @@ export class Model {
       });
       this.#last = running.catch(() => {});
       // One that is stopped while it waits ends at once, and does nothing when its turn comes.
-      return Promise.race([running, aborted(stop).then(() => (begun ? running : NOT_BEGUN))]);
+      return Promise.race([running, aborted(stop).then(() => (begun ? running : null))]);
     }, options.signal);
   }
 
   #run(prompt, options, onPrefill, stop, receive) {
-    if (stop.aborted) return NOT_BEGUN;
+    if (stop.aborted) return null;
     const id = this.#crew.newId();
     stop.addEventListener('abort', () => this.#crew.link.post({ type: 'abort', id }), { once: true });
     return this.#crew.request('generate', { prompt, options }, {
       id,
       onMessage: (message) => {
-        if (message.type === 'token') receive(message);
-        else onPrefill?.({ done: message.done, total: message.total });
+        if (message.type === 'prefill') onPrefill?.({ done: message.done, total: message.total });
+        else receive(message);
       },
     });
   }
 }
+
+const checkPrompt = (prompt) => (typeof prompt === 'string' ? prompt : checkIds(prompt));
 
 function checkIds(ids) {
   const list = typeof ids === 'object' && Number.isInteger(ids?.length) ? Array.from(ids) : null;

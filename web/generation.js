@@ -7,13 +7,21 @@ const DEFAULTS = {
   maxTokens: 512,
   temperature: 0.7,
   topK: 40,
+  typicalP: 1,
   topP: 0.95,
   minP: 0.05,
   repeatPenalty: 1,
+  frequencyPenalty: 0,
+  presencePenalty: 0,
   repeatLast: 64,
+  sinkTokens: 4,
+  n: 1,
 };
 
-const INTEGERS = ['maxTokens', 'topK', 'repeatLast'];
+const INTEGERS = ['maxTokens', 'topK', 'repeatLast', 'sinkTokens', 'n', 'logprobs'];
+const OVERFLOWS = ['stop', 'shift', 'error'];
+const MOST_LOGPROBS = 20;
+const MOST_ANSWERS = 128;
 
 /** The caller's options with all that is left out, checked as far as types go; the engine checks the ranges. */
 export function completeOptions(options) {
@@ -21,7 +29,12 @@ export function completeOptions(options) {
   for (const [key, value] of Object.entries(DEFAULTS)) complete[key] = checkNumber(key, options[key] ?? value);
   if (complete.maxTokens < 1) fail('argument', 'maxTokens must be at least 1');
   if (options.greedy) complete.temperature = 0;
+  if (complete.n < 1 || complete.n > MOST_ANSWERS) fail('argument', `n must be from 1 to ${MOST_ANSWERS}, not ${complete.n}`);
   complete.seed = checkSeed(options.seed);
+  complete.logitBias = checkBias(options.logitBias ?? {});
+  complete.logprobs = checkLogprobs(options.logprobs);
+  complete.overflow = options.overflow ?? 'stop';
+  if (!OVERFLOWS.includes(complete.overflow)) fail('argument', `overflow must be one of ${OVERFLOWS.join(', ')}`);
   complete.stop = typeof options.stop === 'string' ? [options.stop] : (options.stop ?? []);
   if (!Array.isArray(complete.stop) || !complete.stop.every((text) => typeof text === 'string' && text !== ''))
     fail('argument', 'stop must be a string or an array of strings, none of them empty');
@@ -33,6 +46,24 @@ function checkNumber(key, value) {
   if (INTEGERS.includes(key) && !(Number.isInteger(value) && value >= 0 && value < 2 ** 31))
     fail('argument', `${key} must be a whole number from 0 to 2147483647, not ${value}`);
   return value;
+}
+
+/** {id: bias} or a Map -> pairs. */
+function checkBias(bias) {
+  if (typeof bias !== 'object') fail('argument', 'logitBias must be an object or a Map of token ids and numbers');
+  const pairs = (bias instanceof Map ? [...bias] : Object.entries(bias)).map(([id, value]) => [Number(id), value]);
+  for (const [id, value] of pairs) {
+    if (!(Number.isInteger(id) && id >= 0 && id < 2 ** 31)) fail('argument', `logitBias: ${id} is not a token id`);
+    checkNumber(`logitBias of token ${id}`, value);
+  }
+  return pairs;
+}
+
+/** null: none wanted */
+function checkLogprobs(count) {
+  if (count === undefined || count === null) return null;
+  if (checkNumber('logprobs', count) > MOST_LOGPROBS) fail('argument', `logprobs must be at most ${MOST_LOGPROBS}, not ${count}`);
+  return count;
 }
 
 function checkSeed(seed) {
@@ -56,7 +87,8 @@ export class Generation {
   #iterator = this.#iterate();
 
   /**
-   * @param {(stop: AbortSignal, receive: Function) => Promise<object>} run does the work; receive({id, token, text}) per token
+   * @param {(stop: AbortSignal, receive: Function) => Promise<object | null>} run does the work and gives the stats, null if it
+   *   never began; receive() gets the messages 'token' and 'answer' of protocol.js
    * @param {AbortSignal | undefined} signal the caller's
    */
   constructor(run, signal) {
@@ -109,17 +141,28 @@ export class Generation {
   }
 
   async #collect() {
-    const ids = [];
-    let text = '';
-    const end = await this.#run(this.#stop.signal, (message) => {
-      ids.push(message.token);
-      text += message.text;
-      this.#chunks.push({ text: message.text, id: message.token });
-      this.#wake();
+    const answers = [];
+    let end = null; // chunk that ends the latest answer: it waits, since the very last one carries the stats
+    const stats = await this.#run(this.#stop.signal, (message) => {
+      const { type, index, text, finishReason, stop } = message;
+      const answer = (answers[index] ??= newAnswer());
+      answer.text += text;
+      if (end) this.#push(end);
+      end = null;
+      if (type === 'token') return this.#push(tokenChunk(answer, message));
+      Object.assign(answer, { finishReason, stop });
+      end = { text, id: null, index, finishReason, stop, stats: null };
+      return undefined;
     });
-    const { finishReason, stop, stats } = end;
-    this.#chunks.push({ text: end.text, id: null, finishReason, stop, stats });
-    return { text: text + end.text, ids, finishReason, stop, stats };
+    answers[0] ??= newAnswer();
+    end ??= { text: '', id: null, index: 0, finishReason: 'abort', stop: null, stats: null };
+    this.#push({ ...end, stats });
+    return { ...answers[0], stats, answers };
+  }
+
+  #push(chunk) {
+    this.#chunks.push(chunk);
+    this.#wake();
   }
 
   async *#iterate() {
@@ -136,4 +179,15 @@ export class Generation {
       await result.catch(() => {});
     }
   }
+}
+
+/** An answer nothing is known of: one that was stopped before its turn came. */
+const newAnswer = () => ({ text: '', ids: [], logprobs: null, finishReason: 'abort', stop: null });
+
+/** Notes a token in its answer and gives its chunk. */
+function tokenChunk(answer, { index, token, text, logprobs }) {
+  answer.ids.push(token);
+  if (!logprobs) return { text, id: token, index };
+  (answer.logprobs ??= []).push(logprobs);
+  return { text, id: token, index, logprobs };
 }

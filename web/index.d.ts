@@ -90,6 +90,37 @@ export interface Model {
    */
   chat(messages: readonly ChatMessage[], options?: ChatOptions): Generation;
 
+  /**
+   * Vectors [info.width] of texts (or lists of token ids): the final normalised hidden states of each, pooled. A string gives one
+   * vector, an array one for each of its items. The cached prompt of the last answer is given up.
+   * @throws {BitpairError} 'context' for a text longer than the context, 'argument' for an empty one.
+   */
+  embed(text: string, options?: EmbedOptions): Promise<Float32Array>;
+  embed(texts: readonly (string | ArrayLike<number>)[], options?: EmbedOptions): Promise<Float32Array[]>;
+
+  /**
+   * How likely the model finds a text, token by token, at temperature 1. Gives up the cached prompt of the last answer.
+   * @throws {BitpairError} 'context' for a text longer than the context, 'argument' for an empty one.
+   */
+  score(text: string | ArrayLike<number>, options?: PromptOptions): Promise<Score>;
+
+  /** Logits [info.vocabulary] of the token after a prompt. @throws {BitpairError} as score(). */
+  logits(prompt: string | ArrayLike<number>, options?: PromptOptions): Promise<Float32Array>;
+
+  /**
+   * What the session holds: the tokens of the last prompt and answer with their keys and values, sampling options and random
+   * numbers. About `2 * layers * kvHeads * headSize * 2` bytes per token. Checksummed; for this model and tier only, on any machine.
+   */
+  saveState(): Promise<Uint8Array>;
+
+  /**
+   * Takes up a saved state: a prompt that begins with its tokens is not computed again. The model it is given to may have another
+   * contextSize and number of threads.
+   * @throws {BitpairError} 'format', 'unsupported' (of another version), 'checksum' (damaged), 'argument' (of another model or tier),
+   *   'context' (longer than this context). Then nothing is changed.
+   */
+  restoreState(state: Uint8Array): Promise<void>;
+
   /** Text -> token ids. */
   tokenize(text: string, options?: TokenizeOptions): Promise<number[]>;
 
@@ -155,14 +186,40 @@ export interface GenerateOptions {
   greedy?: boolean;
   /** Sample among the k most likely tokens; 0: all. Default 40. */
   topK?: number;
+  /** Sample among the fewest tokens whose surprise is nearest to the expected one and that reach p, 0 < p <= 1. Default 1: off. */
+  typicalP?: number;
   /** Sample among the fewest tokens whose probabilities reach p, 0 < p <= 1. Default 0.95. */
   topP?: number;
   /** Drop tokens less likely than p times the most likely one, 0 to 1. Default 0.05. */
   minP?: number;
-  /** Makes recent tokens less likely; 1 is off. Default 1. */
+  /** Divides (or multiplies, where negative) the logits of recent tokens; 1 is off. Default 1. */
   repeatPenalty?: number;
-  /** How many tokens are recent, at most 1024. Default 64. */
+  /** Is subtracted from a token's logit for each time it is among the recent ones, -100 to 100; OpenAI's range is -2 to 2. Default 0. */
+  frequencyPenalty?: number;
+  /** Is subtracted once from the logit of each recent token, -100 to 100. Default 0. */
+  presencePenalty?: number;
+  /** How many tokens of prompt and answer are recent to the three penalties, at most 1024. Default 64. */
   repeatLast?: number;
+  /** Token id -> what is added to its logit; -Infinity bans it. At most 1024 tokens. Default: none. */
+  logitBias?: Readonly<Record<number, number>> | ReadonlyMap<number, number>;
+  /**
+   * Give each token's log probability, and those of so many most likely tokens, 0 to 20. They are the model's own: at temperature 1,
+   * before bias, penalties and truncation. Default: none are computed.
+   */
+  logprobs?: number | null;
+  /**
+   * How many answers, 1 to 128, one after another; the prompt is read once. Answer i is the one that `seed + i` alone would give.
+   * Default 1.
+   */
+  n?: number;
+  /**
+   * When the context is full: 'stop' ends the answer (finishReason 'context'), 'error' rejects with code 'context', 'shift' forgets the
+   * older half of what follows the first `sinkTokens` tokens and goes on. What was computed while the forgotten could be seen stays,
+   * so this is not the same as a shorter prompt. A prompt that is too long is an error in any case. Default 'stop'.
+   */
+  overflow?: 'stop' | 'shift' | 'error';
+  /** First tokens that a shift keeps, at most half the context. Default 4. */
+  sinkTokens?: number;
   /** Same seed and options, same text: on every machine, with any number of threads. Default: random, see stats.seed. */
   seed?: number | bigint;
   /** Ends the answer when one of these appears; it is not part of the text. They may span tokens. */
@@ -175,11 +232,42 @@ export interface GenerateOptions {
   onPrefill?: (progress: { done: number; total: number }) => void;
 }
 
-export interface RawGenerateOptions extends GenerateOptions {
+/** How a prompt given as text becomes tokens. */
+export interface PromptOptions {
   /** Begin with BOS if the model wants it. Default true. */
   bos?: boolean;
   /** Read names such as `<|im_start|>` in the prompt as control tokens. Default false. */
   special?: boolean;
+}
+
+export interface RawGenerateOptions extends GenerateOptions, PromptOptions {}
+
+export interface EmbedOptions extends PromptOptions {
+  /** The mean over all tokens, or the last token's. Default 'mean'. */
+  pooling?: 'mean' | 'last';
+  /** Scale to length 1. Default true. */
+  normalize?: boolean;
+}
+
+export interface TokenLogprob {
+  id: number;
+  /** Its text, control tokens by name; U+FFFD where it is a part of a character, see `bytes`. */
+  text: string;
+  bytes: number[];
+  /** Natural logarithm of its probability. */
+  logprob: number;
+}
+
+export interface TokenLogprobs extends TokenLogprob {
+  /** The most likely tokens, best first. */
+  top: TokenLogprob[];
+}
+
+export interface Score {
+  /** Sum over all tokens but the first, to which nothing is given. */
+  logprob: number;
+  /** The text's tokens, BOS included; null for the first. */
+  tokens: (Omit<TokenLogprob, 'logprob'> & { logprob: number | null })[];
 }
 
 export interface ChatOptions extends GenerateOptions {
@@ -204,26 +292,40 @@ export interface TokenChunk {
    */
   text: string;
   id: number;
+  /** Which of `n` answers it belongs to, from 0. */
+  index: number;
+  /** Where the option `logprobs` asks for it. */
+  logprobs?: TokenLogprobs;
   finishReason?: undefined;
 }
 
-/** The last chunk: text that was held back, and how it ended. */
+/** The last chunk of an answer: text that was held back, and how it ended. */
 export interface FinalChunk {
   text: string;
   id: null;
+  index: number;
   finishReason: FinishReason;
   /** The stop string that was met. */
   stop: string | null;
+  /** Of all answers, with the last one; null with those before it. */
   stats: GenerateStats | null;
 }
 
 export type Chunk = TokenChunk | FinalChunk;
 
-export interface GenerateResult {
+export interface Answer {
   text: string;
   ids: number[];
+  /** One entry per token; null unless the option `logprobs` asks for them. */
+  logprobs: TokenLogprobs[] | null;
   finishReason: FinishReason;
   stop: string | null;
+}
+
+/** The first answer, and all of them. */
+export interface GenerateResult extends Answer {
+  /** As many as option `n` says; fewer when it was aborted. */
+  answers: Answer[];
   /** null when it was aborted before its turn came. */
   stats: GenerateStats | null;
 }
@@ -232,6 +334,7 @@ export interface GenerateStats {
   promptTokens: number;
   /** Tokens of the prompt that were taken over from the previous call. */
   cachedTokens: number;
+  /** Of all answers, as are the durations and rates. */
   completionTokens: number;
   prefillSeconds: number;
   prefillTokensPerSecond: number;
@@ -262,7 +365,7 @@ export interface Generation extends AsyncGenerator<Chunk, GenerateResult, undefi
  * - `checksum`: bytes differ from their digest; `offset`
  * - `unsupported`: an architecture, type or host that this build does not run
  * - `memory`: it does not fit
- * - `context`: the prompt is longer than the context
+ * - `context`: the prompt is longer than the context, or that is full and `overflow` is 'error'
  * - `argument`: a call with a value that is not allowed; the message names it
  * - `aborted`: load() was stopped by its signal; `cause` is the signal's reason, `name` is 'AbortError'
  * - `disposed`: the model is gone
@@ -272,10 +375,188 @@ export type ErrorCode =
   | 'http' | 'network' | 'io' | 'format' | 'checksum' | 'unsupported' | 'memory' | 'context' | 'argument' | 'aborted' | 'disposed'
   | 'worker';
 
+/* ---- the shape of OpenAI's client ---- */
+
+/**
+ * A model behind the methods of OpenAI's client: what is written for `client.chat.completions.create()` and so on runs on it.
+ *
+ * ```js
+ * const client = openai(model);
+ * const { choices } = await client.chat.completions.create({ messages: [{ role: 'user', content: 'Hi' }] });
+ * for await (const { choices } of await client.chat.completions.create({ messages, stream: true })) write(choices[0]?.delta.content ?? '');
+ * ```
+ *
+ * What is left out or null has the default of `generate()`, not OpenAI's; penalties look at the last 1024 tokens. `tools`,
+ * `functions`, `audio`, `prediction`, `suffix`, `echo`, a `best_of` that differs from `n`, image parts and a `response_format` other
+ * than text are refused with code 'unsupported'; parameters that only concern a service (`user`, `store`, ...) have no effect.
+ * `finish_reason` is 'stop' or 'length' (also for a full context). Errors are BitpairErrors with `status` 400 and `type`
+ * 'invalid_request_error' where the request is at fault, else 500 and 'server_error'. A request stopped by its signal rejects with
+ * code 'aborted'; a stream just ends.
+ */
+export function openai(model: Model): OpenAIClient;
+
+export interface OpenAIClient {
+  chat: {
+    completions: {
+      create(params: OpenAIChatParams & { stream: true }, options?: OpenAIRequestOptions): Promise<OpenAIStream<OpenAIChatCompletionChunk>>;
+      create(params: OpenAIChatParams & { stream?: false | null | undefined }, options?: OpenAIRequestOptions): Promise<OpenAIChatCompletion>;
+    };
+  };
+  completions: {
+    create(params: OpenAICompletionParams & { stream: true }, options?: OpenAIRequestOptions): Promise<OpenAIStream<OpenAICompletionChunk>>;
+    create(params: OpenAICompletionParams & { stream?: false | null | undefined }, options?: OpenAIRequestOptions): Promise<OpenAICompletion>;
+  };
+  embeddings: {
+    /** Vectors of length 1, mean over the tokens. */
+    create(params: OpenAIEmbeddingParams): Promise<OpenAIEmbeddings>;
+  };
+}
+
+export interface OpenAIRequestOptions {
+  signal?: AbortSignal | undefined;
+}
+
+/** Aborting the controller, or leaving the loop, stops the engine. */
+export interface OpenAIStream<T> extends AsyncGenerator<T, void, undefined> {
+  controller: AbortController;
+}
+
+/** As in OpenAI's API; `top_k`, `min_p`, `typical_p` and `repeat_penalty` as in llama.cpp's server. */
+export interface OpenAISamplingParams {
+  /** Only repeated in the answer. Default: the name in the file. */
+  model?: string;
+  temperature?: number | null | undefined;
+  top_p?: number | null | undefined;
+  top_k?: number | null | undefined;
+  min_p?: number | null | undefined;
+  typical_p?: number | null | undefined;
+  repeat_penalty?: number | null | undefined;
+  frequency_penalty?: number | null | undefined;
+  presence_penalty?: number | null | undefined;
+  /** Token id -> added to its logit. */
+  logit_bias?: { [id: string]: number } | null | undefined;
+  seed?: number | null | undefined;
+  stop?: string | string[] | null | undefined;
+  n?: number | null | undefined;
+  stream?: boolean | null | undefined;
+  stream_options?: { include_usage?: boolean } | null | undefined;
+}
+
+export interface OpenAIChatParams extends OpenAISamplingParams {
+  /** role 'developer' is read as 'system'; content is text, or parts of type 'text'. */
+  messages: readonly { role: string; content?: string | null | readonly { type: string }[] }[];
+  /** Default: as many as fit into the context. */
+  max_completion_tokens?: number | null | undefined;
+  max_tokens?: number | null | undefined;
+  logprobs?: boolean | null | undefined;
+  /** 0 to 20. */
+  top_logprobs?: number | null | undefined;
+}
+
+export interface OpenAICompletionParams extends OpenAISamplingParams {
+  /** Several prompts are answered one after another; they cannot be streamed. */
+  prompt: string | string[] | number[] | number[][] | null;
+  /** Default 16. */
+  max_tokens?: number | null | undefined;
+  /** So many alternatives, 0 to 20. */
+  logprobs?: number | null | undefined;
+}
+
+export interface OpenAIEmbeddingParams {
+  input: string | string[] | number[] | number[][];
+  model?: string;
+  /** No other than info.width. */
+  dimensions?: number | undefined;
+  encoding_format?: 'float' | undefined;
+}
+
+export interface OpenAIUsage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  total_tokens: number;
+  prompt_tokens_details: { cached_tokens: number };
+}
+
+export interface OpenAITokenLogprob {
+  token: string;
+  bytes: number[];
+  logprob: number;
+}
+
+export interface OpenAIChatLogprobs {
+  content: (OpenAITokenLogprob & { top_logprobs: OpenAITokenLogprob[] })[];
+  refusal: null;
+}
+
+export interface OpenAIChatCompletion {
+  id: string;
+  object: 'chat.completion';
+  /** Seconds since 1970. */
+  created: number;
+  model: string;
+  choices: {
+    index: number;
+    message: { role: 'assistant'; content: string; refusal: null };
+    logprobs: OpenAIChatLogprobs | null;
+    finish_reason: 'stop' | 'length';
+  }[];
+  usage: OpenAIUsage;
+}
+
+export interface OpenAIChatCompletionChunk {
+  id: string;
+  object: 'chat.completion.chunk';
+  created: number;
+  model: string;
+  /** One; none in the chunk that has the usage. */
+  choices: {
+    index: number;
+    delta: { role?: 'assistant'; content?: string; refusal?: null };
+    logprobs: OpenAIChatLogprobs | null;
+    finish_reason: 'stop' | 'length' | null;
+  }[];
+  /** With `stream_options.include_usage`: null but in the last chunk. */
+  usage?: OpenAIUsage | null;
+}
+
+export interface OpenAICompletion {
+  id: string;
+  object: 'text_completion';
+  created: number;
+  model: string;
+  choices: {
+    index: number;
+    text: string;
+    logprobs: {
+      tokens: string[];
+      token_logprobs: number[];
+      top_logprobs: { [token: string]: number }[];
+      text_offset: number[];
+    } | null;
+    /** null in the chunks of a stream before the last, which OpenAI's types do not say either. */
+    finish_reason: 'stop' | 'length';
+  }[];
+  usage: OpenAIUsage;
+}
+
+/** The next piece of a completion; with `stream_options.include_usage` the last one has no choices, but the usage. */
+export interface OpenAICompletionChunk extends Omit<OpenAICompletion, 'usage'> {
+  usage?: OpenAIUsage | null;
+}
+
+export interface OpenAIEmbeddings {
+  object: 'list';
+  model: string;
+  data: { object: 'embedding'; index: number; embedding: number[] }[];
+  usage: { prompt_tokens: number; total_tokens: number };
+}
+
 export class BitpairError extends Error {
   constructor(code: ErrorCode, message: string, details?: { offset?: number; status?: number; url?: string; cause?: unknown });
   readonly code: ErrorCode;
   readonly offset?: number;
   readonly status?: number;
   readonly url?: string;
+  /** From openai(): 'invalid_request_error' or 'server_error'. */
+  readonly type?: string;
 }

@@ -3,3 +3,4 @@
 
 export { BitpairError } from './errors.js';
 export { load } from './engine.js';
+export { openai } from './openai.js';

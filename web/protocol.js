@@ -6,15 +6,18 @@
 //     threads {count, reason}  answer to spawn         run {engine}: let them enter the engine
 //     piece {bytes}            answer to pull          pull {offset, size}: bytes of an in-memory source, please
 //     generate {id, prompt | ids, options}             progress {id, report: {phase, loaded, total, rate, eta}}
-//     abort {id}                                       prefill {id, done, total}, token {id, token, text}
-//     tokenize {id, text, special}                     result {id, value}, error {id, error}
-//     detokenize {id, ids, special}
+//     abort {id}                                       prefill {id, done, total}, token {id, index, token, text, logprobs},
+//     tokenize {id, text, special}                     answer {id, index, text, finishReason, stop}: the end of one of n
+//     detokenize {id, ids, special}                    result {id, value}, error {id, error}
+//     embed {id, prompts, options}
+//     score, logits {id, prompt, options}
+//     saveState {id}, restoreState {id, bytes}
 //
 //   page -> thread worker                            thread worker -> page
 //     thread {module, memory, stack}                   ready, or failed {error} (also later)
 //     run {engine, index}
 //
-// `load` has id 0, other requests count from 1. One `generate` runs at a time; the page queues them.
+// `load` has id 0, other requests count from 1. What uses the session runs one at a time; the page queues it.
 
 import { fail } from './errors.js';
 

@@ -7,6 +7,7 @@ import { makeYield } from './protocol.js';
 const BOS = 1;      // BP_TOKENIZE_BOS
 const SPECIAL = 2;  // BP_TOKENIZE_SPECIAL
 const PIECE_BYTES = 4096;
+const MOST_ALTERNATIVES = 20;
 const FIRST_STEP = 4;       // tokens, before anything is known about the speed
 const STEP_SECONDS = 0.025; // aim of one step of prefill, so that an abort is seen within 50 ms
 const STEP_MOST = 0.045;    // a step of 16 tokens may take this long: the kernels are slower on fewer
@@ -24,6 +25,7 @@ export class Runner {
     this.piece = wasm.alloc(PIECE_BYTES);
     this.chunk = wasm.exports.bp_session_chunk(session);
     this.ids = wasm.alloc(4 * this.chunk);
+    this.alternatives = wasm.alloc(8 * MOST_ALTERNATIVES); // {i32 id, f32 logprob}
     this.step = Math.min(FIRST_STEP, this.chunk); // tokens of one step of prefill
     this.prefilled = 0;
     this.pause = makeYield();
@@ -37,6 +39,11 @@ export class Runner {
       const text = wasm.exports.bp_model_string(this.model, name, wasm.cells);
       return text ? wasm.text(text, wasm.u32(wasm.cells)) : null;
     });
+  }
+
+  /** A number of the model: see wasm_model_number. */
+  number(field) {
+    return this.wasm.exports.wasm_model_number(this.model, field);
   }
 
   tokenize(text, { bos = false, special = false }) {
@@ -69,57 +76,73 @@ export class Runner {
   }
 
   /**
-   * Prefill and decode.
+   * Prefill, then one answer after another: each goes on from the prompt, of which only the last token is fed again.
    * @param {number[]} prompt ids, at least one
-   * @param {object} options complete: see engine.js
-   * @param {{prefill(done, total): void, token(id, text): void}} emit
+   * @param {object} options complete: see generation.js
+   * @param {{prefill(done, total): void, token(index, id, text, logprobs): void, answer(index, end): void}} emit
    * @param {{aborted: boolean}} control set from outside, between two steps
-   * @returns {Promise<{finishReason: string, text: string, stats: object}>} text: what was still held back
+   * @returns {Promise<object>} GenerateStats of index.d.ts
    */
   async generate(prompt, options, emit, control) {
     const started = now();
+    this.checkSinks(options);
     const cached = this.rewind(prompt);
-    this.setSampling(options); // refuses bad options before the work
-    const fed = await this.prefill(prompt, cached, emit, control);
-    this.setSampling(options); // begins anew: random numbers do not depend on how the prompt was cut
-    const prefilled = now();
-    const out = new Text(options.stop);
-    const run = fed ? await this.decode(options, out, emit, control) : { finishReason: 'abort', count: 0, first: null };
-    const ended = now();
-    return {
-      finishReason: run.finishReason,
-      stop: out.found,
-      text: out.end(),
-      stats: {
-        promptTokens: prompt.length,
-        cachedTokens: cached,
-        completionTokens: run.count,
-        prefillSeconds: prefilled - started,
-        prefillTokensPerSecond: (this.prefilled - cached) / (prefilled - started),
-        decodeSeconds: run.count > 1 ? ended - run.first : 0,
-        decodeTokensPerSecond: run.count > 1 ? (run.count - 1) / (ended - run.first) : null,
-        timeToFirstToken: run.first === null ? null : run.first - started,
-        seed: options.seed,
-      },
-    };
+    this.setSampling(options, 0); // refuses bad options before the work
+    const fed = await this.prefill(prompt, cached, emit.prefill, control);
+    const prefillSeconds = now() - started;
+    const totals = { promptTokens: prompt.length, cachedTokens: cached, prefillSeconds, seed: options.seed };
+    totals.prefillTokensPerSecond = (this.prefilled - cached) / prefillSeconds;
+    const runs = [];
+    for (let index = 0; index < options.n; index++) {
+      if (index > 0) await this.prefill(prompt, this.rewind(prompt), () => {}, control);
+      runs.push(await this.answer(index, options, emit, fed ? control : { aborted: true }));
+      if (runs[index].finishReason === 'abort') break;
+    }
+    return { ...totals, ...decodeStats(runs, started) };
   }
 
-  /** Keeps what the prompt shares with the timeline, all but its last token: that one has to be fed for its logits. */
-  rewind(prompt) {
+  /** One answer, from the prompt that was fed: {finishReason, count, first, ended}. */
+  async answer(index, options, emit, control) {
+    this.setSampling(options, index); // begins anew: random numbers do not depend on how the prompt was cut
+    const out = new Text(options.stop);
+    const token = (id, text, logprobs) => emit.token(index, id, text, logprobs);
+    const run = control.aborted ? { finishReason: 'abort', count: 0, first: null } : await this.decode(options, out, token, control);
+    emit.answer(index, { finishReason: run.finishReason, stop: out.found, text: out.end() });
+    return { ...run, ended: now() };
+  }
+
+  checkPrompt(prompt) {
     if (prompt.length === 0) fail('argument', 'the prompt is empty');
     const capacity = this.wasm.exports.bp_session_capacity(this.session);
     if (prompt.length > capacity)
       fail('context', `the prompt has ${prompt.length} tokens, the context ${capacity}: shorten it or load with a larger contextSize`);
+  }
+
+  /** Keeps what the prompt shares with the timeline, all but its last token: that one has to be fed for its logits.
+   *  What a shift has left is not that of the prompt. */
+  rewind(prompt) {
+    this.checkPrompt(prompt);
     let shared = 0;
-    while (shared < prompt.length - 1 && prompt[shared] === this.timeline[shared]) shared++;
+    const most = Math.min(prompt.length - 1, this.wasm.exports.bp_session_exact(this.session));
+    while (shared < most && prompt[shared] === this.timeline[shared]) shared++;
     this.wasm.check(this.wasm.exports.bp_session_rewind(this.session, shared, this.wasm.error));
     this.timeline.length = shared;
     return shared;
   }
 
-  setSampling(o) {
-    this.wasm.check(this.wasm.exports.wasm_session_sampling(this.session, o.temperature, o.topK, o.topP, o.minP, o.repeatPenalty,
-      o.repeatLast, BigInt(o.seed), this.wasm.error));
+  /** The options of answer `index`: its seed is that many above the first one's. */
+  setSampling(o, index) {
+    const { wasm, session } = this;
+    const bias = new ArrayBuffer(8 * o.logitBias.length);
+    const cells = new DataView(bias);
+    o.logitBias.forEach(([id, value], i) => {
+      cells.setInt32(8 * i, id, true);
+      cells.setFloat32(8 * i + 4, value, true);
+    });
+    const seed = BigInt.asUintN(64, BigInt(o.seed) + BigInt(index));
+    wasm.withBytes(new Uint8Array(bias), (pointer) => wasm.check(wasm.exports.wasm_session_sampling(session, o.temperature, o.topK,
+      o.typicalP, o.topP, o.minP, o.repeatPenalty, o.frequencyPenalty, o.presencePenalty, o.repeatLast, pointer, o.logitBias.length,
+      seed, wasm.error)));
   }
 
   feed(ids) {
@@ -129,23 +152,25 @@ export class Runner {
     this.timeline.push(...ids);
   }
 
-  /** Feeds prompt[at...]; false when it was aborted. */
-  async prefill(prompt, at, emit, control) {
+  /** Feeds prompt[at...]; report(done, total) after each step; false when it was aborted. */
+  async prefill(prompt, at, report, control) {
     for (this.prefilled = at; this.prefilled < prompt.length;) {
       const begun = now();
       const ids = prompt.slice(this.prefilled, this.prefilled + this.step);
       this.feed(ids);
       this.prefilled += ids.length;
       if (ids.length === this.step) this.step = nextStep(this.step, now() - begun, this.chunk);
-      emit.prefill(this.prefilled, prompt.length);
+      report(this.prefilled, prompt.length);
       await this.pause();
       if (control.aborted) return false;
     }
     return true;
   }
 
-  async decode({ maxTokens, ignoreEnd }, out, emit, control) {
+  /** token(id, text, logprobs) gets each token. */
+  async decode(options, out, token, control) {
     const { wasm, session } = this;
+    const { maxTokens, ignoreEnd, logprobs } = options;
     let count = 0;
     let first = null;
     let listened = now();
@@ -156,10 +181,11 @@ export class Runner {
       first ??= now();
       if (!ignoreEnd && wasm.exports.bp_model_is_end(this.model, id)) return finish('stop');
       count++;
-      emit.token(id, out.push(this.tokenBytes(id)));
+      const chances = logprobs === null ? undefined : this.chances(id, logprobs); // of logits that feed() will replace
+      token(id, out.push(this.tokenBytes(id)), chances);
       if (out.found !== null) return finish('stop');
       if (count === maxTokens) break;
-      if (this.timeline.length === wasm.exports.bp_session_capacity(session)) return finish('context');
+      if (this.timeline.length === wasm.exports.bp_session_capacity(session) && !this.makeRoom(options)) return finish('context');
       this.feed([id]);
       if (now() - listened > LISTEN_SECONDS) {
         await this.pause();
@@ -169,6 +195,51 @@ export class Runner {
     }
     return finish('length');
   }
+
+  /** TokenLogprobs of index.d.ts: the token that was chosen, and the `n` most likely ones. */
+  chances(id, n) {
+    const { wasm, session, alternatives } = this;
+    wasm.check(wasm.exports.bp_session_logprob(session, id, wasm.cells, wasm.error));
+    const own = this.chance(id, new Float32Array(wasm.memory.buffer, wasm.cells, 1)[0]);
+    if (n > 0) wasm.check(wasm.exports.bp_session_alternatives(session, n, alternatives, wasm.error));
+    const cells = new DataView(wasm.bytes(alternatives, 8 * n).slice().buffer);
+    const top = Array.from({ length: n }, (_, i) => this.chance(cells.getInt32(8 * i, true), cells.getFloat32(8 * i + 4, true)));
+    return { ...own, top };
+  }
+
+  chance(id, logprob) {
+    const bytes = this.tokenBytes(id, true);
+    return { id, logprob, text: textDecoder().decode(bytes), bytes: Array.from(bytes) };
+  }
+
+  checkSinks({ overflow, sinkTokens }) {
+    const most = this.wasm.exports.bp_session_capacity(this.session) >> 1;
+    if (overflow === 'shift' && sinkTokens > most) fail('argument', `sinkTokens must be at most half the context, ${most}`);
+  }
+
+  /** In a full context: forgets the older half of what follows the sink tokens, if the caller wants that. */
+  makeRoom({ overflow, sinkTokens }) {
+    const { wasm, session, timeline } = this;
+    if (overflow === 'error') fail('context', `the context of ${timeline.length} tokens is full`);
+    if (overflow === 'stop') return false;
+    const drop = Math.max(1, (timeline.length - sinkTokens) >> 1);
+    wasm.check(wasm.exports.bp_session_shift(session, sinkTokens, drop, wasm.error));
+    timeline.splice(sinkTokens, drop);
+    return true;
+  }
+}
+
+/** What GenerateStats says of decoding: first tokens belong to the time to the first token. */
+function decodeStats(runs, started) {
+  const steady = runs.filter(({ count }) => count > 1);
+  const seconds = steady.reduce((sum, { first, ended }) => sum + ended - first, 0);
+  const tokens = steady.reduce((sum, { count }) => sum + count - 1, 0);
+  return {
+    completionTokens: runs.reduce((sum, { count }) => sum + count, 0),
+    decodeSeconds: seconds,
+    decodeTokensPerSecond: tokens > 0 ? tokens / seconds : null,
+    timeToFirstToken: runs[0].first === null ? null : runs[0].first - started,
+  };
 }
 
 /** Tokens of the next step, so that it takes STEP_SECONDS. The kernels like multiples of 16. */

@@ -5,6 +5,7 @@ import { fail, packError } from './errors.js';
 import { readModel } from './fetch.js';
 import { LOAD_ID, STACK_BYTES, connectPage } from './protocol.js';
 import { Runner } from './runner.js';
+import * as tasks from './tasks.js';
 import { chooseThreads, joinWasm, openWasm } from './wasm.js';
 
 let runner = null;
@@ -18,7 +19,7 @@ function ask(message, answer) {
   });
 }
 
-const handlers = { load, tokenize, detokenize, generate };
+const handlers = { load, tokenize, detokenize, generate, embed, score, logits, saveState, restoreState };
 
 const port = connectPage(async (message) => {
   const { type, id } = message;
@@ -117,14 +118,37 @@ function detokenize({ ids, options }) {
   return runner.detokenize(ids, options);
 }
 
+const promptIds = (prompt, options) => (typeof prompt === 'string' ? runner.tokenize(prompt, options) : prompt);
+
+async function embed({ prompts, options }) {
+  const lists = prompts.map((prompt) => promptIds(prompt, options));
+  return tasks.embed(runner, lists, options, runner.number(NUMBERS.indexOf('width')));
+}
+
+function score({ prompt, options }) {
+  return tasks.score(runner, promptIds(prompt, options));
+}
+
+function logits({ prompt, options }) {
+  return tasks.logits(runner, promptIds(prompt, options), runner.number(NUMBERS.indexOf('vocabulary')));
+}
+
+function saveState() {
+  return tasks.saveState(runner);
+}
+
+function restoreState({ bytes }) {
+  return tasks.restoreState(runner, bytes);
+}
+
 async function generate({ id, prompt, options }) {
   const control = { aborted: false };
   controls.set(id, control);
   try {
-    const ids = typeof prompt === 'string' ? runner.tokenize(prompt, options) : prompt;
-    return await runner.generate(ids, options, {
+    return await runner.generate(promptIds(prompt, options), options, {
       prefill: (done, total) => port.post({ type: 'prefill', id, done, total }),
-      token: (token, text) => port.post({ type: 'token', id, token, text }),
+      token: (index, token, text, logprobs) => port.post({ type: 'token', id, index, token, text, logprobs }),
+      answer: (index, end) => port.post({ type: 'answer', id, index, ...end }),
     }, control);
   } finally {
     controls.delete(id);

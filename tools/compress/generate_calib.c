@@ -320,6 +320,7 @@ static void sample_row(void *context, size_t i, uint32_t worker) {
     if (!j->rows[i].wanted) return;
     sampler_options o = {.temperature = (float)j->o->temperature,
                          .top_k = CANDIDATES,
+                         .typical_p = 1,
                          .top_p = (float)j->o->top_p,
                          .repeat_penalty = 1,
                          .seed = c->seed + c->n * 0x9e3779b97f4a7c15u};

@@ -1,0 +1,169 @@
+// openai(): the shape of OpenAI's client over a model; its types against those of the official package.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+
+import { load, openai } from '../../web/index.js';
+import { FIXTURE, ROOT } from './helper.js';
+
+const PROMPT = 'Once upon a time, there was a little girl named';
+const TEMPLATE = '{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:';
+const messages = [{ role: 'developer', content: 'Be kind.' }, { role: 'user', content: [{ type: 'text', text: 'Tell me ' }, { type: 'text', text: 'a story.' }] }];
+
+describe('openai()', () => {
+  let model;
+  let client;
+  before(async () => {
+    model = await load(FIXTURE, { threads: 1, contextSize: 128 });
+    // The fixture has no chat template.
+    const chatting = { info: model.info, chat: (list, options) => model.chat(list, { ...options, template: TEMPLATE }) };
+    client = { ...openai(model), chat: openai(chatting).chat };
+  });
+  after(() => model.dispose());
+
+  test('chat.completions: the answer of chat()', async () => {
+    const before = Math.floor(Date.now() / 1000);
+    const answer = await client.chat.completions.create({ model: 'mine', messages, seed: 3, max_completion_tokens: 12, n: 2, logprobs: true, top_logprobs: 2 });
+    const plain = [{ role: 'system', content: 'Be kind.' }, { role: 'user', content: 'Tell me a story.' }];
+    const { answers, stats } = await model.chat(plain, { seed: 3, maxTokens: 12, n: 2, template: TEMPLATE }).result;
+    assert.deepEqual(answer.choices.map(({ message }) => message.content), answers.map(({ text }) => text));
+    assert.deepEqual(answer.choices.map(({ index, finish_reason }) => [index, finish_reason]), answers.map(({ finishReason }, i) => [i, finishReason]));
+    assert.deepEqual([answer.object, answer.model], ['chat.completion', 'mine']);
+    assert.match(answer.id, /^chatcmpl-./);
+    assert.ok(answer.created >= before && answer.created <= before + 60);
+    assert.equal(answer.usage.prompt_tokens, stats.promptTokens);
+    assert.equal(answer.usage.completion_tokens, stats.completionTokens);
+    assert.equal(answer.usage.total_tokens, stats.promptTokens + stats.completionTokens);
+    const [{ logprobs, message }] = answer.choices;
+    assert.equal(logprobs.content.map(({ token }) => token).join(''), message.content);
+    for (const { logprob, bytes, top_logprobs } of logprobs.content) {
+      assert.ok(logprob <= top_logprobs[0].logprob && top_logprobs.length === 2 && bytes.length > 0);
+    }
+  });
+
+  test('a stream says the same, piece by piece', async () => {
+    const params = { messages, seed: 4, max_tokens: 10, n: 2, logprobs: true };
+    const whole = await client.chat.completions.create(params);
+    const chunks = await collect(await client.chat.completions.create({ ...params, stream: true, stream_options: { include_usage: true } }));
+    const usage = chunks.pop();
+    assert.deepEqual([usage.choices, usage.usage.completion_tokens], [[], whole.usage.completion_tokens]);
+    for (const index of [0, 1]) {
+      const own = chunks.map(({ choices: [choice] }) => choice).filter((choice) => choice.index === index);
+      assert.deepEqual(own[0].delta, { role: 'assistant', content: '', refusal: null });
+      assert.equal(own.map(({ delta }) => delta.content ?? '').join(''), whole.choices[index].message.content);
+      assert.deepEqual(own.flatMap(({ logprobs }) => logprobs?.content ?? []), whole.choices[index].logprobs.content);
+      assert.deepEqual(own.map(({ finish_reason }) => finish_reason).filter(Boolean), [whole.choices[index].finish_reason]);
+      assert.equal(own.at(-1).finish_reason, whole.choices[index].finish_reason);
+    }
+    assert.ok(chunks.every(({ id, object, usage: none }) => id === chunks[0].id && object === 'chat.completion.chunk' && none === null));
+    const bare = await collect(await client.chat.completions.create({ messages, max_tokens: 3, stream: true }));
+    assert.ok(bare.every((chunk) => !('usage' in chunk)));
+  });
+
+  test('completions: prompts of text and of ids, 16 tokens, logprobs in lists', async () => {
+    const ids = await model.tokenize(PROMPT, { bos: true });
+    const { choices, usage, object } = await client.completions.create({ prompt: [PROMPT, PROMPT], seed: 7, temperature: 1, logprobs: 2, stop: null });
+    const one = await client.completions.create({ prompt: ids, seed: 7, temperature: 1, logprobs: 2 });
+    assert.equal(object, 'text_completion');
+    assert.deepEqual(choices.map(({ index, text }) => [index, text]), [0, 1].map((i) => [i, one.choices[0].text]));
+    assert.equal(usage.completion_tokens, 2 * one.usage.completion_tokens);
+    assert.ok(one.usage.completion_tokens <= 16);
+    const { tokens, token_logprobs, top_logprobs, text_offset } = one.choices[0].logprobs;
+    assert.equal(tokens.join(''), one.choices[0].text);
+    assert.deepEqual(text_offset, tokens.map((_, i) => tokens.slice(0, i).join('').length));
+    assert.ok(token_logprobs.every((logprob, i) => logprob <= Math.max(...Object.values(top_logprobs[i]))));
+    const chunks = await collect(await client.completions.create({ prompt: ids, seed: 7, temperature: 1, logprobs: 2, stream: true }));
+    assert.equal(chunks.map(({ choices: [{ text }] }) => text).join(''), one.choices[0].text);
+    assert.deepEqual(chunks.flatMap(({ choices: [{ logprobs }] }) => logprobs?.text_offset ?? []), text_offset);
+    assert.equal(chunks.at(-1).choices[0].finish_reason, one.choices[0].finish_reason);
+    const full = await client.completions.create({ prompt: new Array(120).fill(77), max_tokens: 100, temperature: 1.5, logit_bias: { [model.info.eos]: -100 } });
+    assert.equal(full.choices[0].finish_reason, 'length', 'a full context');
+  });
+
+  test('embeddings', async () => {
+    const input = ['The cat sat.', 'A dog ran.'];
+    const { data, usage, object } = await client.embeddings.create({ input, model: 'm' });
+    assert.equal(object, 'list');
+    assert.deepEqual(data.map(({ embedding }) => Float32Array.from(embedding)), await model.embed(input));
+    const counts = await Promise.all(input.map((text) => model.tokenize(text, { bos: true })));
+    assert.equal(usage.prompt_tokens, counts.flat().length);
+  });
+
+  test('errors have the status and type of the official ones', async () => {
+    const invalid = [{ messages: 'Hi' }, { messages: [] }, { messages, temperature: -1 }, { messages, n: 0 }, { messages, top_logprobs: 21, logprobs: true },
+      { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: '' } }] }] }, { messages, tools: [{ type: 'function' }] },
+      { messages, response_format: { type: 'json_object' } }, { messages: [{ role: 'user', content: 'a b c d '.repeat(99) }] }];
+    for (const params of invalid)
+      await assert.rejects(client.chat.completions.create(params), { status: 400, type: 'invalid_request_error' }, JSON.stringify(params));
+    await assert.rejects(client.completions.create({ prompt: [] }), { code: 'argument', status: 400 });
+    await assert.rejects(client.completions.create(), { code: 'argument' });
+    await assert.rejects(client.completions.create({ prompt: 'a', echo: true }), { code: 'unsupported', status: 400 });
+    const chunks = await client.completions.create({ prompt: 'a', temperature: -1, stream: true });
+    await assert.rejects(collect(chunks), { code: 'argument', status: 400 });
+    assert.ok((await client.completions.create({ prompt: 'a', tools: [], response_format: { type: 'text' }, user: 'me' })).choices);
+  });
+
+  test('a signal rejects what is whole, and ends what streams; so does the controller', async () => {
+    const controller = new AbortController();
+    const long = { prompt: PROMPT, max_tokens: 110, temperature: 1, logit_bias: { [model.info.eos]: -100 } };
+    const whole = client.completions.create(long, { signal: controller.signal });
+    controller.abort();
+    await assert.rejects(whole, { code: 'aborted', name: 'AbortError' });
+    const stream = await client.completions.create({ ...long, stream: true });
+    let seen = 0;
+    for await (const _ of stream) if (++seen === 2) stream.controller.abort();
+    assert.ok(seen < 110, `${seen} chunks`);
+    assert.ok((await client.completions.create({ prompt: 'a', max_tokens: 1 })).choices);
+  });
+});
+
+const USE = `
+import type OpenAI from 'openai';
+import { openai, type Model } from 'bitpair';
+
+declare const model: Model;
+const client = openai(model);
+
+// What is written for the official client: its parameters are taken, its results are given.
+const chat: OpenAI.ChatCompletionCreateParamsNonStreaming = { model: 'm', messages: [{ role: 'user', content: 'Hi' }] };
+const whole: OpenAI.ChatCompletion = await client.chat.completions.create(chat);
+const streamed: OpenAI.ChatCompletionCreateParamsStreaming = { ...chat, stream: true };
+for await (const chunk of await client.chat.completions.create(streamed)) {
+  const same: OpenAI.ChatCompletionChunk = chunk;
+  void same.choices[0]?.delta.content;
+}
+const older: OpenAI.CompletionCreateParamsNonStreaming = { model: 'm', prompt: 'a' };
+const text: OpenAI.Completion = await client.completions.create(older);
+for await (const { choices: [choice], usage } of await client.completions.create({ ...older, stream: true })) void [choice?.text, usage?.total_tokens];
+const embeddings: OpenAI.CreateEmbeddingResponse = await client.embeddings.create({ model: 'm', input: ['a'] });
+void [whole, text, embeddings];
+await client.chat.completions.create({ messages: [{ role: 'user', content: 'Hi' }], top_k: 40 }, { signal: new AbortController().signal });
+// @ts-expect-error messages are missing
+await client.chat.completions.create({ model: 'm' });
+`;
+
+test('the types are those of the official package', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bitpair-openai-'));
+  try {
+    mkdirSync(join(folder, 'node_modules'));
+    symlinkSync(ROOT, join(folder, 'node_modules', 'bitpair'));
+    symlinkSync(`${ROOT}node_modules/openai`, join(folder, 'node_modules', 'openai'));
+    writeFileSync(join(folder, 'use.mts'), USE);
+    const flags = ['--strict', '--noEmit', '--skipLibCheck', '--module', 'nodenext', '--target', 'es2022', '--lib', 'es2022,esnext.disposable,dom,dom.iterable'];
+    execFileSync(process.execPath, [`${ROOT}node_modules/typescript/bin/tsc`, ...flags, 'use.mts'], { cwd: folder, encoding: 'utf8' });
+  } catch (error) {
+    assert.fail(error.stdout || error.message);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+async function collect(iterable) {
+  const all = [];
+  for await (const item of iterable) all.push(item);
+  return all;
+}
