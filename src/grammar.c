@@ -431,13 +431,13 @@ static void layout(grammar *g, arena *a, uint32_t n_rules, uint32_t n_classes, c
     }
 }
 
-static grammar *grammar_new(const grammar_program *p, const grammar_vocabulary *v) {
+static grammar *grammar_new(const grammar_program *p, const grammar_vocabulary *v, bp_err *e) {
     grammar measured;
     arena a = arena_measure();
     ARENA_NEW(&a, grammar, 1);
     layout(&measured, &a, p->n_rules, p->n_classes, v);
     void *memory = a.overflow ? NULL : platform_alloc(a.used);
-    if (!memory) return NULL;
+    if (!memory) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the tables of a grammar"), NULL;
     a = arena_over(memory, a.used);
     grammar *g = ARENA_NEW(&a, grammar, 1);
     layout(g, &a, p->n_rules, p->n_classes, v);
@@ -445,27 +445,19 @@ static grammar *grammar_new(const grammar_program *p, const grammar_vocabulary *
     g->vocabulary = v;
     memset(g->work.first_call, 0xff, p->n_rules * sizeof *g->work.first_call);
     intern(g, g->places, 0); /* CORNER */
-    return g;
-}
-
-static bool compile(grammar_program *p, const char *gbnf, size_t n, bp_err *e) {
-    grammar_tree t;
-    bool ok = grammar_parse(&t, gbnf, n, e) && grammar_compile(p, &t, e);
-    platform_free(t.memory);
-    return ok;
+    if (enter_root(g)) return g;
+    platform_free(memory);
+    return too_ambiguous(e), NULL;
 }
 
 grammar *grammar_open(const grammar_vocabulary *v, const char *gbnf, size_t n, bp_err *e) {
     grammar_program p = {0};
-    grammar *g = compile(&p, gbnf, n, e) ? grammar_new(&p, v) : NULL;
-    if (g && enter_root(g)) return g;
-    if (g)
-        too_ambiguous(e);
-    else if (p.n_classes)
-        bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the tables of a grammar");
-    platform_free(p.memory);
-    platform_free(g);
-    return NULL;
+    grammar_tree t;
+    bool compiled = grammar_parse(&t, gbnf, n, e) && grammar_compile(&p, &t, e);
+    platform_free(t.memory);
+    grammar *g = compiled ? grammar_new(&p, v, e) : NULL;
+    if (!g) platform_free(p.memory);
+    return g;
 }
 
 void grammar_close(grammar *g) {
