@@ -10,6 +10,10 @@ set(WASM_SOURCES ${ENGINE_SOURCES} src/kernel_simd128.c src/platform_wasm.c wasm
 # This file defines memcpy and its like: the compiler must not turn their bodies into calls of themselves.
 set_source_files_properties(src/platform_wasm.c PROPERTIES COMPILE_OPTIONS "-fno-builtin")
 
+# Far from what a token costs: small is better than fast.
+set_source_files_properties(src/grammar.c src/grammar_parse.c src/grammar_compile.c src/grammar_vocabulary.c
+  src/engine_grammar.c PROPERTIES COMPILE_OPTIONS "-Os")
+
 file(STRINGS wasm/exports.txt lines REGEX "^[a-z_]")
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS wasm/exports.txt)
 # The stack comes first, so that overflowing it traps instead of overwriting data.

@@ -120,6 +120,15 @@ export class Runner {
   setSampling(o) {
     this.wasm.check(this.wasm.exports.wasm_session_sampling(this.session, o.temperature, o.topK, o.topP, o.minP, o.repeatPenalty,
       o.repeatLast, BigInt(o.seed), this.wasm.error));
+    this.setGrammar(o.grammar);
+  }
+
+  /** Begins a new text of a grammar, or of none (null). */
+  setGrammar(grammar) {
+    const { wasm, session } = this;
+    const set = (text, size) => wasm.check(wasm.exports.bp_session_grammar(session, text, size, wasm.error));
+    if (grammar === null) set(0, 0);
+    else wasm.withText(grammar, set);
   }
 
   feed(ids) {
