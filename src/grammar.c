@@ -30,7 +30,7 @@ enum {
 
 typedef struct {
     uint32_t first, n; /* places[first .. first + n) */
-    uint32_t row;      /* of its transitions; NONE: no byte was tried yet */
+    uint32_t row;      /* rows[row ..) are its transitions; NONE: no byte was tried yet */
 } place_set;
 
 typedef struct {
@@ -63,12 +63,12 @@ struct grammar {
     uint64_t *places;
     place_set *sets;
     uint32_t *slots; /* hash table of sets: set + 1; 0 is free */
-    uint32_t *rows;  /* [n_rows][n_classes] next state, NONE: not known yet */
+    uint32_t *rows;  /* [most_rows][n_classes] next state, NONE: not known yet */
     uint32_t *moved; /* [SETS] for clearing the tables */
     uint32_t n_places, n_sets, n_rows, most_rows;
     step_work work;
-    uint32_t *path; /* [deepest + 1] states on the way to a node of the trie */
-    uint8_t *bytes; /* [deepest + 1] and the bytes there */
+    uint32_t *path, *path_rows; /* [deepest + 1] states on the way to a node of the trie, and their rows */
+    uint8_t *bytes;             /* [deepest + 1] the bytes there */
     remembered masks[MASKS];
     uint32_t next_mask;
     uint32_t state;
@@ -265,15 +265,21 @@ static uint32_t compute_step(grammar *g, uint32_t state, uint8_t byte) {
     return settle(g);
 }
 
-/* The state after one more byte; CORNER: none; NONE: it does not fit the tables. */
-static inline uint32_t step(grammar *g, uint32_t state, uint8_t byte) {
+/* Where the transitions of a state begin in `rows`; NONE: no room for them. */
+static uint32_t row_of(grammar *g, uint32_t state) {
     place_set *s = &g->sets[state];
-    if (s->row == NONE) {
-        if (g->n_rows == g->most_rows) return NONE;
-        s->row = g->n_rows++;
-        memset(g->rows + (size_t)s->row * g->program.n_classes, 0xff, g->program.n_classes * sizeof *g->rows);
-    }
-    uint32_t *next = &g->rows[(size_t)s->row * g->program.n_classes + g->program.class_of[byte]];
+    if (s->row != NONE) return s->row;
+    if (g->n_rows == g->most_rows) return NONE;
+    s->row = g->n_rows++ * g->program.n_classes;
+    memset(g->rows + s->row, 0xff, g->program.n_classes * sizeof *g->rows);
+    return s->row;
+}
+
+/* The state after one more byte; CORNER: none; NONE: it does not fit the tables. */
+static uint32_t step(grammar *g, uint32_t state, uint8_t byte) {
+    uint32_t row = row_of(g, state);
+    if (row == NONE) return NONE;
+    uint32_t *next = &g->rows[row + g->program.class_of[byte]];
     if (*next == NONE) *next = compute_step(g, state, byte);
     return *next;
 }
@@ -338,44 +344,63 @@ bool grammar_accept(grammar *g, int32_t id, bp_err *e) {
 
 /* ---- allowed tokens ---- */
 
-/* The state at depth d of the path, whose first d states are there. When the tables are full they are cleared and the
- * path is gone again; NONE when that has come too often in one walk. */
-static uint32_t step_path(grammar *g, uint32_t d, unsigned *clears) {
-    uint32_t next = step(g, g->path[d - 1], g->bytes[d]);
-    while (next == NONE && (*clears)++ < CLEARS_MOST) {
+/* Finds the path down to depth d anew in tables that are cleared; false when that comes too often in one walk. */
+static bool find_path(grammar *g, uint32_t d, unsigned *clears) {
+    while ((*clears)++ < CLEARS_MOST) {
+        uint32_t i = 0;
         clear_tables(g);
         g->path[0] = g->state;
-        for (uint32_t i = 1; i <= d; i++) {
-            next = step(g, g->path[i - 1], g->bytes[i]);
-            if (next == NONE) break;
-            g->path[i] = next;
+        g->path_rows[0] = row_of(g, g->state);
+        for (; i < d && g->path_rows[i] != NONE; i++) {
+            g->path[i + 1] = step(g, g->path[i], g->bytes[i + 1]);
+            g->path_rows[i + 1] = g->path[i + 1] == NONE ? NONE : row_of(g, g->path[i + 1]);
         }
+        if (g->path_rows[i] != NONE) return true;
     }
+    return false;
+}
+
+/* The step to depth d of the path that was not known yet; NONE: too ambiguous. */
+static uint32_t new_step(grammar *g, uint32_t d, unsigned *clears) {
+    uint32_t next = step(g, g->path[d - 1], g->bytes[d]);
+    while (next == NONE && find_path(g, d - 1, clears)) next = step(g, g->path[d - 1], g->bytes[d]);
     return next;
 }
 
-/* Walks the trie; false: too ambiguous. */
+static void allow(const grammar *g, remembered *m, uint32_t from, uint32_t to) {
+    const int32_t *order = g->vocabulary->order;
+    for (uint32_t i = from; i < to; i++) m->bits[order[i] / 64] |= (uint64_t)1 << order[i] % 64;
+    m->any = m->any || to > from;
+}
+
+/* Walks the trie; false: too ambiguous. Tokens lie in the order of their nodes, so those of a branch that is left are
+ * one run, and so are those between two such branches: no node has to be asked whether it is a token. */
 static bool walk(grammar *g, remembered *m) {
     const grammar_vocabulary *v = g->vocabulary;
     unsigned clears = 0;
+    uint32_t decided = 0; /* tokens of the order */
     g->path[0] = g->state;
+    g->path_rows[0] = NONE;
     for (uint32_t i = 0; i < v->n_nodes;) {
         const trie_node *node = &v->nodes[i];
-        g->bytes[node->depth] = node->byte;
-        uint32_t state = step_path(g, node->depth, &clears);
-        if (state == NONE) return false;
-        if (state == CORNER) {
+        uint32_t d = node->depth;
+        if (g->path_rows[d - 1] == NONE && (g->path_rows[d - 1] = row_of(g, g->path[d - 1])) == NONE &&
+            !find_path(g, d - 1, &clears))
+            return false;
+        uint32_t next = g->rows[g->path_rows[d - 1] + g->program.class_of[node->byte]];
+        g->bytes[d] = node->byte;
+        if (next == NONE && (next = new_step(g, d, &clears)) == NONE) return false;
+        if (next == CORNER) {
+            allow(g, m, decided, node->first);
+            decided = v->nodes[node->next].first;
             i = node->next;
             continue;
         }
-        g->path[node->depth] = state;
-        for (uint32_t k = node->first; k < node[1].first; k++) {
-            uint32_t id = (uint32_t)v->order[k];
-            m->bits[id / 64] |= (uint64_t)1 << id % 64;
-            m->any = true;
-        }
+        g->path[d] = next;
+        g->path_rows[d] = g->sets[next].row;
         i++;
     }
+    allow(g, m, decided, v->nodes[v->n_nodes].first);
     return true;
 }
 
@@ -424,6 +449,7 @@ static void layout(grammar *g, arena *a, uint32_t n_rules, uint32_t n_classes, c
     w->first_call = ARENA_NEW(a, uint32_t, n_rules);
     w->called = ARENA_NEW(a, uint64_t, mask_words(n_rules));
     g->path = ARENA_NEW(a, uint32_t, (uint64_t)v->deepest + 1);
+    g->path_rows = ARENA_NEW(a, uint32_t, (uint64_t)v->deepest + 1);
     g->bytes = ARENA_NEW(a, uint8_t, (uint64_t)v->deepest + 1);
     for (uint32_t i = 0; i < MASKS; i++) {
         g->masks[i].state = NONE;

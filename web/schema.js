@@ -352,7 +352,8 @@ class Converter {
   extra(names, schema, path) {
     this.common('plain');
     const value = this.visit(schema, step(path, 'additionalProperties'));
-    return this.rule(`"\\"" ${this.otherName(names.map((name) => [...name]))} "\\"" ":" " "? ${value}`);
+    const plain = names.filter((name) => JSON.stringify(name) === `"${name}"`); // the others cannot be met without escapes
+    return this.rule(`"\\"" ${this.otherName(plain.map((name) => [...name]))} "\\"" ":" " "? ${value}`);
   }
 
   /** What is none of `names`, arrays of characters. */
