@@ -93,6 +93,7 @@ bp_model *bp_model_open(bp_engine *engine, const void *bytes, size_t size, bp_er
 
 void bp_model_close(bp_model *m) {
     if (!m) return;
+    grammar_vocabulary_close(m->vocabulary);
     model_unload(m->model);
     platform_free(m->memory);
     platform_free(m);
@@ -264,7 +265,11 @@ bp_session *bp_session_open(bp_model *m, const bp_session_options *options, bp_e
     return s;
 }
 
-void bp_session_close(bp_session *s) { platform_free(s); } /* the first block of its own arena */
+void bp_session_close(bp_session *s) {
+    if (!s) return;
+    grammar_close(s->grammar.grammar);
+    platform_free(s); /* the first block of its own arena */
+}
 
 bool engine_check_feed(const session *s, const int32_t *ids, size_t n, bp_err *e) {
     if (n > s->n_ctx - s->position)
@@ -304,6 +309,7 @@ bool bp_session_rewind(bp_session *s, uint32_t position, bp_err *e) {
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "cannot rewind to %u: the session is at %u", (unsigned)position,
                        (unsigned)s->session.position);
     session_rewind(&s->session, position);
+    engine_grammar_rewind(&s->grammar, position);
     return true;
 }
 
@@ -315,12 +321,19 @@ bool bp_session_sampling(bp_session *s, const sampler_options *options, bp_err *
     return true;
 }
 
+bool bp_session_grammar(bp_session *s, const char *gbnf, size_t n, bp_err *e) {
+    return engine_grammar_set(&s->grammar, &s->model->vocabulary, s->model->tokenizer, gbnf, n, e);
+}
+
 int32_t bp_session_sample(bp_session *s, bp_err *e) {
     const float *logits = bp_session_logits(s);
     if (!logits) {
         bp_fail(e, BP_ERR_ARGUMENT, 0, "there are no logits: feed a token first");
         return -1;
     }
-    memcpy(s->scratch, logits, s->session.model->config.vocab * sizeof *logits);
-    return sampler_pick(s->sampler, s->scratch, s->session.ids, s->session.position);
+    size_t vocab = s->session.model->config.vocab;
+    memcpy(s->scratch, logits, vocab * sizeof *logits);
+    if (!engine_grammar_mask(&s->grammar, s->scratch, vocab, s->session.ids, s->session.position, e)) return -1;
+    int32_t id = sampler_pick(s->sampler, s->scratch, s->session.ids, s->session.position);
+    return engine_grammar_choice(&s->grammar, id);
 }

@@ -127,7 +127,17 @@ const float *bp_session_logits(bp_session *session);
  * prompt and answer alike. BP_ERR_ARGUMENT names the bad option. */
 bool bp_session_sampling(bp_session *session, const sampler_options *options, bp_err *e);
 
-/* Picks the next token from the logits (it is not fed). -1 with BP_ERR_ARGUMENT when there are no logits. */
+/* Lets only texts of a grammar be sampled: gbnf [n], in llama.cpp's notation; NULL: any text again. The text begins with
+ * the next sample. From there on whatever is fed belongs to it, a rewind takes it back, and a rewind to its beginning or
+ * further lets it begin anew with the sample after that. Tokens that cannot follow are out before any other option looks
+ * at the logits; those that end a turn are in exactly where the text may end. Memory is taken here and not by sample:
+ * about 4 MB, and once per model a tree of its tokens (about 40 bytes each). Setting the same grammar again is cheap
+ * and begins a new text. BP_ERR_ARGUMENT ("grammar, line 3, column 7: ...") or BP_ERR_MEMORY: the grammar is as before. */
+bool bp_session_grammar(bp_session *session, const char *gbnf, size_t n, bp_err *e);
+
+/* Picks the next token from the logits (it is not fed). -1 with BP_ERR_ARGUMENT when there are no logits, or what was
+ * fed since the grammar began is not of it; BP_ERR_UNSUPPORTED when no token can follow: the text is complete and the
+ * model has no token that ends a turn, the vocabulary lacks what the grammar wants, or the grammar is too ambiguous. */
 int32_t bp_session_sample(bp_session *session, bp_err *e);
 
 /* ---- probabilities, scores, embeddings ------------------------------------------------------------------------- */

@@ -3,6 +3,7 @@
 #define BP_ENGINE_INTERNAL_H
 
 #include "engine.h"
+#include "engine_grammar.h"
 #include "gguf.h"
 #include "session.h"
 #include "tokenizer.h"
@@ -17,12 +18,14 @@ struct bp_model {
     bp_engine *engine;
     model *model;
     tokenizer *tokenizer;
-    void *memory; /* of the tokenizer */
+    void *memory;                   /* of the tokenizer */
+    grammar_vocabulary *vocabulary; /* made with the first grammar */
 };
 
 struct bp_session {
     bp_model *model;
     session session;
+    engine_grammar grammar;
     sampler *sampler;
     float *scratch; /* [vocab] logits that sampling may change */
 };

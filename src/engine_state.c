@@ -168,6 +168,7 @@ bool bp_session_restore(bp_session *s, const void *bytes, size_t size, bp_err *e
     session_state_load(&s->session, h.position, h.last != 0, at);
     s->session.exact = h.exact;
     sampler_resume(s->sampler, &o, h.random);
+    engine_grammar_rewind(&s->grammar, 0); /* another text: a grammar, if there is one, begins with the next sample */
     return true;
 }
 
@@ -191,7 +192,9 @@ bool bp_session_shift(bp_session *s, uint32_t keep, uint32_t drop, bp_err *e) {
     if (drop >= position || keep >= position - drop)
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "cannot keep %u tokens and drop %u of %u: some must remain after them",
                        (unsigned)keep, (unsigned)drop, (unsigned)position);
-    if (drop) session_shift(&s->session, keep, drop);
+    if (drop == 0) return true;
+    if (!engine_grammar_shift(&s->grammar, s->session.ids, position, keep, drop, e)) return false;
+    session_shift(&s->session, keep, drop);
     return true;
 }
 

@@ -106,6 +106,9 @@ static void check_bad_input(const char *model) {
     expect_failure(arguments, 1, "none.txt");
     snprintf(arguments, sizeof arguments, "run %s --prompt x --isa abacus", model);
     expect_failure(arguments, 1, "abacus");
+    write_text("wrong.gbnf", "root ::= \"a\nb", 13);
+    snprintf(arguments, sizeof arguments, "run %s --prompt x --grammar %s/wrong.gbnf", model, folder);
+    expect_failure(arguments, 1, "wrong.gbnf: grammar, line 1, column 10");
     snprintf(arguments, sizeof arguments, "chat %s --prompt x", model);
     expect_failure(arguments, 1, "bitpair run");
     snprintf(arguments, sizeof arguments, "run %s --prompt x --ctx 1000000", model);
@@ -181,6 +184,9 @@ static void check_generation(const char *model) {
     snprintf(arguments, sizeof arguments, "run %s --file - --temperature 0 --max-tokens 20 --quiet --threads 1", model);
     CHECK(run_after("printf 'Once upon a time' |", arguments) == 0 && strcmp(out, first) == 0 && !err[0], "%s%s", out,
           err);
+    write_text("yes.gbnf", "root ::= \" \"? \"yes\"", 19);
+    snprintf(arguments, sizeof arguments, "run %s -p 'Is it true?' --grammar %s/yes.gbnf --quiet", model, folder);
+    CHECK(run(arguments) == 0 && (strcmp(out, "yes\n") == 0 || strcmp(out, " yes\n") == 0), "%s%s", out, err);
     snprintf(arguments, sizeof arguments, "run %s -p 'Once upon a time' -n 20 -q --temperature 1 --seed 5", model);
     CHECK(run(arguments) == 0, "%s", err);
     snprintf(first, sizeof first, "%.4000s", out);

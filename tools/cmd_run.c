@@ -7,8 +7,19 @@
 typedef struct {
     machine_options machine;
     generate_options generate;
-    const char *prompt, *file;
+    const char *prompt, *file, *grammar;
 } run_options;
+
+/* Errors name the file. */
+static bool set_grammar(bp_session *session, const char *path, bp_err *e) {
+    file_view file = {0};
+    bp_err inner = {0};
+    if (!path) return true;
+    if (!file_map(&file, path, e)) return false;
+    bool ok = bp_session_grammar(session, (const char *)file.bytes, (size_t)file.size, &inner);
+    file_unmap(&file);
+    return ok || bp_fail(e, inner.code, inner.offset, "%s: %s", path, inner.text);
+}
 
 static bool run_prompt(bp_model *model, const run_options *o, const char *bytes, size_t size, generate_stats *stats,
                        bp_err *e) {
@@ -17,7 +28,7 @@ static bool run_prompt(bp_model *model, const run_options *o, const char *bytes,
     if (!ids) return false;
     bool ok = n > 0 || bp_fail(e, BP_ERR_ARGUMENT, 0, "the prompt is empty");
     bp_session *session = ok ? generate_open(model, &o->generate, e) : NULL;
-    ok = session && generate_feed(session, ids, n, NULL, stats, e) &&
+    ok = session && set_grammar(session, o->grammar, e) && generate_feed(session, ids, n, NULL, stats, e) &&
          generate_answer(session, model, &o->generate, false, NULL, NULL, stats, e);
     bp_session_close(session);
     free(ids);
@@ -39,6 +50,7 @@ int cmd_run(int argc, char **argv) {
     const cli_option options[] = {
         {"prompt", 'p', CLI_TEXT, &o.prompt, 0, 0, "TEXT", "the text to continue, special tokens included"},
         {"file", 'f', CLI_TEXT, &o.file, 0, 0, "FILE", "read the prompt from a file; - is standard input"},
+        {"grammar", 0, CLI_TEXT, &o.grammar, 0, 0, "FILE", "only texts of this grammar (GBNF, as in llama.cpp)"},
         GENERATE_OPTIONS(o.generate),
         MACHINE_OPTIONS(o.machine),
         {0}};
@@ -48,7 +60,8 @@ int cmd_run(int argc, char **argv) {
         .summary = "continue a raw prompt; the text goes to stdout",
         .examples = "  bitpair run model.gguf --prompt 'Once upon a time' --max-tokens 100\n"
                     "  bitpair run model.gguf --file story.txt --greedy --quiet\n"
-                    "  echo 'Q: What is DNA? A:' | bitpair run model.gguf --file - --temperature 0.5 --seed 7\n",
+                    "  echo 'Q: What is DNA? A:' | bitpair run model.gguf --file - --temperature 0.5 --seed 7\n"
+                    "  bitpair run model.gguf --prompt 'As JSON: ' --grammar json.gbnf\n",
         .options = options,
         .n_positional = 1};
     const char *path;

@@ -4,6 +4,7 @@
 import { loadTemplates, renderChat } from './chat.js';
 import { BitpairError, abortError, fail, unpackError } from './errors.js';
 import { ASYNC_DISPOSE, Generation, completeOptions } from './generation.js';
+import { chooseGrammar } from './grammar.js';
 import { LOAD_ID, isNode, nodeModule, startWorker } from './protocol.js';
 
 /**
@@ -268,7 +269,7 @@ export class Model {
   /** A generation that, once started, waits for its turn. */
   #generation(makePrompt, options) {
     return new Generation(async (stop, receive) => {
-      const complete = completeOptions(options);
+      const complete = { ...completeOptions(options), grammar: await chooseGrammar(options) };
       const prompt = checkPrompt(await makePrompt());
       let begun = false;
       const running = this.#last.then(() => {

@@ -222,6 +222,24 @@ export interface GenerateOptions {
   sinkTokens?: number;
   /** Same seed and options, same text: on every machine, with any number of threads. Default: random, see stats.seed. */
   seed?: number | bigint;
+  /**
+   * Only texts of this grammar, in GBNF, the notation of llama.cpp: its rule `root` is the whole answer. Tokens that cannot follow are
+   * out before topK and the other options choose. The answer ends ('stop') when the grammar can end and the model wants to, or nothing
+   * else is possible; maxTokens and a full context may cut it before. Error 'argument' names line and column (`offset`: the byte),
+   * 'unsupported': the vocabulary lacks what the grammar wants, or the grammar is too ambiguous.
+   */
+  grammar?: string;
+  /**
+   * Only JSON that satisfies this JSON schema; true or {}: any JSON. Objects have their properties in the order of the schema, and others
+   * only where `additionalProperties` is given or `properties` is not; a schema without `type` means the type its keywords are about.
+   * Known: type (also an array of them), nullable, enum, const, properties, required, additionalProperties, items, prefixItems, minItems,
+   * maxItems, minLength, maxLength, pattern (no look-around, no back references), format (date, time, date-time, uuid), minimum, maximum,
+   * exclusiveMinimum, exclusiveMaximum (whole bounds, where the type is number), anyOf, oneOf (of parts that exclude each other), allOf,
+   * $ref within the schema (recursion too). All else is an error 'argument' that names its place.
+   */
+  jsonSchema?: object | boolean;
+  /** Only a JSON object, of any content. */
+  json?: boolean;
   /** Ends the answer when one of these appears; it is not part of the text. They may span tokens. */
   stop?: string | readonly string[];
   /** Go on past tokens that end a turn, for measuring. Default false. */

@@ -143,6 +143,15 @@ export class Runner {
     wasm.withBytes(new Uint8Array(bias), (pointer) => wasm.check(wasm.exports.wasm_session_sampling(session, o.temperature, o.topK,
       o.typicalP, o.topP, o.minP, o.repeatPenalty, o.frequencyPenalty, o.presencePenalty, o.repeatLast, pointer, o.logitBias.length,
       seed, wasm.error)));
+    this.setGrammar(o.grammar);
+  }
+
+  /** Begins a new text of a grammar, or of none (null). */
+  setGrammar(grammar) {
+    const { wasm, session } = this;
+    const set = (text, size) => wasm.check(wasm.exports.bp_session_grammar(session, text, size, wasm.error));
+    if (grammar === null) set(0, 0);
+    else wasm.withText(grammar, set);
   }
 
   feed(ids) {

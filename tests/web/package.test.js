@@ -36,6 +36,9 @@ for await (const chunk of model.chat([{ role: 'user', content: 'Hi' }], { greedy
 const generation = model.generate([1, 2, 3], { bos: false, onPrefill: ({ done, total }) => void (done / total) });
 const first: IteratorResult<Chunk, GenerateResult> = await generation.next();
 const { text, finishReason, stats } = await generation.result;
+model.generate('As JSON: ', { jsonSchema: { type: 'object', properties: { a: { type: 'string' } } } });
+model.chat([{ role: 'user', content: 'Yes or no?' }], { grammar: 'root ::= "yes" | "no"' });
+model.generate('As JSON: ', { json: true });
 const ids: number[] = await model.tokenize(text, { special: true });
 void [first, finishReason, stats?.seed, await model.detokenize(ids), model.info.threadsReason?.length];
 await generation[Symbol.asyncDispose]();
