@@ -2,4 +2,5 @@
 // Everything here is described in index.d.ts.
 
 export { BitpairError } from './errors.js';
-export { load } from './engine.js';
+export { cache } from './cache.js';
+export { estimateMemory, load } from './engine.js';

@@ -3,18 +3,19 @@
 //
 //   page -> engine worker                            engine worker -> page
 //     load {source, options}                           spawn {module, memory, stacks}: please start these threads
-//     threads {count, reason}  answer to spawn         run {engine}: let them enter the engine
-//     piece {bytes}            answer to pull          pull {offset, size}: bytes of an in-memory source, please
-//     generate {id, prompt | ids, options}             progress {id, report: {phase, loaded, total, rate, eta}}
-//     abort {id}                                       prefill {id, done, total}, token {id, token, text}
-//     tokenize {id, text, special}                     result {id, value}, error {id, error}
+//     estimate {source, options}                       run {engine}: let them enter the engine
+//     threads {count, reason}  answer to spawn         pull {offset, size}: bytes of a source in the page, please
+//     piece {bytes | error}    answer to pull          progress {id, report: see LoadProgress in index.d.ts}
+//     generate {id, prompt | ids, options}             prefill {id, done, total}, token {id, token, text}
+//     abort {id}                                       result {id, value}, error {id, error}
+//     tokenize {id, text, special}
 //     detokenize {id, ids, special}
 //
 //   page -> thread worker                            thread worker -> page
 //     thread {module, memory, stack}                   ready, or failed {error} (also later)
 //     run {engine, index}
 //
-// `load` has id 0, other requests count from 1. One `generate` runs at a time; the page queues them.
+// `load` and `estimate` have id 0, other requests count from 1. One `generate` runs at a time; the page queues them.
 
 import { fail } from './errors.js';
 
