@@ -8,7 +8,7 @@
 
 enum { CHUNK_PER_THREAD = 32, DEFAULT_CONTEXT = 2048 };
 
-_Static_assert(BP_TIERS == MODEL_TIERS, "a header lists every tier that a model can have");
+_Static_assert((int)BP_TIERS == (int)MODEL_TIERS, "a header lists every tier that a model can have");
 
 struct bp_engine {
     pool *pool;

@@ -138,9 +138,11 @@ class CacheStore {
 
   async writer(id) {
     const log = `${id}.log`;
+    let last = Promise.resolve(); // one after another: each writes the whole log
+    const append = async (text) => this.cache.put(this.address(log), new Response((await this.text(log)) + text));
     return {
       write: (start, bytes) => this.cache.put(this.address(`${id}.gguf`, start), new Response(bytes)),
-      append: async (text) => this.cache.put(this.address(log), new Response((await this.text(log)) + text)),
+      append: (text) => (last = last.then(() => append(text))),
       clear: async () => {
         for (const name of [log, `${id}.gguf`]) await this.remove(name).catch(() => {});
       },

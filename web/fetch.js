@@ -4,7 +4,9 @@
 
 import { Copy } from './cache.js';
 import { BitpairError, abortError, fail } from './errors.js';
-import { openSource } from './source.js';
+import { Meter } from './meter.js';
+import { transient } from './ranges.js';
+import { concatenate, openSource, sniff } from './source.js';
 
 const SNIFF = 64;            // bytes that show whether this is a model at all
 const FIRST_PROBE = 1 << 16; // bytes of header before the first look at it
@@ -13,11 +15,10 @@ const SPAN_PIECES = 8;       // most pieces of one later request
 const TRIES = 3;             // of a piece, or a header, that does not match its checksum
 const RESTARTS = 2;          // after the file has changed on its server
 const ASK_SECONDS = 5;       // to ask whether a complete copy is current: without an answer it is used
+const SILENT_SECONDS = 30;   // after which a connection counts as broken
 const PROGRESS = 1 << 16;    // bytes after which a failure counts as the first again
 const FIRST_DELAY = 0.25;    // seconds, doubled from failure to failure
 const LONGEST_DELAY = 8;
-const REPORT_EVERY = 0.1;    // seconds between two progress reports
-const RATE_WINDOW = 3;       // seconds over which the rate is averaged
 
 /**
  * Reads a model, or its first tiers.
@@ -153,20 +154,14 @@ class Reading {
     if (known) source.version = { ...copy.meta, direct: true };
     // Of an incomplete copy more is needed anyway, and those answers are compared with its version.
     if (!copy.holds(this.count)) return !!known;
-    const patience = new AbortController();
-    const giveUp = () => patience.abort(new Error('no answer'));
-    const timer = setTimeout(giveUp, 1000 * ASK_SECONDS);
-    this.stop.signal.addEventListener('abort', giveUp);
     try {
-      await (await source.open(0, FIRST_PROBE, { signal: patience.signal })).close();
+      await (await this.open(0, FIRST_PROBE, false, ASK_SECONDS)).close();
       return !!known;
     } catch (error) {
       this.stop.signal.throwIfAborted();
       if (error.changed) throw error;
       source.forget();
       return true; // without a network it is all there is
-    } finally {
-      clearTimeout(timer);
     }
   }
 
@@ -195,13 +190,17 @@ class Reading {
         this.report();
       }
     };
+    const drop = async () => {
+      await reader?.close();
+      reader = null;
+    };
     await this.patiently(async () => {
       while (size < need) {
         reader ??= await this.open(size, Math.max(FIRST_RANGE, 2 * size), fresh);
         await step();
         if (size < need && reader.spent) reader = null;
       }
-    }, () => (reader = null));
+    }, drop);
     this.head = concatenate(chunks, size);
     return reader;
   }
@@ -346,19 +345,23 @@ class Reading {
     for (let span = first ?? this.take(); span; span = this.take()) {
       this.busy++;
       let { reader = null } = span;
+      const drop = async () => {
+        await reader?.close();
+        reader = null;
+      };
       await this.patiently(async () => {
         await this.settle(span);
         while (span.at < span.end) {
           reader ??= await this.open(span.at, span.end, span.fresh);
-          if (!this.source.ranges && this.busy > 1) return this.giveBack(span);
+          if (!reader.part && this.busy > 1) return this.giveBack(span);
           const chunk = await this.readFrom(reader, span.at);
           if (chunk === null) this.cutTo(span.end = span.at);
           else if (chunk.length > 0) this.place(span, chunk);
           await this.settle(span);
           if (reader.spent) reader = null;
         }
-      }, () => (reader = null));
-      await reader?.close();
+      }, drop);
+      await drop();
       this.busy--;
     }
   }
@@ -439,10 +442,30 @@ class Reading {
 
   // ---- connections ----
 
-  async open(start, end, fresh) {
-    this.stop.signal.throwIfAborted();
-    const reader = await this.source.open(start, end, { signal: this.stop.signal, fresh });
-    return Object.assign(reader, { end, spent: false });
+  /** A reader of bytes from `start` on. A connection that is silent for so many seconds has failed. */
+  async open(start, end, fresh, seconds = SILENT_SECONDS) {
+    const { signal } = this.stop;
+    const own = new AbortController();
+    const stop = () => own.abort(signal.reason);
+    const silent = transient(new BitpairError('network', `${this.source.name} sent nothing for ${seconds} s`));
+    const timely = async (fn) => {
+      signal.throwIfAborted();
+      const timer = setTimeout(() => own.abort(silent), 1000 * seconds);
+      return fn().finally(() => clearTimeout(timer));
+    };
+    let reader = null;
+    const close = async () => {
+      signal.removeEventListener('abort', stop);
+      await reader?.close();
+    };
+    signal.addEventListener('abort', stop);
+    try {
+      reader = await timely(() => this.source.open(start, end, { signal: own.signal, fresh }));
+    } catch (error) {
+      await close();
+      throw error;
+    }
+    return { end, part: reader.part, spent: false, read: () => timely(() => reader.read()), close };
   }
 
   /** The next chunk behind `at`; empty when the reader is spent and another must go on; null at the end of the source. */
@@ -455,14 +478,14 @@ class Reading {
       return chunk;
     }
     reader.spent = true;
+    await reader.close();
     if (source.size === null ? !source.ranges && at < reader.end : at >= source.size) return null;
     if (at >= reader.end) return new Uint8Array(0);
-    throw Object.assign(new BitpairError(source.remote ? 'network' : 'io', `${source.name} broke off after ${at} bytes`, { offset: at }),
-      { transient: true });
+    throw transient(new BitpairError(source.remote ? 'network' : 'io', `${source.name} broke off after ${at} bytes`, { offset: at }));
   }
 
-  /** Runs fn until it does not fail in a way that may pass. again() before each further run. */
-  async patiently(fn, again) {
+  /** Runs fn until it does not fail in a way that may pass; drop() takes away the reader that failed. */
+  async patiently(fn, drop) {
     for (let failures = 0, mark = this.received; ;) {
       try {
         return await fn();
@@ -472,7 +495,7 @@ class Reading {
         mark = this.received;
         this.meter.retries++;
         this.report(true);
-        again();
+        await drop();
         await this.pause(Math.max(error.after ?? 0, Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures++) * (0.5 + Math.random())));
       }
     }
@@ -481,11 +504,14 @@ class Reading {
   pause(seconds) {
     const { signal } = this.stop;
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(resolve, 1000 * seconds);
-      signal.addEventListener('abort', () => {
+      const end = () => {
         clearTimeout(timer);
-        reject(signal.reason);
-      }, { once: true });
+        signal.removeEventListener('abort', end);
+        if (signal.aborted) reject(signal.reason);
+        else resolve();
+      };
+      const timer = setTimeout(end, 1000 * seconds);
+      signal.addEventListener('abort', end);
     });
   }
 
@@ -509,51 +535,3 @@ class Reading {
 }
 
 const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
-
-function concatenate(chunks, size) {
-  const all = new Uint8Array(size);
-  let at = 0;
-  for (const chunk of chunks) {
-    all.set(chunk, at);
-    at += chunk.length;
-  }
-  return all;
-}
-
-/** The first bytes of what is not a model usually tell what it is: an error page, a pointer of Git LFS. */
-function sniff(chunks, size, { name, about }) {
-  const bytes = concatenate(chunks, size);
-  if (bytes.length < 4 || (bytes[0] === 71 && bytes[1] === 71 && bytes[2] === 85 && bytes[3] === 70)) return;
-  const start = String.fromCharCode(...bytes.subarray(0, 40)).replace(/[^ -~]+/g, '.');
-  fail('format', `${name} is not a GGUF file${about ? ` (${about})` : ''}: it begins with "${start}"`);
-}
-
-/** Bytes, rate over the last seconds, and the time that is left. */
-class Meter {
-  constructor(send) {
-    this.send = send;
-    this.total = null;
-    this.retries = 0;
-    this.cacheReason = null;
-    this.last = -Infinity;
-    this.restart();
-  }
-
-  /** What came before says nothing about the rate from here on. */
-  restart() {
-    this.samples = [];
-  }
-
-  report(loaded, now) {
-    const time = performance.now() / 1000;
-    if (!now && time - this.last < REPORT_EVERY) return;
-    this.last = time;
-    this.samples.push([time, loaded]);
-    while (this.samples.length > 2 && time - this.samples[0][0] > RATE_WINDOW) this.samples.shift();
-    const [since, from] = this.samples[0];
-    const rate = time > since ? Math.max(0, loaded - from) / (time - since) : null;
-    const { total, retries, cacheReason } = this;
-    const eta = loaded === total ? 0 : rate > 0 && total !== null ? Math.max(0, total - loaded) / rate : null;
-    this.send({ phase: 'download', loaded, total, rate, eta, retries, cacheReason });
-  }
-}

@@ -9,7 +9,7 @@ const LONGEST_WAIT = 60;  // seconds that a server may ask us to wait
 const TRANSIENT = [408, 425, 429, 500, 502, 503, 504];
 
 /** Marks an error after which asking again may help, `after` so many seconds. */
-const transient = (error, after = 0) => Object.assign(error, { transient: true, after });
+export const transient = (error, after = 0) => Object.assign(error, { transient: true, after });
 
 export class HttpFile {
   /** init: as for fetch(); kept: does this package keep the file itself? Then the browser's HTTP cache need not. */
@@ -39,12 +39,13 @@ export class HttpFile {
    *   or end earlier
    */
   async open(start, end, { signal, fresh = false } = {}) {
+    const ranged = this.ranges; // another connection may change it
     const response = await this.ask(start, end, signal, fresh);
     try {
       if (response.ok) this.compare(response);
-      if (response.status === 206) return this.part(response, start, end, signal);
+      if (response.status === 206) return this.part(response, start, end, signal, ranged);
       if (response.status === 200) return this.whole(response, start, signal);
-      throw this.refusal(response);
+      throw this.refusal(response, ranged);
     } catch (error) {
       await response.body?.cancel().catch(() => {});
       if (error.again) return this.open(start, end, { signal, fresh });
@@ -96,21 +97,20 @@ export class HttpFile {
     this.size = size;
   }
 
-  part(response, start, end, signal) {
+  part(response, start, end, signal, ranged) {
     const { headers } = response;
     const text = headers.get('content-range');
     const length = Number(headers.get('content-length') ?? NaN);
     const [, first, , total] = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(text ?? '') ?? [];
     // Another range than we asked for, or one of compressed bytes: such a server is asked for the whole.
-    if (!this.ranges || headers.has('content-encoding') || (text !== null && Number(first) !== start)) {
+    if (!ranged || headers.has('content-encoding') || (text !== null && Number(first) !== start)) {
       const wrong = this.error('network', `answers a request for the bytes from ${start} on with "${text}"`);
-      if (!this.ranges) throw wrong;
-      throw this.withoutRanges(wrong);
+      throw ranged ? this.withoutRanges(wrong) : wrong;
     }
     if (total > 0) this.setSize(Number(total));
     // Servers of another origin may hide the range; a part that is too short is the last.
     else if (text === null && length < end - start) this.setSize(start + length);
-    return new Body(this, response, 0, signal);
+    return new Body(this, response, 0, signal, true);
   }
 
   /** An error after which open() asks for the whole at once. */
@@ -127,12 +127,12 @@ export class HttpFile {
     return new Body(this, response, start, signal);
   }
 
-  refusal(response) {
+  refusal(response, ranged) {
     const { status, statusText, headers } = response;
     const after = waitOf(headers.get('retry-after'));
     const wait = after > LONGEST_WAIT ? ` and asks to wait ${Math.ceil(after)} s` : '';
     const error = this.error('http', `answers ${status}${statusText ? ` ${statusText}` : ''}${wait}`, undefined, status);
-    if (status === 416 && this.ranges) return this.withoutRanges(error); // the whole will show how long it is
+    if (status === 416 && ranged) return this.withoutRanges(error); // the whole will show how long it is
     return TRANSIENT.includes(status) && !wait ? transient(error, after) : error;
   }
 }
@@ -152,7 +152,8 @@ function waitOf(text) {
 
 /** The body of an answer without its first `skip` bytes. */
 class Body {
-  constructor(file, response, skip, signal) {
+  constructor(file, response, skip, signal, part = false) {
+    this.part = part;
     this.file = file;
     this.reader = response.body?.getReader();
     this.skip = skip;

@@ -67,3 +67,21 @@ async function openPath(path) {
     return fail('io', `${path} cannot be read: ${error.message}`, { cause: error });
   }
 }
+
+export function concatenate(chunks, size) {
+  const all = new Uint8Array(size);
+  let at = 0;
+  for (const chunk of chunks) {
+    all.set(chunk, at);
+    at += chunk.length;
+  }
+  return all;
+}
+
+/** The first bytes of what is not a model usually tell what it is: an error page, a pointer of Git LFS. */
+export function sniff(chunks, size, { name, about }) {
+  const bytes = concatenate(chunks, size);
+  if (bytes.length < 4 || (bytes[0] === 71 && bytes[1] === 71 && bytes[2] === 85 && bytes[3] === 70)) return;
+  const start = String.fromCharCode(...bytes.subarray(0, 40)).replace(/[^ -~]+/g, '.');
+  fail('format', `${name} is not a GGUF file${about ? ` (${about})` : ''}: it begins with "${start}"`);
+}
