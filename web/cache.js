@@ -279,8 +279,8 @@ export class Copy {
     const copy = new Copy(name !== undefined);
     if (copy.wanted) {
       await copy.attempt(async () => {
-        copy.id = await idOf(url);
         copy.store = await openStore(name);
+        copy.id = await idOf(url);
         copy.url = url.split('#')[0];
         copy.log = parseLog(await copy.store.text(`${copy.id}.log`));
       });
@@ -418,6 +418,7 @@ export const cache = {
     return (await list(name)).reduce((sum, { bytes }) => sum + bytes, 0);
   },
   async delete(url, name = DEFAULT_NAME) {
+    if (!globalThis.crypto?.subtle) return false; // not a secure context: there is no store
     const id = await idOf(new URL(url, globalThis.document?.baseURI).href);
     return remove(name, (found) => found === id);
   },

@@ -3,9 +3,9 @@
 // written to its final place and checked as soon as it is whole. Runs in the engine worker.
 
 import { Copy } from './cache.js';
+import { Connections } from './connection.js';
 import { BitpairError, abortError, fail } from './errors.js';
 import { Meter } from './meter.js';
-import { transient } from './ranges.js';
 import { concatenate, openSource, sniff } from './source.js';
 
 const SNIFF = 64;            // bytes that show whether this is a model at all
@@ -15,10 +15,6 @@ const SPAN_PIECES = 8;       // most pieces of one later request
 const TRIES = 3;             // of a piece, or a header, that does not match its checksum
 const RESTARTS = 2;          // after the file has changed on its server
 const ASK_SECONDS = 5;       // to ask whether a complete copy is current: without an answer it is used
-const SILENT_SECONDS = 30;   // after which a connection counts as broken
-const PROGRESS = 1 << 16;    // bytes after which a failure counts as the first again
-const FIRST_DELAY = 0.25;    // seconds, doubled from failure to failure
-const LONGEST_DELAY = 8;
 
 /**
  * Reads a model, or its first tiers.
@@ -50,7 +46,7 @@ async function reading(wasm, described, options, page, work) {
         if (!error.changed || restarts === RESTARTS) throw readError(error, source, page.signal);
         source.forget();
         copy.suspect = true;
-        meter.retries++;
+        meter.again();
       }
     }
   } finally {
@@ -71,10 +67,10 @@ class Reading {
     this.stop = new AbortController(); // ends all connections
     if (signal.aborted) this.stop.abort(signal.reason);
     signal.addEventListener('abort', () => this.stop.abort(signal.reason));
+    this.net = new Connections(source, meter, options.retries, this.stop.signal);
     this.head = null;   // the first bytes, the whole header among them
     this.header = null; // see parse()
     this.same = false;  // is the copy's header this one?
-    this.received = 0;  // bytes over the network
     this.pointer = 0;
     this.loaded = 0;    // bytes in their place
     this.cachedBytes = 0;
@@ -126,7 +122,7 @@ class Reading {
         return reader;
       } catch (error) {
         if (!error.damaged || !this.source.remote || tries === TRIES) throw error;
-        this.meter.retries++;
+        this.meter.again();
       }
     }
   }
@@ -155,12 +151,11 @@ class Reading {
     // Of an incomplete copy more is needed anyway, and those answers are compared with its version.
     if (!copy.holds(this.count)) return !!known;
     try {
-      await (await this.open(0, FIRST_PROBE, false, ASK_SECONDS)).close();
+      await (await this.net.open(0, FIRST_PROBE, false, ASK_SECONDS)).close();
       return !!known;
     } catch (error) {
       this.stop.signal.throwIfAborted();
       if (error.changed) throw error;
-      source.forget();
       return true; // without a network it is all there is
     }
   }
@@ -176,7 +171,7 @@ class Reading {
       nextProbe = 2 * size;
     };
     const step = async () => {
-      const chunk = await this.readFrom(reader, size);
+      const chunk = await this.net.read(reader, size);
       if (chunk === null) {
         if (need === Infinity) look();
         if (need > size) fail('format', `${this.source.name} ends after ${size} bytes, inside its header`);
@@ -194,9 +189,9 @@ class Reading {
       await reader?.close();
       reader = null;
     };
-    await this.patiently(async () => {
+    await this.net.patiently(async () => {
       while (size < need) {
-        reader ??= await this.open(size, Math.max(FIRST_RANGE, 2 * size), fresh);
+        reader ??= await this.net.open(size, Math.max(FIRST_RANGE, 2 * size), fresh);
         await step();
         if (size < need && reader.spent) reader = null;
       }
@@ -349,12 +344,12 @@ class Reading {
         await reader?.close();
         reader = null;
       };
-      await this.patiently(async () => {
+      await this.net.patiently(async () => {
         await this.settle(span);
         while (span.at < span.end) {
-          reader ??= await this.open(span.at, span.end, span.fresh);
+          reader ??= await this.net.open(span.at, span.end, span.fresh);
           if (!reader.part && this.busy > 1) return this.giveBack(span);
-          const chunk = await this.readFrom(reader, span.at);
+          const chunk = await this.net.read(reader, span.at);
           if (chunk === null) this.cutTo(span.end = span.at);
           else if (chunk.length > 0) this.place(span, chunk);
           await this.settle(span);
@@ -437,85 +432,8 @@ class Reading {
     this.tries.set(i, tries);
     this.missing.unshift(i);
     this.loaded -= this.pieceEnd(i) - start;
-    this.meter.retries++;
+    this.meter.again();
   }
-
-  // ---- connections ----
-
-  /** A reader of bytes from `start` on. A connection that is silent for so many seconds has failed. */
-  async open(start, end, fresh, seconds = SILENT_SECONDS) {
-    const { signal } = this.stop;
-    const own = new AbortController();
-    const stop = () => own.abort(signal.reason);
-    const silent = transient(new BitpairError('network', `${this.source.name} sent nothing for ${seconds} s`));
-    const timely = async (fn) => {
-      signal.throwIfAborted();
-      const timer = setTimeout(() => own.abort(silent), 1000 * seconds);
-      return fn().finally(() => clearTimeout(timer));
-    };
-    let reader = null;
-    const close = async () => {
-      signal.removeEventListener('abort', stop);
-      await reader?.close();
-    };
-    signal.addEventListener('abort', stop);
-    try {
-      reader = await timely(() => this.source.open(start, end, { signal: own.signal, fresh }));
-    } catch (error) {
-      await close();
-      throw error;
-    }
-    return { end, part: reader.part, spent: false, read: () => timely(() => reader.read()), close };
-  }
-
-  /** The next chunk behind `at`; empty when the reader is spent and another must go on; null at the end of the source. */
-  async readFrom(reader, at) {
-    const { source } = this;
-    const chunk = await reader.read();
-    this.stop.signal.throwIfAborted();
-    if (chunk !== null) {
-      this.received += chunk.length;
-      return chunk;
-    }
-    reader.spent = true;
-    await reader.close();
-    if (source.size === null ? !source.ranges && at < reader.end : at >= source.size) return null;
-    if (at >= reader.end) return new Uint8Array(0);
-    throw transient(new BitpairError(source.remote ? 'network' : 'io', `${source.name} broke off after ${at} bytes`, { offset: at }));
-  }
-
-  /** Runs fn until it does not fail in a way that may pass; drop() takes away the reader that failed. */
-  async patiently(fn, drop) {
-    for (let failures = 0, mark = this.received; ;) {
-      try {
-        return await fn();
-      } catch (error) {
-        if (this.received - mark >= PROGRESS) failures = 0;
-        if (!error.transient || !this.source.remote || failures === this.options.retries) throw error;
-        mark = this.received;
-        this.meter.retries++;
-        this.report(true);
-        await drop();
-        await this.pause(Math.max(error.after ?? 0, Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures++) * (0.5 + Math.random())));
-      }
-    }
-  }
-
-  pause(seconds) {
-    const { signal } = this.stop;
-    return new Promise((resolve, reject) => {
-      const end = () => {
-        clearTimeout(timer);
-        signal.removeEventListener('abort', end);
-        if (signal.aborted) reject(signal.reason);
-        else resolve();
-      };
-      const timer = setTimeout(end, 1000 * seconds);
-      signal.addEventListener('abort', end);
-    });
-  }
-
-  // ---- reports ----
 
   report(now = false) {
     this.meter.report(Math.min(this.loaded, this.meter.total ?? Infinity), now);

@@ -124,7 +124,8 @@ export interface MemoryEstimate {
 }
 
 /**
- * Tells what load() would take, from the header of the file alone: one request of a range, two for a large tokenizer.
+ * Tells what load() would take, from the header of the file alone: one request of a range, two for a large tokenizer. (A stream is
+ * used up by it.)
  * @throws {BitpairError} as load() does
  */
 export function estimateMemory(

@@ -10,6 +10,7 @@ export class Meter {
     this.retries = 0;
     this.cacheReason = null;
     this.last = -Infinity;
+    this.loaded = 0;
     this.restart();
   }
 
@@ -18,7 +19,14 @@ export class Meter {
     this.samples = [];
   }
 
+  /** Something is tried again. */
+  again() {
+    this.retries++;
+    this.report(this.loaded, true);
+  }
+
   report(loaded, now) {
+    this.loaded = loaded;
     const time = performance.now() / 1000;
     if (!now && time - this.last < REPORT_EVERY) return;
     this.last = time;

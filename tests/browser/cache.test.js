@@ -136,12 +136,23 @@ test('what the browser has evicted is fetched anew', { timeout: 120000 }, async 
   await page.context().close();
 });
 
-test('without room the load goes on, and says so', { timeout: 120000 }, async () => {
-  const page = await visit();
-  const devtools = await page.context().newCDPSession(page);
-  await devtools.send('Storage.overrideQuotaForOrigin', { origin: server.url('').replace(/\/$/, ''), quotaSize: 2 * MIB });
-  const { cached, cacheReason, verified } = await loads(page);
-  assert.deepEqual([cached, verified], [false, true]);
-  assert.match(cacheReason, /room for .* MB/);
-  await page.context().close();
-});
+const NO_ROOM = 'navigator.storage.estimate = async () => ({ quota: 3e6, usage: 1e6 });\n';
+const FULL = `{
+  const { write } = FileSystemSyncAccessHandle.prototype;
+  let left = 5;
+  FileSystemSyncAccessHandle.prototype.write = function (...args) {
+    if (left-- > 0) return write.apply(this, args);
+    throw new DOMException('full', 'QuotaExceededError');
+  };
+}\n`;
+
+for (const [name, prelude, reason] of [['too little room', NO_ROOM, /room for 2\.0 MB/], ['a store that is full half-way', FULL, /the store is full/]]) {
+  test(`${name}: the load goes on, and says so`, { timeout: 120000 }, async () => {
+    server.prelude = prelude;
+    const page = await visit();
+    const { cached, cacheReason, verified } = await loads(page);
+    assert.deepEqual([cached, verified], [false, true]);
+    assert.match(cacheReason, reason);
+    await page.context().close();
+  });
+}

@@ -10,6 +10,8 @@ import { after, before, beforeEach, describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 
 import { BitpairError, cache, estimateMemory, load } from '../../web/index.js';
+import { Connections } from '../../web/connection.js';
+import { HttpFile } from '../../web/ranges.js';
 import { FIXTURE, fixtureBytes } from './helper.js';
 import { enlarge } from './large.js';
 
@@ -295,6 +297,17 @@ describe('what does not pass', () => {
       return true;
     };
     await refused(load(server.url, options), 'network', /has changed while it was being read/);
+  });
+
+  test('silence, before an answer and within it', async () => {
+    const net = new Connections(new HttpFile({ url: server.url, init: {} }, false), { again() {} }, 0, new AbortController().signal);
+    server.fault = () => true;
+    await refused(net.open(0, 10, false, 0.2), 'network', /sent nothing for 0.2 s/);
+    server.fault = (request, response) => response.writeHead(206, { 'content-range': `bytes 0-9/${file.length}` }).write('abc') || true;
+    const reader = await net.open(0, 10, false, 1);
+    assert.equal((await net.read(reader, 0)).length, 3);
+    await refused(net.read(reader, 3), 'network', /sent nothing for 1 s/);
+    await reader.close();
   });
 
   test('a file cut off on the server', async () => {
