@@ -2,7 +2,9 @@
 #include "platform.h"
 #include "sha256.h"
 
-enum { CHUNK_PER_THREAD = 32, DEFAULT_CONTEXT = 2048, PIECE = 1 << 20 };
+enum { CHUNK_PER_THREAD = 32, DEFAULT_CONTEXT = 2048 };
+
+_Static_assert((int)BP_TIERS == (int)MODEL_TIERS, "a header lists every tier that a model can have");
 
 /* ---- engine ---- */
 
@@ -78,17 +80,26 @@ static bool open_tokenizer(bp_model *m, bp_err *e) {
                    (unsigned)tokenizer_size(m->tokenizer), (unsigned)m->model->config.vocab);
 }
 
-bp_model *bp_model_open(bp_engine *engine, const void *bytes, size_t size, bp_err *e) {
+/* file_size > size: only the header is at hand */
+static bp_model *open_model(bp_engine *engine, const void *bytes, size_t size, size_t file_size, bp_err *e) {
     bp_model *m = platform_alloc(sizeof *m);
     if (!m) {
         bp_fail(e, BP_ERR_MEMORY, 0, "no memory for a model");
         return NULL;
     }
     m->engine = engine;
-    m->model = model_load(bytes, size, e);
+    m->model = file_size > size ? model_preview(bytes, size, file_size, e) : model_load(bytes, size, e);
     if (m->model && open_tokenizer(m, e)) return m;
     bp_model_close(m);
     return NULL;
+}
+
+bp_model *bp_model_open(bp_engine *engine, const void *bytes, size_t size, bp_err *e) {
+    return open_model(engine, bytes, size, size, e);
+}
+
+bp_model *bp_model_preview(bp_engine *engine, const void *bytes, size_t size, size_t file_size, bp_err *e) {
+    return open_model(engine, bytes, size, file_size, e);
 }
 
 void bp_model_close(bp_model *m) {
@@ -135,56 +146,76 @@ bool bp_model_tier(const bp_model *m, uint32_t i, uint64_t *end, double *bits_pe
 
 /* ---- checksums ---- */
 
-static bool verify_header(const gguf *g, const gguf_key *digest, bp_err *e) {
+static bool verify_header(const gguf *g, const uint8_t *digest, bp_err *e) {
     static const uint8_t zeros[32];
     uint8_t found[32];
-    size_t before = (size_t)(digest->data - g->bytes), size = (size_t)g->data_offset;
-    if (g->size < g->data_offset) return bp_fail(e, BP_ERR_FORMAT, g->size, "file is truncated inside its header");
+    size_t before = (size_t)(digest - g->bytes), size = (size_t)g->data_offset;
     sha256 h;
     sha256_init(&h);
     sha256_update(&h, g->bytes, before);
     sha256_update(&h, zeros, sizeof zeros);
     sha256_update(&h, g->bytes + before + 32, size - before - 32);
     sha256_final(&h, found);
-    return memcmp(found, digest->data, 32) == 0 ||
+    return memcmp(found, digest, 32) == 0 ||
            bp_fail(e, BP_ERR_CHECKSUM, 0, "the header does not match its checksum: the file is damaged");
 }
 
-static bool verify_pieces(const gguf *g, const gguf_key *digests, bp_err *e) {
-    uint64_t pieces = (g->full_size - g->data_offset + PIECE - 1) / PIECE;
-    if (digests->count != 32 * pieces)
-        return bp_fail(e, BP_ERR_FORMAT, 0, "key 'bitpair.piece_sha256' does not cover the file");
-    for (uint64_t i = 0; i < pieces; i++) {
-        uint64_t start = g->data_offset + i * PIECE, end = start + PIECE < g->full_size ? start + PIECE : g->full_size;
-        uint8_t found[32];
-        if (end > g->size) break; /* a prefix: what is not at hand cannot be checked */
-        sha256_digest(g->bytes + start, (size_t)(end - start), found);
-        if (memcmp(found, digests->data + 32 * i, 32) != 0)
-            return bp_fail(e, BP_ERR_CHECKSUM, start, "piece %llu does not match its checksum: the file is damaged",
-                           (unsigned long long)i);
-    }
-    return true;
-}
-
-static bool verify(const gguf *g, bp_err *e) {
+static bool read_digests(const gguf *g, bp_header *h, bp_err *e) {
     const gguf_key *header = gguf_find(g, "bitpair.header_sha256"), *pieces = gguf_find(g, "bitpair.piece_sha256");
-    if (!header || !pieces) return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "the file carries no checksums (a plain GGUF)");
+    uint64_t n = (g->full_size - g->data_offset + BP_PIECE - 1) / BP_PIECE;
+    if (!header || !pieces) return true;
     if (header->kind != GGUF_ARRAY || header->item != GGUF_U8 || header->count != 32 || pieces->kind != GGUF_ARRAY ||
         pieces->item != GGUF_U8)
         return bp_fail(e, BP_ERR_FORMAT, 0, "malformed checksum keys");
-    return verify_header(g, header, e) && verify_pieces(g, pieces, e);
+    if (pieces->count != 32 * n)
+        return bp_fail(e, BP_ERR_FORMAT, 0, "key 'bitpair.piece_sha256' does not cover the file");
+    h->digest = header->data;
+    h->pieces = pieces->data;
+    h->n_pieces = (uint32_t)n;
+    return verify_header(g, header->data, e);
 }
 
-bool bp_verify(const void *bytes, size_t size, bp_err *e) {
+static bool read_header(const gguf *g, bp_header *h, bp_err *e) {
+    *h = (bp_header){.file_size = g->full_size, .data_offset = g->data_offset};
+    if (g->size < g->data_offset) return bp_fail(e, BP_ERR_FORMAT, g->size, "file is truncated inside its header");
+    return read_digests(g, h, e) && model_tiers(g, h->tier_end, &h->n_tiers, e);
+}
+
+bool bp_header_read(const void *bytes, size_t size, bp_header *header, bp_err *e) {
     gguf g;
     arena a = arena_measure();
     if (!gguf_open(&g, &a, bytes, size, e)) return false;
     void *memory = platform_alloc(a.used);
     if (!memory) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the tensor table");
     a = arena_over(memory, a.used);
-    bool good = gguf_open(&g, &a, bytes, size, e) && verify(&g, e);
+    bool good = gguf_open(&g, &a, bytes, size, e) && read_header(&g, header, e);
     platform_free(memory);
     return good;
+}
+
+bool bp_piece_good(const void *bytes, size_t size, const uint8_t *digest) {
+    uint8_t found[32];
+    sha256_digest(bytes, size, found);
+    return memcmp(found, digest, 32) == 0;
+}
+
+static bool verify_pieces(const uint8_t *bytes, size_t size, const bp_header *h, bp_err *e) {
+    for (uint32_t i = 0; i < h->n_pieces; i++) {
+        uint64_t start = h->data_offset + (uint64_t)i * BP_PIECE;
+        uint64_t end = start + BP_PIECE < h->file_size ? start + BP_PIECE : h->file_size;
+        if (end > size) break; /* a prefix: what is not at hand cannot be checked */
+        if (!bp_piece_good(bytes + start, (size_t)(end - start), h->pieces + 32 * (size_t)i))
+            return bp_fail(e, BP_ERR_CHECKSUM, start, "piece %u does not match its checksum: the file is damaged",
+                           (unsigned)i);
+    }
+    return true;
+}
+
+bool bp_verify(const void *bytes, size_t size, bp_err *e) {
+    bp_header h;
+    if (!bp_header_read(bytes, size, &h, e)) return false;
+    if (!h.digest) return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "the file carries no checksums (a plain GGUF)");
+    return verify_pieces(bytes, size, &h, e);
 }
 
 /* ---- text ---- */

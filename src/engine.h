@@ -51,10 +51,33 @@ const char *bp_engine_arith(const bp_engine *engine);
  * -1 with *e when it is not a GGUF v3 file. */
 int bp_probe(const void *bytes, size_t size, uint64_t *file_size, uint64_t *data_offset, bp_err *e);
 
+enum { BP_PIECE = 1 << 20, BP_TIERS = 8 }; /* bytes of a checked piece, the last may be shorter; most tiers of a file */
+
+/* What a header says of the bytes behind it; the pointers are into the header. */
+typedef struct {
+    uint64_t file_size, data_offset; /* as from bp_probe */
+    const uint8_t *digest;           /* [32] SHA-256 of the header; NULL: the file has no checksums (a plain GGUF) */
+    const uint8_t *pieces;           /* [n_pieces][32] SHA-256 of each BP_PIECE bytes from data_offset on, or NULL */
+    uint32_t n_pieces;
+    uint32_t n_tiers; /* 0 for a dense model */
+    uint64_t tier_end[BP_TIERS];
+} bp_header;
+
+/* Reads a header, bytes [size >= data_offset], and checks it against its own digest. BP_ERR_CHECKSUM, BP_ERR_FORMAT,
+ * BP_ERR_UNSUPPORTED, BP_ERR_MEMORY. */
+bool bp_header_read(const void *bytes, size_t size, bp_header *header, bp_err *e);
+
+/* Is `digest` [32] the SHA-256 of bytes [size]? */
+bool bp_piece_good(const void *bytes, size_t size, const uint8_t *digest);
+
 /* bytes [size], 64-byte aligned, stay the caller's and must not change or move while the model is open. size may be
  * that of the whole file or the end of one of its tiers. BP_ERR_FORMAT, BP_ERR_UNSUPPORTED, BP_ERR_MEMORY. */
 bp_model *bp_model_open(bp_engine *engine, const void *bytes, size_t size, bp_err *e);
 void bp_model_close(bp_model *model);
+
+/* The model that would open with the first file_size bytes at hand, from its header alone, bytes [size >= data_offset]:
+ * good for describing it and for bp_session_bytes, not for opening a session. Errors as above. */
+bp_model *bp_model_preview(bp_engine *engine, const void *bytes, size_t size, size_t file_size, bp_err *e);
 
 /* Checks the header's and every piece's stored SHA-256 over the bytes at hand. Of a prefix, the piece in which it ends
  * cannot be checked. BP_ERR_CHECKSUM names the offset; BP_ERR_UNSUPPORTED for a file without checksums (plain GGUF). */

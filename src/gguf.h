@@ -52,6 +52,7 @@ typedef struct {
     uint64_t full_size;   /* bytes of the complete file: the end of its last tensor */
     uint64_t data_offset; /* start of tensor data */
     uint64_t alignment;
+    bool header_only; /* `size` is what will be at hand: addresses of tensors are right, their bytes must not be read */
     uint32_t n_keys, n_tensors;
     gguf_key *keys;       /* [n_keys] */
     gguf_tensor *tensors; /* [n_tensors], in file order */

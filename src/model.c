@@ -141,7 +141,7 @@ static bool widen(builder *b, const char *name, uint64_t count, const float **ou
         return bp_fail(b->e, BP_ERR_FORMAT, 0, "tensor '%s' is %s, not a float type", name, quant_name(type));
     float *values = ARENA_NEW(b->a, float, (size_t)count);
     if (b->a->overflow) return bp_fail(b->e, BP_ERR_MEMORY, 0, "no memory for tensor '%s'", name);
-    if (values) quant_dequantize(type, data, values, (size_t)count);
+    if (values && !b->g->header_only) quant_dequantize(type, data, values, (size_t)count);
     *out = values;
     return true;
 }
@@ -305,28 +305,36 @@ static bool tables_view(builder *b) {
 
 /* ---- tiers ---- */
 
+bool model_tiers(const gguf *file, uint64_t *ends, uint32_t *n, bp_err *e) {
+    uint64_t version;
+    *n = 0;
+    if (!gguf_u64(file, "bitpair.version", &version)) return true;
+    if (version != 1)
+        return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "bitpair file version %llu; this build reads version 1",
+                       (unsigned long long)version);
+    const gguf_key *tiers = gguf_find(file, "bitpair.tiers");
+    if (!tiers || tiers->kind != GGUF_ARRAY || tiers->item != GGUF_U64 || tiers->count < 1 ||
+        tiers->count > MODEL_TIERS)
+        return bp_fail(e, BP_ERR_FORMAT, 0, "key 'bitpair.tiers' is missing or malformed");
+    for (uint32_t i = 0; i < tiers->count; i++) {
+        ends[i] = gguf_item_u64(tiers, i);
+        if (ends[i] <= (i ? ends[i - 1] : file->data_offset) || ends[i] > file->full_size)
+            return bp_fail(e, BP_ERR_FORMAT, 0, "key 'bitpair.tiers' does not ascend within the file");
+    }
+    if (ends[tiers->count - 1] != file->full_size)
+        return bp_fail(e, BP_ERR_FORMAT, 0, "key 'bitpair.tiers' does not end with the file");
+    *n = (uint32_t)tiers->count;
+    return true;
+}
+
 /* Which prefix of the file is at hand; a length that is neither whole nor a tier's end is a truncated file. */
 static bool read_tiers(builder *b) {
     model *m = b->m;
-    uint64_t version;
-    m->factorized = gguf_u64(b->g, "bitpair.version", &version);
+    if (!model_tiers(b->g, m->tier_end, &m->n_tiers, b->e)) return false;
+    m->factorized = m->n_tiers > 0;
     if (!m->factorized) return true;
-    if (version != 1)
-        return bp_fail(b->e, BP_ERR_UNSUPPORTED, 0, "bitpair file version %llu; this build reads version 1",
-                       (unsigned long long)version);
-    const gguf_key *tiers = gguf_find(b->g, "bitpair.tiers");
-    if (!tiers || tiers->kind != GGUF_ARRAY || tiers->item != GGUF_U64 || tiers->count < 1 ||
-        tiers->count > MODEL_TIERS)
-        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'bitpair.tiers' is missing or malformed");
-    m->n_tiers = (uint32_t)tiers->count;
-    for (uint32_t i = 0; i < m->n_tiers; i++) {
-        m->tier_end[i] = gguf_item_u64(tiers, i);
-        if (m->tier_end[i] <= (i ? m->tier_end[i - 1] : b->g->data_offset) || m->tier_end[i] > b->g->full_size)
-            return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'bitpair.tiers' does not ascend within the file");
+    for (uint32_t i = 0; i < m->n_tiers; i++)
         if (m->tier_end[i] <= b->g->size) m->tier = i + 1;
-    }
-    if (m->tier_end[m->n_tiers - 1] != b->g->full_size)
-        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'bitpair.tiers' does not end with the file");
     if (m->tier == 0 || (b->g->size < b->g->full_size && m->tier_end[m->tier - 1] != b->g->size))
         return bp_fail(b->e, BP_ERR_FORMAT, b->g->size, "file is truncated: %llu of %llu bytes, and no tier ends there",
                        (unsigned long long)b->g->size, (unsigned long long)b->g->full_size);
@@ -378,15 +386,27 @@ static bool load_model(loaded *l, bp_err *e) {
     return model_open(&l->model, &a, &l->file, e);
 }
 
-model *model_load(const void *bytes, uint64_t size, bp_err *e) {
+/* file_size: bytes of the file that are, or will be, at hand */
+static model *open_loaded(const void *bytes, uint64_t size, uint64_t file_size, bp_err *e) {
     loaded *l = platform_alloc(sizeof *l);
     if (!l) {
         bp_fail(e, BP_ERR_MEMORY, 0, "no memory for a model");
         return NULL;
     }
-    if (load_file(l, bytes, size, e) && load_model(l, e)) return &l->model;
+    bool good = load_file(l, bytes, size, e);
+    if (good && file_size > size) {
+        l->file.size = file_size;
+        l->file.header_only = true;
+    }
+    if (good && load_model(l, e)) return &l->model;
     model_unload(&l->model);
     return NULL;
+}
+
+model *model_load(const void *bytes, uint64_t size, bp_err *e) { return open_loaded(bytes, size, size, e); }
+
+model *model_preview(const void *bytes, uint64_t size, uint64_t file_size, bp_err *e) {
+    return open_loaded(bytes, size, file_size, e);
 }
 
 void model_unload(model *m) {

@@ -62,8 +62,17 @@ typedef struct {
  * (architecture, type). */
 bool model_open(model *m, arena *a, const gguf *file, bp_err *e);
 
+/* File lengths at which tiers end: ends [MODEL_TIERS], *n of them; 0 without 'bitpair.version'. BP_ERR_UNSUPPORTED for
+ * another version, BP_ERR_FORMAT unless they ascend from the end of the header to the end of the file. */
+bool model_tiers(const gguf *file, uint64_t *ends, uint32_t *n, bp_err *e);
+
 /* gguf_open and model_open in memory of their own; NULL on failure (also BP_ERR_MEMORY). bytes stay the caller's. */
 model *model_load(const void *bytes, uint64_t size, bp_err *e);
+
+/* The same from the header alone, bytes [size]: a model as it would be with the first file_size bytes at hand. Its
+ * shapes and sizes are right, its weights are not there. */
+model *model_preview(const void *bytes, uint64_t size, uint64_t file_size, bp_err *e);
+
 void model_unload(model *m); /* NULL is ignored */
 
 #endif

@@ -154,6 +154,40 @@ static void check_damage(const source *src) {
     bp_engine_close(engine);
 }
 
+/* The header alone tells what the pieces hash to, and what each tier will take. */
+static void check_header(const source *src) {
+    bp_err e = {0};
+    bp_header h;
+    bp_engine *engine = bp_engine_open(NULL, NULL);
+    CHECK(bp_header_read(src->bytes, (size_t)src->size, &h, &e), "%s", e.text);
+    CHECK(h.file_size == src->size && h.n_pieces == 1 && h.n_tiers == 3 && h.digest, "what the header says");
+    size_t head = (size_t)h.data_offset, data = (size_t)src->size - head;
+    uint8_t *copy = aligned_alloc(64, bp_round_up(head, 64));
+    memcpy(copy, src->bytes, head);
+    CHECK(bp_piece_good((const uint8_t *)src->bytes + head, data, h.pieces), "the piece is good");
+    CHECK(!bp_piece_good((const uint8_t *)src->bytes + head, data - 1, h.pieces), "a shorter one is not");
+    for (uint32_t i = 0; i < h.n_tiers; i++) {
+        bp_model *whole = bp_model_open(engine, src->bytes, (size_t)h.tier_end[i], &e);
+        bp_model *preview = bp_model_preview(engine, copy, head, (size_t)h.tier_end[i], &e);
+        bp_model_info a = {0}, b = {0};
+        CHECK(whole && preview, "%s", e.text);
+        if (whole && preview) {
+            bp_model_describe(whole, &a);
+            bp_model_describe(preview, &b);
+            CHECK(b.tier == i + 1 && a.tier == b.tier && a.bits_per_weight == b.bits_per_weight, "tier %u", i);
+            CHECK(bp_session_bytes(whole, NULL) == bp_session_bytes(preview, NULL), "session at tier %u", i);
+        }
+        bp_model_close(preview);
+        bp_model_close(whole);
+    }
+    CHECK(!bp_model_preview(engine, copy, head, head + 1, &e) && e.code == BP_ERR_FORMAT, "no tier ends there");
+    CHECK(!bp_header_read(copy, head - 1, &h, &e) && e.code == BP_ERR_FORMAT, "a header cut off");
+    copy[head / 2] ^= 1;
+    CHECK(!bp_header_read(copy, head, &h, &e), "a damaged header");
+    free(copy);
+    bp_engine_close(engine);
+}
+
 int main(void) {
     source dense, small;
     bp_err e = {0};
@@ -169,6 +203,7 @@ int main(void) {
     check_rewind_and_errors(&small);
     check_options(&small);
     check_damage(&small);
+    check_header(&small);
     source_close(&dense);
     source_close(&small);
     return check_end();

@@ -1,52 +1,102 @@
 // engine.js - load() and the model it gives: starts the workers, hands requests to them one after another, and turns their
 // messages into promises and iterators.
 
+import { cacheName } from './cache.js';
 import { loadTemplates, renderChat } from './chat.js';
-import { BitpairError, abortError, fail, unpackError } from './errors.js';
+import { BitpairError, abortError, fail, packError, unpackError } from './errors.js';
 import { ASYNC_DISPOSE, Generation, completeOptions } from './generation.js';
 import { chooseGrammar } from './grammar.js';
 import { LOAD_ID, isNode, nodeModule, startWorker } from './protocol.js';
+
+const ABORT_SECONDS = 0.5; // for a worker to close its files and connections itself
 
 /**
  * Opens a model. See index.d.ts.
  */
 export async function load(source, options = {}) {
-  const { signal, onProgress, threads, contextSize = 0, verify = true } = options;
-  if (!(Number.isInteger(contextSize) && contextSize >= 0 && contextSize < 2 ** 31))
-    fail('argument', `contextSize must be a positive integer, not ${contextSize}`);
+  return withWorker('load', source, options, async (crew, opened, last) => {
+    if (opened.template.source) await loadTemplates().catch(() => {}); // chat() will say it
+    const { bytes, cacheReason } = opened.info;
+    options.onProgress?.({ phase: 'ready', loaded: bytes, total: bytes, rate: null, eta: 0, retries: last?.retries ?? 0, cacheReason });
+    return new Model(crew, opened);
+  });
+}
+
+/**
+ * Memory that load() would take. See index.d.ts.
+ */
+export async function estimateMemory(source, options = {}) {
+  return withWorker('estimate', source, options, async (crew, sizes) => {
+    await crew.end(new BitpairError('disposed', 'the estimate is done'));
+    return sizes;
+  });
+}
+
+/** Has a worker of its own open the source; then done(crew, result, the last report) makes what the caller gets. */
+async function withWorker(type, source, options, done) {
+  const { signal, onProgress } = options;
+  const checked = checkOptions(options);
   if (signal?.aborted) throw abortError(signal);
-  const origin = await describeSource(source).catch(sourceError);
-  const crew = new Crew(await startWorker(), origin.bytes);
-  const abort = () => crew.end(abortError(signal));
+  const { message, pull = null, close } = await describeSource(source).catch(sourceError);
+  const crew = new Crew(await startWorker(), pull);
+  let timer;
+  let last = null;
+  const abort = () => {
+    crew.link.post({ type: 'abort', id: LOAD_ID });
+    timer = setTimeout(() => crew.end(abortError(signal)), 1000 * ABORT_SECONDS);
+  };
   signal?.addEventListener('abort', abort, { once: true });
   try {
-    if (signal?.aborted) abort();
-    const opened = await crew.request('load', { source: origin.message, options: { threads, contextSize, verify } }, {
+    if (signal?.aborted) await crew.end(abortError(signal));
+    const result = await crew.request(type, { source: message, options: checked }, {
       id: LOAD_ID,
-      onMessage: ({ report }) => onProgress?.(report),
+      onMessage: ({ report }) => onProgress?.((last = report)),
     });
-    crew.bytes = null;
-    if (opened.template.source) await loadTemplates().catch(() => {}); // chat() will say it
-    onProgress?.({ phase: 'ready', loaded: opened.info.bytes, total: opened.info.bytes, rate: null, eta: 0 });
-    return new Model(crew, opened);
+    crew.pull = null;
+    if (signal?.aborted) throw abortError(signal);
+    return await done(crew, result, last);
   } catch (error) {
-    await crew.end(error);
-    throw error;
+    const reason = error.code === 'aborted' ? abortError(signal) : error;
+    await crew.end(reason);
+    throw reason;
   } finally {
+    clearTimeout(timer);
     signal?.removeEventListener('abort', abort);
+    await close?.();
   }
 }
 
-/** {message: what the worker is told, bytes: what it will pull from here, if anything} */
+function checkOptions({ threads, contextSize = 0, verify = true, tier, retries = 5, integrity, cache }) {
+  const count = (name, value, low) => {
+    if (!(Number.isInteger(value) && value >= low && value < 2 ** 31)) fail('argument', `${name} must be a whole number from ${low} on, not ${value}`);
+  };
+  count('contextSize', contextSize, 0);
+  count('retries', retries, 0);
+  if (tier !== undefined) count('tier', tier, 1);
+  return { threads, contextSize, verify: !!verify, tier, retries, integrity: parseIntegrity(integrity), cache: cacheName(cache) };
+}
+
+/** 'sha256-' and 64 hex digits or base64 -> hex digits */
+function parseIntegrity(text) {
+  if (text === undefined) return null;
+  const [, digits, base64] = /^sha256-(?:([0-9a-f]{64})|([\w+/-]{43}=?))$/i.exec(text) ?? [];
+  if (digits) return digits.toLowerCase();
+  if (!base64) return fail('argument', `integrity must be 'sha256-' and 64 hex digits or 44 characters of base64, not '${text}'`);
+  const bytes = atob(base64.slice(0, 43).replaceAll('-', '+').replaceAll('_', '/'));
+  return Array.from(bytes, (byte) => byte.charCodeAt(0).toString(16).padStart(2, '0')).join('');
+}
+
+/** {message: what the worker is told, pull(offset, size): what it will ask from here, if anything, close?} */
 async function describeSource(source) {
   // A Buffer is seen as what it extends: its own slice() does not copy.
   if (source instanceof Uint8Array) return pulled(new Uint8Array(source.buffer, source.byteOffset, source.byteLength));
   if (source instanceof ArrayBuffer) return pulled(new Uint8Array(source));
   if (typeof Blob !== 'undefined' && source instanceof Blob) return { message: { kind: 'blob', blob: source } };
+  if (typeof source?.getReader === 'function') return streamed(source);
   if (source instanceof URL) return fromUrl(source.href);
   if (typeof source === 'string') return fromString(source);
   if (typeof source?.url === 'string') return fromUrl(absolute(source.url), requestInit(source));
-  return fail('argument', 'load() takes a URL, a Request, a File or Blob, a Uint8Array or ArrayBuffer, or in Node a path');
+  return fail('argument', 'load() takes a URL, a Request, a File or Blob, a Uint8Array or ArrayBuffer, a ReadableStream, or in Node a path');
 }
 
 /** Whatever a source holds that is not an address, a header and so on. */
@@ -55,7 +105,22 @@ function sourceError(error) {
   return fail('argument', `load() cannot use this source: ${error.message}`, { cause: error });
 }
 
-const pulled = (bytes) => ({ message: { kind: 'pull', size: bytes.length }, bytes });
+const pulled = (bytes) => ({
+  message: { kind: 'pull', size: bytes.length },
+  pull: async (offset, size) => bytes.slice(offset, offset + size),
+});
+
+/** Not transferred: not every browser can do that. */
+function streamed(stream) {
+  const reader = stream.getReader();
+  const pull = async () => {
+    const { done, value } = await reader.read();
+    if (done) return null;
+    if (!(value instanceof Uint8Array)) fail('argument', 'the stream must be one of bytes: its chunks are not Uint8Arrays');
+    return new Uint8Array(value); // a copy: the chunk may be a part of something larger
+  };
+  return { message: { kind: 'stream' }, pull, close: () => reader.cancel().catch(() => {}) };
+}
 
 const absolute = (url) => new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href).href;
 
@@ -83,9 +148,9 @@ function requestInit({ headers, credentials, cache, mode, redirect, referrerPoli
 
 /** The engine worker, the threads it asked for, and the requests that are open. */
 class Crew {
-  constructor(link, bytes) {
+  constructor(link, pull) {
     this.link = link;
-    this.bytes = bytes; // of an in-memory source
+    this.pull = pull; // of a source that stays here
     this.threads = [];
     this.requests = new Map(); // id -> {resolve, reject, onMessage, failure: what onMessage threw}
     this.lastId = LOAD_ID;
@@ -146,9 +211,14 @@ class Crew {
     return unpacked.code === 'worker' ? this.end(unpacked) : undefined;
   }
 
-  sendPiece({ offset, size }) {
-    const bytes = this.bytes.slice(offset, offset + size);
-    this.link.post({ type: 'piece', bytes }, [bytes.buffer]);
+  async sendPiece({ offset, size }) {
+    try {
+      const bytes = await this.pull(offset, size);
+      if (!this.ended) this.link.post({ type: 'piece', bytes }, bytes ? [bytes.buffer] : []);
+    } catch (error) {
+      const known = error instanceof BitpairError ? error : new BitpairError('io', `the source cannot be read: ${error?.message ?? error}`);
+      if (!this.ended) this.link.post({ type: 'piece', error: packError(known) });
+    }
   }
 
   /** Starts one worker per stack. Those that do not come up are left out. */

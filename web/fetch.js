@@ -1,226 +1,455 @@
-// fetch.js - brings a model file from where it is into the WASM heap, once: every chunk is written to its final place as
-// it arrives. Only the header is buffered, until it tells how much memory the file needs. Runs in the engine worker.
+// fetch.js - brings a model file from where it is into the WASM heap: the header first, which tells how much memory the file
+// needs and what each piece must hash to; then the pieces, from the copy that was kept and over several connections, each
+// written to its final place and checked as soon as it is whole. Runs in the engine worker.
 
-import { BitpairError, fail } from './errors.js';
-import { isNode, nodeModule } from './protocol.js';
+import { Copy } from './cache.js';
+import { Connections } from './connection.js';
+import { BitpairError, abortError, fail } from './errors.js';
+import { Meter } from './meter.js';
+import { concatenate, openSource, sniff } from './source.js';
 
 const SNIFF = 64;            // bytes that show whether this is a model at all
 const FIRST_PROBE = 1 << 16; // bytes of header before the first look at it
-const PIECE = 1 << 22;       // bytes of one read from a file or from the page
-const REPORT_EVERY = 0.1;    // seconds between two progress reports
-const RATE_WINDOW = 3;       // seconds over which the rate is averaged
+const FIRST_RANGE = 1 << 20; // bytes of the first request
+const SPAN_PIECES = 8;       // most pieces of one later request
+const TRIES = 3;             // of a piece, or a header, that does not match its checksum
+const RESTARTS = 2;          // after the file has changed on its server
+const ASK_SECONDS = 5;       // to ask whether a complete copy is current: without an answer it is used
 
 /**
- * Reads a whole model.
+ * Reads a model, or its first tiers.
  * @param {import('./wasm.js').Wasm} wasm
- * @param {object} source as engine.js describes it: {kind: 'url' | 'path' | 'blob' | 'pull', ...}
- * @param {{pull: Function, progress: Function}} page pull(offset, size) -> bytes; progress(report)
- * @returns {Promise<{pointer: number, size: number, fullSize: number, name: string}>} the file in the heap; fullSize is what its
- *   header says; memory is freed if reading fails
+ * @param {object} described the source, as engine.js describes it
+ * @param {{tier?: number, verify: boolean, integrity: string | null, cache?: string, retries: number}} options integrity: 64 hex
+ *   digits; cache: name of the store
+ * @param {{pull: Function, progress: Function, signal: AbortSignal}} page pull(offset, size) -> bytes; progress(report)
+ * @returns {Promise<{pointer: number, size: number, verified: boolean, cached: boolean, cachedBytes: number, cacheReason: string | null}>}
+ *   the file in the heap, `size` where its last tier ends; memory is freed if reading fails
  */
-export async function readModel(wasm, source, page) {
-  const stream = await openSource(source, page);
-  const sink = new Sink(wasm, stream, new Meter(page.progress, stream.total));
+export const readModel = (wasm, described, options, page) => reading(wasm, described, options, page, (run) => run.load());
+
+/** -> {head: Uint8Array, end: bytes of the file up to the tier} */
+export const readHeader = (wasm, described, options, page) => reading(wasm, described, options, page, (run) => run.peek());
+
+async function reading(wasm, described, options, page, work) {
+  const name = described.kind === 'url' && options.verify ? options.cache : undefined;
+  const source = await openSource(described, page.pull, name !== undefined);
+  const copy = await Copy.open(described.url, name);
+  const meter = new Meter(page.progress);
   try {
-    for await (const chunk of stream.chunks) if (sink.write(chunk) === 'full') break;
-    sink.end();
-    return { pointer: sink.pointer, size: sink.loaded, fullSize: sink.size, name: stream.name };
-  } catch (error) {
-    sink.release();
-    throw readError(error, source.kind, stream.name);
+    for (let restarts = 0; ; restarts++) {
+      const run = new Reading({ wasm, source, copy, options, meter, signal: page.signal });
+      try {
+        return await work(run);
+      } catch (error) {
+        run.release();
+        if (!error.changed || restarts === RESTARTS) throw readError(error, source, page.signal);
+        source.forget();
+        copy.suspect = true;
+        meter.again();
+      }
+    }
+  } finally {
+    await copy.close();
+    await source.close?.();
   }
 }
 
-function readError(error, kind, name) {
+function readError(error, { name, remote }, signal) {
+  if (signal.aborted) return abortError(signal);
   if (error instanceof BitpairError || error instanceof WebAssembly.RuntimeError) return error;
-  if (kind !== 'url') return new BitpairError('io', `${name} cannot be read: ${error.message}`, { cause: error });
-  return new BitpairError('network', `${name} broke off: ${error.message}`, { cause: error });
+  return new BitpairError(remote ? 'network' : 'io', `${name} cannot be read: ${error.message}`, { cause: error });
 }
 
-/** Header first into a buffer, then everything into one block of the heap. */
-class Sink {
-  constructor(wasm, stream, meter) {
-    this.wasm = wasm;
-    this.stream = stream;
-    this.meter = meter;
-    this.head = []; // chunks, until the header is complete
-    this.loaded = 0;
-    this.nextProbe = FIRST_PROBE;
+class Reading {
+  constructor({ wasm, source, copy, options, meter, signal }) {
+    Object.assign(this, { wasm, source, copy, options, meter });
+    this.stop = new AbortController(); // ends all connections
+    if (signal.aborted) this.stop.abort(signal.reason);
+    signal.addEventListener('abort', () => this.stop.abort(signal.reason));
+    this.net = new Connections(source, meter, options.retries, this.stop.signal);
+    this.head = null;   // the first bytes, the whole header among them
+    this.header = null; // see parse()
+    this.same = false;  // is the copy's header this one?
     this.pointer = 0;
-    this.size = 0; // of the complete file, once known
+    this.loaded = 0;    // bytes in their place
+    this.cachedBytes = 0;
+    this.busy = 0;      // lanes that have something to do
   }
 
-  /** Takes a chunk; 'full' when the file is complete. Bytes past its end are not looked at. */
-  write(chunk) {
-    if (this.pointer) {
-      this.place(chunk);
-    } else {
-      const known = this.loaded >= SNIFF;
-      this.head.push(chunk);
-      this.loaded += chunk.length;
-      if (!known && this.loaded >= SNIFF) sniff(this.head, this.stream);
-      if (this.loaded >= this.nextProbe) this.probe();
-    }
-    this.meter.report(this.loaded);
-    return this.pointer && this.loaded === this.size ? 'full' : 'more';
+  async load() {
+    const reader = await this.readHead();
+    this.plan();
+    this.pointer = this.wasm.alloc(this.limit);
+    this.loaded = Math.min(this.head.length, this.limit);
+    this.meter.total = this.limit;
+    this.wasm.bytes(this.pointer, this.loaded).set(this.head.subarray(0, this.loaded));
+    if (this.same) await this.fromCopy();
+    await this.keepHead();
+    await this.fromSource(reader);
+    this.report(true);
+    return this.result();
   }
 
-  place(chunk) {
-    const part = chunk.subarray(0, this.size - this.loaded);
-    this.wasm.bytes(this.pointer + this.loaded, part.length).set(part);
-    this.loaded += part.length;
-  }
-
-  /** Looks whether the header is complete; if so, the block for the whole file is there afterwards. */
-  probe() {
-    const { wasm } = this;
-    const status = wasm.withBytes(concatenate(this.head, this.loaded), (bytes, size) =>
-      wasm.exports.bp_probe(bytes, size, wasm.cells, wasm.cells + 8, wasm.error));
-    if (status < 0) wasm.raise();
-    this.nextProbe = this.loaded * 2;
-    if (status === 0) return;
-    this.size = wasm.u64(wasm.cells);
-    this.meter.total = this.size;
-    this.pointer = wasm.alloc(this.size);
-    const chunks = this.head;
-    this.head = [];
-    this.loaded = 0;
-    for (const chunk of chunks) this.place(chunk);
-  }
-
-  /** The source has no more. A file that ends at a tier is complete (bp_model_open decides), so it is handed on. */
-  end() {
-    if (!this.pointer && this.loaded > 0) {
-      sniff(this.head, this.stream);
-      this.probe();
-    }
-    if (!this.pointer) fail('format', `${this.stream.name} ends after ${this.loaded} bytes, inside its header`);
-    this.meter.report(this.loaded, true);
+  async peek() {
+    const reader = await this.readHead();
+    await reader?.close();
+    this.plan();
+    return { head: this.head.subarray(0, this.header.dataOffset), end: this.end };
   }
 
   release() {
+    this.stop.abort();
     if (this.pointer) this.wasm.free(this.pointer);
-    this.head = [];
-  }
-}
-
-function concatenate(chunks, size) {
-  const all = new Uint8Array(size);
-  let at = 0;
-  for (const chunk of chunks) {
-    all.set(chunk, at);
-    at += chunk.length;
-  }
-  return all;
-}
-
-/** The first bytes of what is not a model usually tell what it is: an error page, a pointer of Git LFS. */
-function sniff(chunks, { name, about }) {
-  const bytes = concatenate(chunks, chunks.reduce((sum, chunk) => sum + chunk.length, 0));
-  if (bytes.length < 4 || (bytes[0] === 71 && bytes[1] === 71 && bytes[2] === 85 && bytes[3] === 70)) return;
-  const start = String.fromCharCode(...bytes.subarray(0, 40)).replace(/[^ -~]+/g, '.');
-  fail('format', `${name} is not a GGUF file${about ? ` (${about})` : ''}: it begins with "${start}"`);
-}
-
-/** Bytes, rate over the last seconds, and the time that is left. */
-class Meter {
-  constructor(send, total) {
-    this.send = send;
-    this.total = total;
-    this.samples = [];
-    this.last = -Infinity;
+    this.pointer = 0;
   }
 
-  report(loaded, final = false) {
-    const time = performance.now() / 1000;
-    if (!final && time - this.last < REPORT_EVERY) return;
-    this.last = time;
-    this.samples.push([time, loaded]);
-    while (this.samples.length > 2 && time - this.samples[0][0] > RATE_WINDOW) this.samples.shift();
-    const [since, from] = this.samples[0];
-    const rate = time > since ? (loaded - from) / (time - since) : null;
-    const eta = rate > 0 && this.total !== null ? Math.max(0, this.total - loaded) / rate : null;
-    this.send({ phase: 'download', loaded, total: this.total, rate, eta: final ? 0 : eta });
-  }
-}
+  // ---- the header ----
 
-/** -> {name: for messages, about: status and type, total: bytes or null, chunks: async iterable of Uint8Array} */
-function openSource(source, page) {
-  switch (source.kind) {
-    case 'url':
-      return openUrl(source);
-    case 'path':
-      return openPath(source.path);
-    case 'blob':
-      return { name: source.blob.name ?? 'the file', total: source.blob.size, chunks: blobChunks(source.blob) };
-    default:
-      return { name: 'the data', total: source.size, chunks: pulledChunks(source.size, page.pull) };
-  }
-}
-
-async function openUrl({ url, init }) {
-  let response;
-  try {
-    response = await fetch(url, init);
-  } catch (error) {
-    return fail('network', `${url} cannot be reached: ${error.cause?.message ?? error.message}`, { url, cause: error });
-  }
-  if (!response.ok) {
-    await response.body?.cancel();
-    const text = response.statusText ? ` ${response.statusText}` : '';
-    return fail('http', `${url} answers ${response.status}${text}`, { url, status: response.status });
-  }
-  // With a content encoding the length counts compressed bytes.
-  const length = response.headers.get('content-encoding') ? NaN : Number(response.headers.get('content-length') ?? NaN);
-  const type = response.headers.get('content-type');
-  return {
-    name: url,
-    about: `status ${response.status}, ${type ? `content type ${type}` : 'no content type'}`,
-    total: Number.isFinite(length) ? length : null,
-    chunks: bodyChunks(response.body),
-  };
-}
-
-async function* bodyChunks(body) {
-  const reader = body.getReader();
-  try {
-    for (let next; !(next = await reader.read()).done;) yield next.value;
-  } finally {
-    await reader.cancel().catch(() => {}); // a broken stream cannot be cancelled: nothing left to do
-  }
-}
-
-async function* blobChunks(blob) {
-  for (let at = 0; at < blob.size; at += PIECE) yield new Uint8Array(await blob.slice(at, at + PIECE).arrayBuffer());
-}
-
-async function* pulledChunks(size, pull) {
-  for (let at = 0; at < size; at += PIECE) yield await pull(at, Math.min(PIECE, size - at));
-}
-
-async function openPath(path) {
-  if (!isNode()) return fail('argument', 'paths can be opened in Node only: give a URL, a File or bytes');
-  const fs = await nodeModule('node:fs/promises');
-  let file;
-  try {
-    file = await fs.open(path);
-    const { size } = await file.stat();
-    return { name: path, total: size, chunks: fileChunks(file, size) };
-  } catch (error) {
-    await file?.close();
-    return fail('io', `${path} cannot be read: ${error.message}`, { cause: error });
-  }
-}
-
-async function* fileChunks(file, size) {
-  const piece = new Uint8Array(Math.min(PIECE, size));
-  try {
-    for (;;) {
-      const { bytesRead } = await file.read(piece, 0, piece.length);
-      if (bytesRead === 0) return;
-      yield piece.slice(0, bytesRead);
+  /** Fills head and header; returns the reader that has what follows, or null. */
+  async readHead() {
+    const stored = await this.storedHead();
+    if (stored && (await this.isCurrent())) {
+      this.head = stored;
+      this.same = true;
+      return null;
     }
-  } finally {
-    await file.close();
+    for (let tries = 1; ; tries++) {
+      try {
+        const reader = await this.fetchHead(tries > 1);
+        this.header = this.parse(this.head);
+        this.same = stored !== null && stored.length === this.header.dataOffset && stored.every((byte, i) => byte === this.head[i]);
+        return reader;
+      } catch (error) {
+        if (!error.damaged || !this.source.remote || tries === TRIES) throw error;
+        this.meter.again();
+      }
+    }
+  }
+
+  /** The header of the copy, checked; null where there is none, or another than the pinned one. */
+  async storedHead() {
+    const { copy } = this;
+    if (!copy.meta) return null;
+    const head = await copy.read(0, copy.meta.dataOffset);
+    try {
+      this.header = head && this.parse(head);
+    } catch {
+      this.header = null;
+    }
+    return this.header?.pieces && this.header.dataOffset === head.length ? head : null;
+  }
+
+  /** May the copy be used without reading the header anew? */
+  async isCurrent() {
+    const { copy, source } = this;
+    if (copy.suspect) return false;
+    if (this.options.integrity) return true; // it is the pinned one
+    this.plan();
+    const known = copy.meta.etag || copy.meta.modified;
+    if (known) source.version = { ...copy.meta, direct: true };
+    // Of an incomplete copy more is needed anyway, and those answers are compared with its version.
+    if (!copy.holds(this.count)) return !!known;
+    try {
+      await (await this.net.open(0, FIRST_PROBE, false, ASK_SECONDS)).close();
+      return !!known;
+    } catch (error) {
+      this.stop.signal.throwIfAborted();
+      if (error.changed) throw error;
+      return true; // without a network it is all there is
+    }
+  }
+
+  async fetchHead(fresh) {
+    const chunks = [];
+    let size = 0;
+    let nextProbe = FIRST_PROBE;
+    let need = Infinity; // bytes of the header, once known
+    let reader = null;
+    const look = () => {
+      need = this.probe(concatenate(chunks, size)) ?? Infinity;
+      nextProbe = 2 * size;
+    };
+    const step = async () => {
+      const chunk = await this.net.read(reader, size);
+      if (chunk === null) {
+        if (need === Infinity) look();
+        if (need > size) fail('format', `${this.source.name} ends after ${size} bytes, inside its header`);
+      } else if (chunk.length > 0) {
+        const known = size >= SNIFF;
+        chunks.push(chunk);
+        size += chunk.length;
+        if (!known && size >= SNIFF) sniff(chunks, size, this.source);
+        if (need === Infinity && size >= nextProbe) look();
+        this.loaded = size;
+        this.report();
+      }
+    };
+    const drop = async () => {
+      await reader?.close();
+      reader = null;
+    };
+    await this.net.patiently(async () => {
+      while (size < need) {
+        reader ??= await this.net.open(size, Math.max(FIRST_RANGE, 2 * size), fresh);
+        await step();
+        if (size < need && reader.spent) reader = null;
+      }
+    }, drop);
+    this.head = concatenate(chunks, size);
+    return reader;
+  }
+
+  /** Bytes of the header if all of it is there, else null. */
+  probe(head) {
+    const { wasm } = this;
+    if (head.length > 0) sniff([head], head.length, this.source);
+    const status = wasm.withBytes(head, (bytes, size) => wasm.exports.bp_probe(bytes, size, wasm.cells, wasm.cells + 8, wasm.error));
+    if (status < 0) this.raiseDamaged();
+    return status > 0 ? wasm.u64(wasm.cells + 8) : null;
+  }
+
+  raiseDamaged() {
+    try {
+      return this.wasm.raise();
+    } catch (error) {
+      throw Object.assign(error, { damaged: true });
+    }
+  }
+
+  /** -> {size: of the whole file, dataOffset, pieces: where their digests are in the header or 0, pieceBytes, tiers: their ends} */
+  parse(head) {
+    const { wasm } = this;
+    const dataOffset = this.probe(head);
+    if (dataOffset === null || head.length < dataOffset) fail('format', `${this.source.name} has an incomplete header`);
+    const size = wasm.u64(wasm.cells);
+    return wasm.withBytes(head.subarray(0, dataOffset), (bytes) => wasm.withBytes(new Uint8Array(13 * 8), (out) => {
+      if (!wasm.exports.wasm_header(bytes, dataOffset, out, wasm.error)) this.raiseDamaged();
+      const [digest, pieces, , pieceBytes, n, ...ends] = new Float64Array(wasm.memory.buffer, out, 13);
+      this.compareDigest(digest && hex(wasm.bytes(digest, 32)));
+      return { size, dataOffset, pieces: pieces && pieces - (bytes >>> 0), pieceBytes, tiers: ends.slice(0, n) };
+    }));
+  }
+
+  compareDigest(digest) {
+    const { integrity } = this.options;
+    if (!integrity || digest === integrity) return;
+    const found = digest ? `the file's is sha256-${digest}` : 'the file has no checksums';
+    fail('checksum', `${this.source.name} is not what integrity asks for: sha256-${integrity} is wanted, ${found}`);
+  }
+
+  // ---- what is to be read ----
+
+  /** end: where the wanted tier ends; limit: where its last piece does, so that it can be checked; count: pieces up to there. */
+  plan() {
+    const { size, tiers, dataOffset, pieceBytes } = this.header;
+    const { tier } = this.options;
+    if (tier > tiers.length) fail('argument', tiers.length ? `tier ${tier}: the file has ${tiers.length}` : `tier ${tier}: this file has no tiers`);
+    this.end = tier ? tiers[tier - 1] : size;
+    this.count = Math.ceil((this.end - dataOffset) / pieceBytes);
+    this.limit = Math.min(size, dataOffset + this.count * pieceBytes);
+    this.done = new Uint8Array(this.count);
+    if (this.source.size !== null && this.source.size < this.limit) this.cutTo(this.source.size);
+  }
+
+  /** The source has no more than `size` bytes: enough, or a complete file of fewer tiers, or an error. */
+  cutTo(size) {
+    const { name, remote } = this.source;
+    const lower = !this.options.tier && this.header.tiers.includes(size);
+    if (size < this.end && !lower)
+      fail(remote ? 'network' : 'format', `${name} ends after ${size} of ${this.header.size} bytes`, { offset: size });
+    this.end = Math.min(this.end, size);
+    this.limit = this.meter.total = size;
+    this.count = Math.ceil((this.end - this.header.dataOffset) / this.header.pieceBytes);
+  }
+
+  pieceStart(i) {
+    return this.header.dataOffset + i * this.header.pieceBytes;
+  }
+
+  pieceEnd(i) {
+    return Math.min(this.header.size, this.pieceStart(i + 1));
+  }
+
+  /** Is piece i, in its place, what the header says? */
+  good(i) {
+    const { pieces } = this.header;
+    if (!pieces || !this.options.verify) return true;
+    const start = this.pieceStart(i);
+    return this.wasm.exports.bp_piece_good(this.pointer + start, this.pieceEnd(i) - start, this.pointer + pieces + 32 * i) !== 0;
+  }
+
+  // ---- the copy ----
+
+  async fromCopy() {
+    for (const i of this.copy.log.pieces) {
+      const [start, end] = [this.pieceStart(i), this.pieceEnd(i)];
+      if (i >= this.count || end > this.limit || this.done[i]) continue;
+      const bytes = await this.copy.read(start, end);
+      this.stop.signal.throwIfAborted();
+      if (!bytes) continue;
+      this.wasm.bytes(this.pointer + start, bytes.length).set(bytes);
+      if (!this.good(i)) continue;
+      this.done[i] = 1;
+      this.cachedBytes += bytes.length;
+      this.loaded += Math.max(0, end - Math.max(start, this.head.length));
+      this.report();
+    }
+    this.meter.restart();
+  }
+
+  async keepHead() {
+    const { copy, header, source, same } = this;
+    if (this.done.every(Boolean) && same && !copy.suspect) return;
+    if (!header.pieces) copy.reason ??= copy.wanted ? 'the file has no checksums' : null;
+    const { etag = null, modified = null } = source.version ?? {};
+    const meta = { etag, modified, size: header.size, dataOffset: header.dataOffset, pieceBytes: header.pieceBytes };
+    await copy.begin(meta, this.head.subarray(0, header.dataOffset), same, this.limit - this.cachedBytes);
+    this.meter.cacheReason = copy.reason;
+  }
+
+  // ---- the source ----
+
+  /** Reads all pieces that are not done; `reader` goes on behind the head. */
+  async fromSource(reader) {
+    const unneeded = this.done.subarray(0, this.count).every(Boolean);
+    if (unneeded) await reader?.close();
+    const first = reader && !unneeded ? this.firstSpan(reader) : null;
+    this.missing = [];
+    for (let i = 0; i < this.count; i++) if (!this.done[i] && !(first && this.pieceStart(i) < first.end)) this.missing.push(i);
+    this.tries = new Map(); // piece -> how often it was damaged
+    let failure = null;
+    const lane = (span) => this.lane(span).catch((error) => {
+      failure ??= error;
+      this.stop.abort(error);
+    });
+    // All of them must have ended before the memory may be freed.
+    await Promise.all([lane(first), ...Array.from({ length: this.source.lanes - 1 }, () => lane(null))]);
+    if (failure) throw failure;
+  }
+
+  /** The head, and what the first connection brings besides. */
+  firstSpan(reader) {
+    const at = Math.min(this.head.length, this.limit);
+    const last = Math.floor((Math.max(at, reader.end) - 1 - this.header.dataOffset) / this.header.pieceBytes);
+    return { at, piece: 0, end: this.source.ranges ? Math.min(this.limit, this.pieceEnd(Math.max(0, last))) : this.limit, reader: reader.spent ? null : reader };
+  }
+
+  /** One connection after another, until nothing is missing. */
+  async lane(first) {
+    for (let span = first ?? this.take(); span; span = this.take()) {
+      this.busy++;
+      let { reader = null } = span;
+      const drop = async () => {
+        await reader?.close();
+        reader = null;
+      };
+      await this.net.patiently(async () => {
+        await this.settle(span);
+        while (span.at < span.end) {
+          reader ??= await this.net.open(span.at, span.end, span.fresh);
+          if (!reader.part && this.busy > 1) return this.giveBack(span);
+          const chunk = await this.net.read(reader, span.at);
+          if (chunk === null) this.cutTo(span.end = span.at);
+          else if (chunk.length > 0) this.place(span, chunk);
+          await this.settle(span);
+          if (reader.spent) reader = null;
+        }
+      }, drop);
+      await drop();
+      this.busy--;
+    }
+  }
+
+  /** The next pieces for a lane; null when there is nothing to do for it. */
+  take() {
+    const { missing, source } = this;
+    if (missing.length === 0 || (!source.ranges && this.busy > 0)) return null;
+    const piece = missing[0];
+    if (!source.ranges) return this.takeRest(piece);
+    const most = Math.min(SPAN_PIECES, Math.ceil(missing.length / (2 * source.lanes)));
+    let n = 1;
+    while (n < most && missing[n] === piece + n) n++;
+    missing.splice(0, n);
+    return { at: this.pieceStart(piece), piece, end: Math.min(this.limit, this.pieceEnd(piece + n - 1)), fresh: this.tries.has(piece) };
+  }
+
+  /** Without ranges one connection brings all that follows, also what is there already. */
+  takeRest(piece) {
+    const at = this.pieceStart(piece);
+    const last = this.missing.at(-1);
+    for (let i = piece; i <= last; i++) {
+      if (!this.missing.includes(i)) this.loaded -= this.pieceEnd(i) - this.pieceStart(i);
+      this.done[i] = 0;
+    }
+    this.missing = [];
+    return { at, piece, end: Math.min(this.limit, this.pieceEnd(last)), fresh: this.tries.size > 0 };
+  }
+
+  /** Without ranges all connections would bring the same: the last one does the work. */
+  giveBack(span) {
+    this.loaded -= span.at - this.pieceStart(span.piece);
+    for (let i = span.piece; i < this.count && this.pieceStart(i) < span.end; i++) if (!this.done[i]) this.missing.push(i);
+    this.missing.sort((a, b) => a - b);
+  }
+
+  place(span, chunk) {
+    const part = chunk.subarray(0, span.end - span.at);
+    this.wasm.bytes(this.pointer + span.at, part.length).set(part);
+    span.at += part.length;
+    this.loaded += part.length;
+    this.report();
+  }
+
+  /** Checks the pieces of a span that have become whole. */
+  async settle(span) {
+    for (; span.piece < this.count && this.pieceEnd(span.piece) <= span.at; span.piece++) {
+      const i = span.piece;
+      if (this.done[i]) continue;
+      if (this.good(i)) {
+        this.done[i] = 1;
+        await this.keep(i);
+      } else {
+        this.refuse(i);
+      }
+    }
+  }
+
+  async keep(i) {
+    const { copy } = this;
+    if (!copy.output) return;
+    const start = this.pieceStart(i);
+    await copy.put(i, start, this.wasm.bytes(this.pointer + start, this.pieceEnd(i) - start).slice());
+    this.meter.cacheReason = copy.reason;
+  }
+
+  /** A damaged piece is read again, some times, where that can help. */
+  refuse(i) {
+    const tries = (this.tries.get(i) ?? 0) + 1;
+    const start = this.pieceStart(i);
+    if (!this.source.remote || tries === TRIES)
+      fail('checksum', `${this.source.name}: piece ${i} does not match its checksum: the file is damaged`, { offset: start });
+    this.tries.set(i, tries);
+    this.missing.unshift(i);
+    this.loaded -= this.pieceEnd(i) - start;
+    this.meter.again();
+  }
+
+  report(now = false) {
+    this.meter.report(Math.min(this.loaded, this.meter.total ?? Infinity), now);
+  }
+
+  result() {
+    const { copy, header, options } = this;
+    return {
+      pointer: this.pointer,
+      size: this.end,
+      verified: options.verify && header.pieces !== 0 && this.pieceEnd(this.count - 1) <= this.limit,
+      cached: copy.wanted && copy.holds(this.count),
+      cachedBytes: this.cachedBytes,
+      cacheReason: copy.reason,
+    };
   }
 }
+
+const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');

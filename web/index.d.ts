@@ -25,8 +25,12 @@ declare global {
  * - a `Request`, or an object with its fields `url` and e.g. `headers`
  * - a `File` or `Blob`
  * - its bytes; they are copied into the model's memory piece by piece and not kept
+ * - a `ReadableStream` of Uint8Arrays; it is read as far as the model goes, then cancelled
+ *
+ * From a URL several byte ranges come at once where the server has them, and each piece of 1 MiB is checked as it arrives. What
+ * breaks goes on where it stopped, what is damaged is fetched again; a file that changes meanwhile is begun anew.
  */
-export type ModelSource = string | URL | RequestLike | Blob | Uint8Array | ArrayBuffer;
+export type ModelSource = string | URL | RequestLike | Blob | Uint8Array | ArrayBuffer | ReadableStream<Uint8Array>;
 
 export interface RequestLike {
   url: string;
@@ -36,6 +40,7 @@ export interface RequestLike {
   mode?: RequestMode;
   redirect?: RequestRedirect;
   referrerPolicy?: ReferrerPolicy;
+  /** Of the whole response, as fetch() checks it: it rules out ranges. See `LoadOptions.integrity` for the better way. */
   integrity?: string;
 }
 
@@ -47,24 +52,55 @@ export interface LoadOptions {
   threads?: number;
   /** Positions of the context, prompt and answer together. Default: the smaller of 2048 and what the model was trained for. */
   contextSize?: number;
-  /** Check the file's SHA-256 digests after reading. Default true. Files without digests (plain GGUF) are accepted either way. */
+  /**
+   * Read the first `tier` tiers of the file only: fewer bytes, less memory, less quality. 1 to `model.info.tiers`. Default: all.
+   * Up to 1 MiB more is read, so that the last piece can be checked.
+   */
+  tier?: number;
+  /** Check each piece against its SHA-256 digest. Default true. Files without digests (plain GGUF) are accepted either way. */
   verify?: boolean;
+  /**
+   * Which file it must be: 'sha256-' and the value of its key `bitpair.header_sha256`, as 64 hex digits or in base64. That is the
+   * digest of everything before the tensor data (its own 32 bytes taken as zero): hyper-parameters, tokenizer, chat template, the
+   * place of each tensor, and the digests of all pieces. So with `verify` it covers every byte that is read. Another file is
+   * refused with code 'checksum', as soon as its header is there. A complete pinned copy is opened without asking the server.
+   */
+  integrity?: string;
+  /**
+   * Keep what comes from an http(s) URL: true, false, or the name of another cache than 'bitpair' (in Node: the path of a folder;
+   * the default is `bitpair` in the user's cache folder). Default true. Pieces are kept as they arrive, so a load that was broken
+   * off goes on where it stopped, also after a reload or in a new process. A complete copy is used when the server says that the
+   * file is the same, or does not answer within 5 s; what is read from it is checked like the rest. Browsers: the origin private
+   * file system, else the Cache API. What cannot be kept never stops a load: see `model.info.cacheReason`. Files without
+   * checksums, and loads with `verify: false`, are not kept.
+   */
+  cache?: boolean | string;
+  /**
+   * How often in a row a request is tried again after a failure that may pass: no connection, one that breaks or is silent for 30 s, 408, 425, 429, 500,
+   * 502, 503, 504. After 0.25 s, then twice as long each time up to 8 s, each half to one and a half times that at random; at least
+   * what Retry-After asks for, up to a minute. 64 KiB more begin the count anew. Default 5.
+   */
+  retries?: number;
   /** Called about ten times a second while the model loads. What it throws ends the loading. */
   onProgress?: (progress: LoadProgress) => void;
-  /** Stops loading: the promise rejects with code 'aborted', workers and memory are gone. */
+  /** Stops loading: the promise rejects with code 'aborted', workers and memory are gone. What has arrived stays in the cache. */
   signal?: AbortSignal;
 }
 
 export interface LoadProgress {
-  phase: 'download' | 'verify' | 'ready';
-  /** Bytes at hand. */
+  phase: 'download' | 'ready';
+  /** Bytes at hand, in memory. */
   loaded: number;
-  /** Bytes of the file; null until they are known. */
+  /** Bytes to be read in all; null until they are known. */
   total: number | null;
   /** Bytes per second over the last three seconds; null when not known. */
   rate: number | null;
   /** Seconds left; null when not known. */
   eta: number | null;
+  /** Requests that failed and were tried again, damaged pieces, and new beginnings, so far. */
+  retries: number;
+  /** Why the file is not kept, or no longer: as `model.info.cacheReason`. */
+  cacheReason: string | null;
 }
 
 /**
@@ -73,6 +109,55 @@ export interface LoadProgress {
  *   After a failure nothing is left: no worker, no memory.
  */
 export function load(source: ModelSource, options?: LoadOptions): Promise<Model>;
+
+export interface MemoryEstimate {
+  /** Bytes of WebAssembly memory after load(): what `model.info.memoryBytes` will be, to within a few percent. */
+  total: number;
+  /** Bytes of the file up to the tier. */
+  weights: number;
+  /** Bytes of the session: context and buffers. */
+  session: number;
+  /** Bytes of the rest: engine, tokenizer, tables, stacks of threads. */
+  engine: number;
+  /** Threads that load() would use. */
+  threads: number;
+}
+
+/**
+ * Tells what load() would take, from the header of the file alone: one request of a range, two for a large tokenizer. (A stream is
+ * used up by it.)
+ * @throws {BitpairError} as load() does
+ */
+export function estimateMemory(
+  source: ModelSource,
+  options?: Pick<LoadOptions, 'threads' | 'contextSize' | 'tier' | 'integrity' | 'cache' | 'retries' | 'signal'>,
+): Promise<MemoryEstimate>;
+
+export interface CachedModel {
+  url: string;
+  /** Bytes at hand. */
+  bytes: number;
+  /** Bytes of the whole file. */
+  total: number;
+  /** Is the whole file there? */
+  complete: boolean;
+  /** null: it has not been loaded to the end yet. */
+  lastUsed: Date | null;
+}
+
+/**
+ * The models that load() has kept. `name` is what `LoadOptions.cache` had. All fail with code 'io' when the store cannot be read or
+ * changed: a model that another page is writing cannot be deleted.
+ */
+export const cache: {
+  /** The last used first. */
+  list(name?: string): Promise<CachedModel[]>;
+  /** Bytes of all. */
+  size(name?: string): Promise<number>;
+  /** Deletes what was kept of one URL; false: there was nothing. */
+  delete(url: string | URL, name?: string): Promise<boolean>;
+  clear(name?: string): Promise<void>;
+};
 
 export interface Model {
   readonly info: Readonly<ModelInfo>;
@@ -165,6 +250,12 @@ export interface ModelInfo {
   memoryBytes: number;
   /** Was every byte checked? false: the file has no checksums, ends at an earlier tier (inside a checked piece), or `verify` was false. */
   verified: boolean;
+  /** Is everything that was loaded now in the cache? */
+  cached: boolean;
+  /** Bytes that came from there. */
+  cachedBytes: number;
+  /** Why it is not in the cache although that was wanted; else null. */
+  cacheReason: string | null;
   threads: number;
   /** Why there are fewer threads than wanted; null when there are as many. */
   threadsReason: string | null;

@@ -2,5 +2,6 @@
 // Everything here is described in index.d.ts.
 
 export { BitpairError } from './errors.js';
-export { load } from './engine.js';
+export { cache } from './cache.js';
+export { estimateMemory, load } from './engine.js';
 export { openai } from './openai.js';

@@ -3,12 +3,13 @@
 //
 //   page -> engine worker                            engine worker -> page
 //     load {source, options}                           spawn {module, memory, stacks}: please start these threads
-//     threads {count, reason}  answer to spawn         run {engine}: let them enter the engine
-//     piece {bytes}            answer to pull          pull {offset, size}: bytes of an in-memory source, please
-//     generate {id, prompt | ids, options}             progress {id, report: {phase, loaded, total, rate, eta}}
-//     abort {id}                                       prefill {id, done, total}, token {id, index, token, text, logprobs},
-//     tokenize {id, text, special}                     answer {id, index, text, finishReason, stop}: the end of one of n
-//     detokenize {id, ids, special}                    result {id, value}, error {id, error}
+//     estimate {source, options}                       run {engine}: let them enter the engine
+//     threads {count, reason}  answer to spawn         pull {offset, size}: bytes of a source in the page, please
+//     piece {bytes | error}    answer to pull          progress {id, report: see LoadProgress in index.d.ts}
+//     generate {id, prompt | ids, options}             prefill {id, done, total}, token {id, index, token, text, logprobs},
+//     abort {id}                                       answer {id, index, text, finishReason, stop}: the end of one of n
+//     tokenize {id, text, special}                     result {id, value}, error {id, error}
+//     detokenize {id, ids, special}
 //     embed {id, prompts, options}
 //     score, logits {id, prompt, options}
 //     saveState {id}, restoreState {id, bytes}
@@ -17,7 +18,7 @@
 //     thread {module, memory, stack}                   ready, or failed {error} (also later)
 //     run {engine, index}
 //
-// `load` has id 0, other requests count from 1. What uses the session runs one at a time; the page queues it.
+// `load` and `estimate` have id 0, other requests count from 1. What uses the session runs one at a time; the page queues it.
 
 import { fail } from './errors.js';
 

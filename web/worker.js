@@ -1,8 +1,8 @@
 // worker.js - the worker's entry. The first message decides what it becomes: the engine worker, which holds the model and
 // runs its requests, or one of the threads that help it.
 
-import { fail, packError } from './errors.js';
-import { readModel } from './fetch.js';
+import { fail, packError, unpackError } from './errors.js';
+import { readHeader, readModel } from './fetch.js';
 import { LOAD_ID, STACK_BYTES, connectPage } from './protocol.js';
 import { Runner } from './runner.js';
 import * as tasks from './tasks.js';
@@ -19,7 +19,7 @@ function ask(message, answer) {
   });
 }
 
-const handlers = { load, tokenize, detokenize, generate, embed, score, logits, saveState, restoreState };
+const handlers = { load, estimate, tokenize, detokenize, generate, embed, score, logits, saveState, restoreState };
 
 const port = connectPage(async (message) => {
   const { type, id } = message;
@@ -54,15 +54,43 @@ async function load({ source, options }) {
   const engine = wasm.check(wasm.exports.wasm_engine_open(threads, 0, 0, wasm.error));
   if (threads > 1) port.post({ type: 'run', engine });
 
-  const file = await readModel(wasm, source, {
-    pull: async (offset, size) => (await ask({ type: 'pull', offset, size }, 'piece')).bytes,
-    progress: (report) => port.post({ type: 'progress', id: LOAD_ID, report }),
-  });
-  const model = openModel(wasm, engine, file, source.kind);
-  const verified = verify(wasm, file, options.verify);
+  const file = await readModel(wasm, source, options, page());
+  const model = wasm.check(wasm.exports.bp_model_open(engine, file.pointer, file.size, wasm.error));
   const session = wasm.check(wasm.exports.wasm_session_open(model, options.contextSize, 0, wasm.error));
   runner = new Runner(wasm, model, session);
-  return describe(wasm, engine, model, { threads, threadsReason: reason, verified, bytes: file.size });
+  const { size, verified, cached, cachedBytes, cacheReason } = file;
+  return describe(wasm, engine, model, { threads, threadsReason: reason, bytes: size, verified, cached, cachedBytes, cacheReason });
+}
+
+/** What the reading of a model needs of the page. */
+function page() {
+  const stop = new AbortController();
+  controls.set(LOAD_ID, { set aborted(yes) { if (yes) stop.abort(); } });
+  return {
+    signal: stop.signal,
+    progress: (report) => port.post({ type: 'progress', id: LOAD_ID, report }),
+    pull: async (offset, size) => {
+      const { bytes, error } = await ask({ type: 'pull', offset, size }, 'piece');
+      if (error) throw unpackError(error);
+      return bytes;
+    },
+  };
+}
+
+/** Memory that load() would take. Everything but the weights and the session is there when the header is: it is measured. */
+async function estimate({ source, options }) {
+  const { threads } = await chooseThreads(options.threads);
+  const { wasm } = await openWasm(1);
+  const { exports } = wasm;
+  const engine = wasm.check(exports.wasm_engine_open(threads, 0, 0, wasm.error));
+  const { head, end } = await readHeader(wasm, source, options, page());
+  return wasm.withBytes(head, (bytes) => {
+    const model = wasm.check(exports.bp_model_preview(engine, bytes, head.length, end, wasm.error));
+    const session = exports.wasm_session_bytes(model, options.contextSize, 0) >>> 0;
+    if (session === 0) fail('argument', `a context of ${options.contextSize} is more than this model or the memory allows`);
+    const engineBytes = wasm.memory.buffer.byteLength - head.length + (threads - 1) * STACK_BYTES;
+    return { total: end + session + engineBytes, weights: end, session, engine: engineBytes, threads };
+  });
 }
 
 /** Has the page start the other threads; the engine is opened for those that came. */
@@ -70,26 +98,6 @@ async function gather(wasm, module, memory, threads) {
   const stacks = Array.from({ length: threads - 1 }, () => wasm.alloc(STACK_BYTES));
   const { count, reason } = await ask({ type: 'spawn', module, memory, stacks }, 'threads');
   return { threads: count + 1, reason };
-}
-
-/** A file that ends early is complete if it ends at a tier; else that is what is wrong with it. */
-function openModel(wasm, engine, file, kind) {
-  const model = wasm.exports.bp_model_open(engine, file.pointer, file.size, wasm.error);
-  if (model) return model >>> 0;
-  if (file.size < file.fullSize)
-    fail(kind === 'url' ? 'network' : 'format', `${file.name} ends after ${file.size} of ${file.fullSize} bytes`, { offset: file.size });
-  return wasm.raise();
-}
-
-const UNSUPPORTED = 3; // BP_ERR_UNSUPPORTED: a plain GGUF has no checksums
-
-/** true: every byte is checked; false: the file has no checksums, ends at a tier (inside a piece), or the caller did not want it. */
-function verify(wasm, file, wanted) {
-  if (!wanted) return false;
-  const report = { phase: 'verify', loaded: file.size, total: file.size, rate: null, eta: null };
-  port.post({ type: 'progress', id: LOAD_ID, report });
-  if (wasm.exports.bp_verify(file.pointer, file.size, wasm.error)) return file.size >= file.fullSize;
-  return wasm.exports.wasm_err_code(wasm.error) === UNSUPPORTED ? false : wasm.raise();
 }
 
 const NUMBERS = ['layers', 'width', 'feedForward', 'heads', 'kvHeads', 'headSize', 'vocabulary', 'trainedContext', 'tiers', 'tier',

@@ -16,7 +16,7 @@ const sources = readdirSync(`${ROOT}web`).filter((name) => name.endsWith('.js'))
 const read = (path) => readFileSync(`${ROOT}${path}`, 'utf8');
 
 const USE = `
-import { BitpairError, load, type Chunk, type GenerateResult, type Model } from 'bitpair';
+import { BitpairError, cache, estimateMemory, load, type CachedModel, type Chunk, type GenerateResult, type Model } from 'bitpair';
 
 const model: Model = await load(new URL('https://example.org/m.gguf'), {
   threads: 2,
@@ -24,7 +24,12 @@ const model: Model = await load(new URL('https://example.org/m.gguf'), {
   signal: new AbortController().signal,
   onProgress: ({ phase, loaded, total }) => { const share: number = loaded / (total ?? 1); void [phase, share]; },
 });
-await load(new File([], 'm.gguf'));
+await load(new File([], 'm.gguf'), { tier: 1, retries: 2, cache: 'models', integrity: 'sha256-' });
+await load(new File([], 'm.gguf').stream(), { cache: false });
+const memory: number = (await estimateMemory('m.gguf', { contextSize: 512, tier: 2 })).total;
+const kept: CachedModel[] = await cache.list();
+void [memory, kept[0]?.lastUsed?.getTime(), await cache.delete(new URL('https://example.org/m.gguf')), await cache.size('models')];
+await cache.clear();
 await load(new Uint8Array(3));
 await load(new Request('https://example.org/m.gguf'));
 for await (const chunk of model.chat([{ role: 'user', content: 'Hi' }], { greedy: true, stop: ['a'], seed: 3n })) {

@@ -33,7 +33,7 @@ function showProgress({ phase, loaded, total, rate, eta }) {
   const parts = [total ? `${megabytes(loaded)} of ${megabytes(total)}` : megabytes(loaded)];
   if (rate) parts.push(`${megabytes(rate)}/s`);
   if (eta >= 1) parts.push(`${eta < 90 ? `${Math.ceil(eta)} s` : `${Math.ceil(eta / 60)} min`} left`);
-  $('progress-text').textContent = phase === 'verify' ? 'Checking every byte\u2026' : parts.join(' \u00b7 ');
+  $('progress-text').textContent = parts.join(' \u00b7 ');
 }
 
 /** One sentence a visitor can act on, then what exactly went wrong. */

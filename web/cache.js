@@ -1,0 +1,435 @@
+// cache.js - models kept between visits. A copy is two files: ID.gguf, the bytes at their places in the file, and ID.log,
+// lines that are only ever appended, so that whatever interrupts us costs one line at most:
+//
+//   {"url": ..., "etag": ..., "modified": ..., "size": ..., "dataOffset": ..., "pieceBytes": ...}   the header is there
+//   12                                                                                              piece 12 is there
+//   @1764000000000                                                                                  used then (ms)
+//
+// The log is a hint, never a proof: whoever reads a copy verifies it. So a store need not be reliable, and two writers of the
+// same file do no harm. Stores: a folder of the origin private file system, the Cache API, a folder of Node.
+
+import { fail } from './errors.js';
+import { isNode, nodeModule } from './protocol.js';
+
+const FILE = /^([0-9a-f]{32})\.(gguf|log)$/;
+const encoder = new TextEncoder();
+
+async function idOf(url) {
+  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', encoder.encode(url.split('#')[0])));
+  return Array.from(digest.subarray(0, 16), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+function parseLog(text) {
+  const log = { meta: null, pieces: new Set(), used: null };
+  for (const line of text.split('\n').slice(0, -1)) { // the last is empty, or was cut off
+    if (/^\d+$/.test(line)) log.pieces.add(Number(line));
+    else if (/^@\d+$/.test(line)) log.used = Number(line.slice(1));
+    else log.meta = parseMeta(line) ?? log.meta;
+  }
+  return log;
+}
+
+function parseMeta(line) {
+  try {
+    const meta = JSON.parse(line);
+    return typeof meta.url === 'string' && [meta.size, meta.dataOffset, meta.pieceBytes].every((n) => n > 0) ? meta : null;
+  } catch {
+    return null;
+  }
+}
+
+// ---- stores: text(name), read(id, start, end), writer(id), room(), names(), remove(name) ----
+
+/** A FileSystemDirectoryHandle. Handles that write are exclusive: one page writes a copy, others read what is there. */
+class OriginFolder {
+  constructor(folder) {
+    this.folder = folder;
+  }
+
+  static async open(name) {
+    const root = await navigator.storage.getDirectory();
+    return new OriginFolder(await root.getDirectoryHandle(name, { create: true }));
+  }
+
+  async file(name) {
+    const handle = await this.folder.getFileHandle(name).catch(() => null);
+    return handle ? handle.getFile() : new Blob();
+  }
+
+  async text(name) {
+    return (await this.file(name)).text();
+  }
+
+  async read(id, start, end) {
+    return new Uint8Array(await (await this.file(`${id}.gguf`)).slice(start, end).arrayBuffer());
+  }
+
+  async handle(name) {
+    return (await this.folder.getFileHandle(name, { create: true })).createSyncAccessHandle();
+  }
+
+  async writer(id) {
+    const data = await this.handle(`${id}.gguf`);
+    const log = await this.handle(`${id}.log`).catch((error) => {
+      data.close();
+      throw error;
+    });
+    const write = async (handle, at, bytes) => {
+      if (handle.write(bytes, { at }) < bytes.length) throw new Error('the store is full');
+      await handle.flush();
+    };
+    return {
+      write: (start, bytes) => write(data, start, bytes),
+      append: async (text) => write(log, await log.getSize(), encoder.encode(text)),
+      clear: async () => {
+        for (const handle of [log, data]) await handle.truncate(0);
+      },
+      close: async () => {
+        for (const handle of [log, data]) await handle.close();
+      },
+    };
+  }
+
+  async room() {
+    return roomOfOrigin();
+  }
+
+  async names() {
+    const names = [];
+    for await (const name of this.folder.keys()) names.push(name);
+    return names;
+  }
+
+  remove(name) {
+    return this.folder.removeEntry(name);
+  }
+}
+
+async function roomOfOrigin() {
+  const { quota = Infinity, usage = 0 } = (await navigator.storage?.estimate?.()) ?? {};
+  return quota - usage;
+}
+
+/** One entry for the log and one for each write, under addresses that nobody serves. */
+class CacheStore {
+  constructor(cache) {
+    this.cache = cache;
+  }
+
+  static async open(name) {
+    return new CacheStore(await caches.open(name));
+  }
+
+  address(name, start) {
+    return `${location.origin}/.bitpair/${name}${start === undefined ? '' : `?${start}`}`;
+  }
+
+  async bytes(address) {
+    return (await this.cache.match(address))?.arrayBuffer() ?? new ArrayBuffer(0);
+  }
+
+  async text(name) {
+    return new TextDecoder().decode(await this.bytes(this.address(name)));
+  }
+
+  async read(id, start) {
+    return new Uint8Array(await this.bytes(this.address(`${id}.gguf`, start)));
+  }
+
+  async writer(id) {
+    const log = `${id}.log`;
+    let last = Promise.resolve(); // one after another: each writes the whole log
+    const append = async (text) => this.cache.put(this.address(log), new Response((await this.text(log)) + text));
+    return {
+      write: (start, bytes) => this.cache.put(this.address(`${id}.gguf`, start), new Response(bytes)),
+      append: (text) => (last = last.then(() => append(text))),
+      clear: async () => {
+        for (const name of [log, `${id}.gguf`]) await this.remove(name).catch(() => {});
+      },
+      close: async () => {},
+    };
+  }
+
+  async room() {
+    return roomOfOrigin();
+  }
+
+  async names() {
+    const names = (await this.cache.keys()).map(({ url }) => new URL(url).pathname.split('/').pop());
+    return [...new Set(names)];
+  }
+
+  remove(name) {
+    return this.cache.delete(this.address(name), { ignoreSearch: true });
+  }
+}
+
+/** A folder of the file system. Writers do not lock each other out; one that begins anew leaves the old files to the others. */
+class NodeFolder {
+  constructor(folder, fs, join) {
+    Object.assign(this, { folder, fs, path: (name) => join(folder, name) });
+  }
+
+  static async open(name) {
+    const { join } = await nodeModule('node:path');
+    const fs = await nodeModule('node:fs/promises');
+    return new NodeFolder(name === DEFAULT_NAME ? await userFolder(join) : name, fs, join);
+  }
+
+  async text(name) {
+    return this.fs.readFile(this.path(name), 'utf8').catch(missing(''));
+  }
+
+  async read(id, start, end) {
+    const file = await this.fs.open(this.path(`${id}.gguf`));
+    try {
+      const { bytesRead, buffer } = await file.read(new Uint8Array(end - start), 0, end - start, start);
+      return buffer.subarray(0, bytesRead);
+    } finally {
+      await file.close();
+    }
+  }
+
+  async writer(id) {
+    const { fs } = this;
+    const { O_RDWR, O_CREAT } = fs.constants;
+    await fs.mkdir(this.folder, { recursive: true });
+    const open = async () => ({
+      data: await fs.open(this.path(`${id}.gguf`), O_RDWR | O_CREAT),
+      log: await fs.open(this.path(`${id}.log`), 'a'),
+    });
+    let files = await open();
+    const close = async () => {
+      await files.data.close();
+      await files.log.close();
+    };
+    return {
+      write: (start, bytes) => files.data.write(bytes, 0, bytes.length, start),
+      append: (text) => files.log.appendFile(text),
+      clear: async () => {
+        await close();
+        for (const name of [`${id}.log`, `${id}.gguf`]) await fs.rm(this.path(name), { force: true });
+        files = await open();
+      },
+      close,
+    };
+  }
+
+  async room() {
+    const { bavail, bsize } = await this.fs.statfs(this.folder);
+    return bavail * bsize;
+  }
+
+  async names() {
+    return this.fs.readdir(this.folder).catch(missing([]));
+  }
+
+  remove(name) {
+    return this.fs.rm(this.path(name), { force: true });
+  }
+}
+
+const missing = (value) => (error) => {
+  if (error.code === 'ENOENT') return value;
+  throw error;
+};
+
+async function userFolder(join) {
+  const home = (await nodeModule('node:os')).homedir();
+  const { env, platform } = process;
+  if (platform === 'win32') return join(env.LOCALAPPDATA || join(home, 'AppData', 'Local'), DEFAULT_NAME, 'cache');
+  if (platform === 'darwin') return join(home, 'Library', 'Caches', DEFAULT_NAME);
+  return join(env.XDG_CACHE_HOME || join(home, '.cache'), DEFAULT_NAME);
+}
+
+const DEFAULT_NAME = 'bitpair';
+
+const hasOriginFolder = () => typeof navigator.storage?.getDirectory === 'function';
+
+/** Only workers can write there at once, so a page cannot tell which store they took. */
+const canWrite = () => typeof FileSystemFileHandle === 'function' && 'createSyncAccessHandle' in FileSystemFileHandle.prototype;
+
+/** The store that a worker uses. */
+async function openStore(name) {
+  if (isNode()) return NodeFolder.open(name);
+  if (!globalThis.isSecureContext) throw new Error('this page is not a secure context: storage needs https or localhost');
+  if (hasOriginFolder() && canWrite()) {
+    const folder = await OriginFolder.open(name).catch(() => null); // private windows of some browsers refuse
+    if (folder) return folder;
+  }
+  if (typeof caches === 'undefined') throw new Error('this browser has neither a private file system nor the Cache API');
+  return CacheStore.open(name);
+}
+
+// ---- one copy, as a load sees it ----
+
+/** Never throws: what does not work is `reason`, and the load goes on without. */
+export class Copy {
+  constructor(wanted) {
+    this.store = null;
+    this.output = null; // writer, once something is to be written
+    this.log = parseLog('');
+    this.wanted = wanted;
+    this.reason = null; // why nothing is kept, or no longer
+    this.suspect = false; // has the server's file another version?
+  }
+
+  /** name: of the store; undefined: this source is not kept. */
+  static async open(url, name) {
+    const copy = new Copy(name !== undefined);
+    if (copy.wanted) {
+      await copy.attempt(async () => {
+        copy.store = await openStore(name);
+        copy.id = await idOf(url);
+        copy.url = url.split('#')[0];
+        copy.log = parseLog(await copy.store.text(`${copy.id}.log`));
+      });
+    }
+    return copy;
+  }
+
+  get meta() {
+    return this.log.meta;
+  }
+
+  /** Are all of these pieces said to be there? */
+  holds(count) {
+    for (let i = 0; i < count; i++) if (!this.log.pieces.has(i)) return false;
+    return this.meta !== null;
+  }
+
+  /** Bytes [start, end) if they are there, else null. */
+  async read(start, end) {
+    const bytes = await this.store.read(this.id, start, end).catch(() => null);
+    return bytes?.length === end - start ? bytes : null;
+  }
+
+  /** Begins a new copy, or goes on with the one at hand (`same`), when there is room for `bytes` more. */
+  begin(meta, head, same, bytes) {
+    return this.attempt(async () => {
+      await this.writer();
+      if (!same) {
+        await this.output.clear();
+        this.log = parseLog('');
+      }
+      const room = await this.store.room();
+      if (room < bytes) throw new Error(`the store has room for ${megabytes(room)} MB, ${megabytes(bytes)} are needed`);
+      this.log.meta = { url: this.url, ...meta };
+      await this.output.write(0, head);
+      await this.output.append(`${JSON.stringify(this.meta)}\n`);
+    });
+  }
+
+  put(i, start, bytes) {
+    return this.attempt(async () => {
+      await this.writer();
+      await this.output.write(start, bytes);
+      await this.output.append(`${i}\n`);
+      this.log.pieces.add(i);
+    });
+  }
+
+  async writer() {
+    this.output ??= await this.store.writer(this.id);
+  }
+
+  async attempt(write) {
+    if (!this.wanted || this.reason) return;
+    try {
+      await write();
+    } catch (error) {
+      this.reason = reasonOf(error);
+      await this.release();
+    }
+  }
+
+  /** Notes that the copy was used, if nobody writes it. */
+  async close() {
+    if (this.meta && !this.reason) {
+      const note = async () => {
+        await this.writer();
+        await this.output.append(`@${Date.now()}\n`);
+      };
+      await note().catch(() => {});
+    }
+    await this.release();
+  }
+
+  async release() {
+    const { output } = this;
+    this.output = null;
+    await output?.close().catch(() => {});
+  }
+}
+
+const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
+
+function reasonOf({ name, code, message }) {
+  if (name === 'NoModificationAllowedError') return 'another page or worker is writing this model into the cache';
+  if (name === 'QuotaExceededError' || code === 'ENOSPC') return 'the store is full';
+  return message;
+}
+
+// ---- what callers see ----
+
+async function openStores(name) {
+  if (typeof name !== 'string' || name === '') fail('argument', 'the name of a cache must be a string');
+  if (isNode()) return [await NodeFolder.open(name)];
+  const stores = [];
+  if (hasOriginFolder()) stores.push(await OriginFolder.open(name).catch(() => null));
+  if (typeof caches !== 'undefined' && (await caches.has(name))) stores.push(await CacheStore.open(name));
+  return stores.filter(Boolean);
+}
+
+async function describe(store, id) {
+  const { meta, pieces, used } = parseLog(await store.text(`${id}.log`));
+  if (!meta) return null;
+  const { url, size, dataOffset, pieceBytes } = meta;
+  const count = Math.ceil((size - dataOffset) / pieceBytes);
+  let bytes = dataOffset;
+  for (const i of pieces) if (i < count) bytes += Math.min(pieceBytes, size - dataOffset - i * pieceBytes);
+  return { url, bytes, total: size, complete: bytes === size, lastUsed: used === null ? null : new Date(used) };
+}
+
+async function list(name = DEFAULT_NAME) {
+  const found = [];
+  for (const store of await openStores(name))
+    for (const file of await store.names()) if (FILE.exec(file)?.[2] === 'log') found.push(await describe(store, FILE.exec(file)[1]));
+  return found.filter(Boolean).sort((a, b) => b.lastUsed - a.lastUsed);
+}
+
+/** Removes files of copies, nothing else: in Node the folder may hold other things. */
+async function remove(name, which) {
+  let removed = false;
+  for (const store of await openStores(name)) {
+    for (const file of await store.names()) {
+      if (!which(FILE.exec(file)?.[1])) continue;
+      await store.remove(file).catch((error) => fail('io', `a cached model cannot be deleted: ${reasonOf(error)}`, { cause: error }));
+      removed = true;
+    }
+  }
+  return removed;
+}
+
+/** See index.d.ts. */
+export const cache = {
+  list,
+  async size(name) {
+    return (await list(name)).reduce((sum, { bytes }) => sum + bytes, 0);
+  },
+  async delete(url, name = DEFAULT_NAME) {
+    if (!globalThis.crypto?.subtle) return false; // not a secure context: there is no store
+    const id = await idOf(new URL(url, globalThis.document?.baseURI).href);
+    return remove(name, (found) => found === id);
+  },
+  async clear(name = DEFAULT_NAME) {
+    await remove(name, Boolean);
+  },
+};
+
+/** The name of the store for the option `cache`; undefined: none. */
+export function cacheName(option = true) {
+  if (typeof option === 'string' && option !== '') return option;
+  if (typeof option !== 'boolean') fail('argument', 'cache must be true, false or the name of a cache');
+  return option ? DEFAULT_NAME : undefined;
+}

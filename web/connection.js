@@ -1,0 +1,89 @@
+// connection.js - readers of a source, with patience: silence ends a connection, what may pass is tried again.
+
+import { BitpairError } from './errors.js';
+import { transient } from './ranges.js';
+
+const SILENT_SECONDS = 30;   // after which a connection counts as broken
+const PROGRESS = 1 << 16;    // bytes after which a failure counts as the first again
+const FIRST_DELAY = 0.25;    // seconds, doubled from failure to failure
+const LONGEST_DELAY = 8;
+
+export class Connections {
+  /** retries: failures in a row that are borne; signal: ends everything. */
+  constructor(source, meter, retries, signal) {
+    Object.assign(this, { source, meter, retries, signal });
+    this.received = 0; // bytes
+  }
+
+  /** A reader of bytes from `start` on. A connection that is silent for so many seconds has failed. */
+  async open(start, end, fresh, seconds = SILENT_SECONDS) {
+    const { signal } = this;
+    const own = new AbortController();
+    const stop = () => own.abort(signal.reason);
+    const silent = transient(new BitpairError('network', `${this.source.name} sent nothing for ${seconds} s`));
+    const timely = async (fn) => {
+      signal.throwIfAborted();
+      const timer = setTimeout(() => own.abort(silent), 1000 * seconds);
+      return fn().finally(() => clearTimeout(timer));
+    };
+    let reader = null;
+    const close = async () => {
+      signal.removeEventListener('abort', stop);
+      await reader?.close();
+    };
+    signal.addEventListener('abort', stop);
+    try {
+      reader = await timely(() => this.source.open(start, end, { signal: own.signal, fresh }));
+    } catch (error) {
+      await close();
+      throw error;
+    }
+    return { end, part: reader.part, spent: false, read: () => timely(() => reader.read()), close };
+  }
+
+  /** The next chunk of a reader, behind `at`; empty when the reader is spent and another must go on; null at the end of the source. */
+  async read(reader, at) {
+    const { source } = this;
+    const chunk = await reader.read();
+    this.signal.throwIfAborted();
+    if (chunk !== null) {
+      this.received += chunk.length;
+      return chunk;
+    }
+    reader.spent = true;
+    await reader.close();
+    if (source.size === null ? !source.ranges && at < reader.end : at >= source.size) return null;
+    if (at >= reader.end) return new Uint8Array(0);
+    throw transient(new BitpairError(source.remote ? 'network' : 'io', `${source.name} broke off after ${at} bytes`, { offset: at }));
+  }
+
+  /** Runs fn until it does not fail in a way that may pass; drop() takes away the reader that failed. */
+  async patiently(fn, drop) {
+    for (let failures = 0, mark = this.received; ;) {
+      try {
+        return await fn();
+      } catch (error) {
+        if (this.received - mark >= PROGRESS) failures = 0;
+        if (!error.transient || !this.source.remote || failures === this.retries) throw error;
+        mark = this.received;
+        this.meter.again();
+        await drop();
+        await this.pause(Math.max(error.after ?? 0, Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures++) * (0.5 + Math.random())));
+      }
+    }
+  }
+
+  pause(seconds) {
+    const { signal } = this;
+    return new Promise((resolve, reject) => {
+      const end = () => {
+        clearTimeout(timer);
+        signal.removeEventListener('abort', end);
+        if (signal.aborted) reject(signal.reason);
+        else resolve();
+      };
+      const timer = setTimeout(end, 1000 * seconds);
+      signal.addEventListener('abort', end);
+    });
+  }
+}

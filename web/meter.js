@@ -1,0 +1,41 @@
+// meter.js - what onProgress gets while a model loads: bytes, rate and the time that is left, retries.
+
+const REPORT_EVERY = 0.1; // seconds between two reports
+const RATE_WINDOW = 3;    // seconds over which the rate is averaged
+
+export class Meter {
+  constructor(send) {
+    this.send = send;
+    this.total = null;
+    this.retries = 0;
+    this.cacheReason = null;
+    this.last = -Infinity;
+    this.loaded = 0;
+    this.restart();
+  }
+
+  /** What came before says nothing about the rate from here on. */
+  restart() {
+    this.samples = [];
+  }
+
+  /** Something is tried again. */
+  again() {
+    this.retries++;
+    this.report(this.loaded, true);
+  }
+
+  report(loaded, now) {
+    this.loaded = loaded;
+    const time = performance.now() / 1000;
+    if (!now && time - this.last < REPORT_EVERY) return;
+    this.last = time;
+    this.samples.push([time, loaded]);
+    while (this.samples.length > 2 && time - this.samples[0][0] > RATE_WINDOW) this.samples.shift();
+    const [since, from] = this.samples[0];
+    const rate = time > since ? Math.max(0, loaded - from) / (time - since) : null;
+    const { total, retries, cacheReason } = this;
+    const eta = loaded === total ? 0 : rate > 0 && total !== null ? Math.max(0, total - loaded) / rate : null;
+    this.send({ phase: 'download', loaded, total, rate, eta, retries, cacheReason });
+  }
+}
