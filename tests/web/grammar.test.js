@@ -10,6 +10,7 @@ import addFormats from 'ajv-formats';
 import { load } from '../../web/index.js';
 import { schemaGrammar } from '../../web/schema.js';
 import { EMBEDDED, FIXTURE, fixtureBytes } from './helper.js';
+import { seal } from './large.js';
 
 const PROMPT = 'Once upon a time, there was a little';
 
@@ -221,12 +222,13 @@ function jsonFixture() {
     const at = Buffer.from(bytes.buffer).indexOf(entry, from);
     bytes[at + 8] = sign.charCodeAt(0);
   }
+  seal(Buffer.from(bytes.buffer));
   return bytes;
 }
 
 describe('generation', () => {
   let model, json;
-  before(async () => ([model, json] = await Promise.all([load(FIXTURE, { threads: 1 }), load(jsonFixture(), { threads: 1, verify: false })])));
+  before(async () => ([model, json] = await Promise.all([load(FIXTURE, { threads: 1 }), load(jsonFixture(), { threads: 1 })])));
   after(() => Promise.all([model.dispose(), json.dispose()]));
 
   test('an answer is a text of its grammar; the next one is free', async () => {

@@ -65,9 +65,16 @@ export function enlarge(bytes, extra, seed = 1) {
   const parts = [start, ...keys.map((key) => rewrite(file, key, data, pieces, newOffset)), file.subarray(tensorsAt, tensorsEnd), tensor];
   const header = Buffer.alloc(newOffset);
   Buffer.concat(parts).copy(header);
-  const digest = readHeader(header).keys.find((key) => key.name === 'bitpair.header_sha256').end - 32;
-  sha256(header).copy(header, digest);
+  seal(header);
   return Buffer.concat([header, data]);
+}
+
+/** Sets the checksum of the header, in place, to what it now holds. */
+export function seal(file) {
+  const { keys, tensorsEnd } = readHeader(file);
+  const digest = keys.find((key) => key.name === 'bitpair.header_sha256').end - 32;
+  file.fill(0, digest, digest + 32);
+  sha256(file.subarray(0, padTo(tensorsEnd))).copy(file, digest);
 }
 
 function rewrite(file, { name, at, valueAt, end }, data, pieces, newOffset) {
