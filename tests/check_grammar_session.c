@@ -249,7 +249,7 @@ static void check_shift(const opened *o) {
         CHECK(bp_session_shift(o->session, 2, position - 2 - left, &e), "%s", e.text);
         CHECK(sample_text(o, 60, text + strlen(text), &e) > 0 && strcmp(text, wanted) == 0, "%u left: '%s' %s",
               (unsigned)left, text, e.text);
-        CHECK(bp_session_rewind(o->session, 3, &e), "%s", e.text);
+        CHECK(bp_session_rewind(o->session, left < 5 ? 3 : 2, &e), "%s", e.text);
         feed_text(o->session, o->model, " dog");
         *text = 0;
         CHECK(sample_text(o, 60, text, &e) > 0 && strcmp(text, wanted) == 0, "anew: '%s' %s", text, e.text);
