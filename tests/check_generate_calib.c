@@ -275,7 +275,7 @@ static void check_text(const opened *m) {
 
 /* The engine's greedy answer to a rendered conversation. */
 static void answer_greedily(const opened *m, const char *rendered, uint64_t most, char *answer, size_t room) {
-    sampler_options greedy = {.top_p = 1, .repeat_penalty = 1};
+    sampler_options greedy = {.typical_p = 1, .top_p = 1, .repeat_penalty = 1};
     size_t size = strlen(rendered);
     int32_t *ids = malloc((size + 8) * sizeof *ids);
     ptrdiff_t n = bp_tokenize(m->text_side.model, rendered, size, BP_TOKENIZE_SPECIAL, ids, size + 8, NULL);
