@@ -1,12 +1,13 @@
 // main.js - the demo page: load the model, hold one conversation.
 
 import { load } from '../index.js';
-import { CHAT_OPTIONS, MODEL_NAME, MODEL_PATH, SUGGESTIONS } from './config.js';
+import { CHAT_OPTIONS, MODEL_NAME, MODEL_URL, SUGGESTIONS } from './config.js';
 import { Answer, say } from './messages.js';
+import { isolation } from './offline.js';
 
 const $ = (id) => document.getElementById(id);
 const other = new URLSearchParams(location.search).get('model'); // ?model=/models/other.gguf
-const modelUrl = other ?? MODEL_PATH;
+const modelUrl = other ?? MODEL_URL;
 
 let model = null;
 let loading = null; // AbortController while a model loads
@@ -157,7 +158,7 @@ $('load').addEventListener('click', loadModel);
 $('cancel').addEventListener('click', () => loading?.abort());
 $('new-chat').addEventListener('click', newChat);
 $('stop').addEventListener('click', () => running?.abort());
-$('banner').hidden = globalThis.crossOriginIsolated;
+isolation.then((isolated) => ($('banner').hidden = isolated));
 $('banner-close').addEventListener('click', () => ($('banner').hidden = true));
 
 $('composer').addEventListener('submit', (event) => {
