@@ -2,7 +2,7 @@
 //
 //   node scripts/serve.js [--port 8080] [--host 127.0.0.1] [--model FILE]
 //
-// It serves web/, models/ and the template engine, nothing else. --model puts FILE in the place of the page's model.
+// It serves web/, models/ and the libraries of the page, nothing else. --model puts FILE in the place of the page's model.
 
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
@@ -15,10 +15,11 @@ import { parseArgs } from 'node:util';
 import { MODEL_PATH } from '../web/demo/config.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
-const FOLDERS = ['/web/', '/models/', '/node_modules/@huggingface/jinja/dist/'];
+const FOLDERS = ['/web/', '/models/', '/node_modules/@huggingface/jinja/dist/', '/node_modules/marked/lib/', '/node_modules/dompurify/dist/'];
 const TYPES = {
   '.html': 'text/html; charset=utf-8',
   '.js': 'text/javascript; charset=utf-8',
+  '.mjs': 'text/javascript; charset=utf-8',
   '.css': 'text/css; charset=utf-8',
   '.svg': 'image/svg+xml',
   '.json': 'application/json',
@@ -30,7 +31,8 @@ const ISOLATED = {
   'cross-origin-embedder-policy': 'require-corp',
   'cross-origin-resource-policy': 'same-origin',
 };
-const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'";
+// Other servers are there for addresses that a visitor gives; the page itself asks none.
+const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self' https: http://localhost:* http://127.0.0.1:*";
 
 const FAILURES = { ENOENT: [404, 'not found\n'], ENOTDIR: [404, 'not found\n'], EREQUEST: [400, 'bad request\n'] };
 
