@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 
 import { openBrowser, openServer } from './browser.js';
-import { answered, ask, drop, loaded, ready, shot, started, visit, writing } from './demo.js';
+import { answered, ask, drop, isModel, loaded, ready, shot, started, visit, writing } from './demo.js';
 
 let browser;
 let server;
@@ -249,6 +249,7 @@ describe('with the small model', () => {
     assert.match(download.suggestedFilename(), /^bitpair-chats-\d{4}-\d\d-\d\d\.json$/);
     const file = readFileSync(await download.path());
     assert.equal(JSON.parse(file).conversations.length, 2);
+    await page.locator('#conversations li').filter({ hasText: 'The big dog' }).hover();
     await page.getByRole('button', { name: 'Delete The big dog' }).click();
     await page.locator('#import-file').setInputFiles({ name: 'chats.json', mimeType: 'application/json', buffer: file });
     await page.getByText('1 conversation imported, 1 were here already.').waitFor();
@@ -313,7 +314,7 @@ test('written before the model is there: the question waits for it', { timeout: 
   const page = await visit(browser, server);
   let go;
   const gate = new Promise((resolve) => (go = resolve));
-  await page.route('**/*.gguf', async (route) => {
+  await page.route(isModel, async (route) => {
     await gate;
     return route.continue();
   });

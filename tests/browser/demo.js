@@ -9,6 +9,9 @@ export const SMALL = '/models/tinystories-656k.gguf';
 export const SHOTS = `${ROOT}tests/out`;
 mkdirSync(SHOTS, { recursive: true });
 
+/** For page.route(): requests for models. */
+export const isModel = (url) => url.pathname.endsWith('.gguf');
+
 /** The page with the small model (or another; null: the embedded one), not loaded yet. */
 export async function visit(browser, server, { model = SMALL, settings, ...options } = {}) {
   const page = await openPage(browser, server, options);

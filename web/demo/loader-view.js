@@ -52,9 +52,10 @@ export class LoaderView {
 
   drawCard(state) {
     const loading = state === 'loading';
+    const compact = loading && !document.body.classList.contains('empty'); // the conversation has the room
     const { kept, size, problem } = this.loader;
     const hadFocus = $('loading').contains(document.activeElement);
-    $('card').hidden = state === 'arriving' || state === 'ready';
+    $('card').hidden = compact || state === 'arriving' || state === 'ready';
     $('loading').hidden = !loading;
     $('load').hidden = $('load-other').hidden = loading;
     $('load-label').textContent = state === 'failed' ? 'Try again' : kept > 0 && kept < size ? 'Go on loading' : 'Load the model';
@@ -64,11 +65,12 @@ export class LoaderView {
     $('hint').hidden = !loading;
   }
 
-  /** Tiers that come while the conversation goes on. */
+  /** What comes while the conversation goes on. */
   drawArrival(state) {
     const { model, problem } = this.loader;
     const cut = state === 'ready' && model.info.tier < model.info.tiers;
-    $('arrival').hidden = !(state === 'arriving' && model.info.tiers > model.info.tier) && !cut;
+    const coming = state === 'loading' ? $('card').hidden : state === 'arriving' && model.info.tier < model.info.tiers;
+    $('arrival').hidden = !coming && !cut;
     $('arrival-strip').hidden = cut;
     $('arrival-pause').hidden = $('arrival-stop').hidden = cut;
     $('arrival-again').hidden = !cut;

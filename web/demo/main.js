@@ -45,8 +45,8 @@ function drawComposer() {
 }
 
 loader.onchange = () => {
-  loaderView.draw();
   drawComposer();
+  loaderView.draw();
 };
 loader.onmodel = (model) => {
   if (!model) chat.stopAll();
@@ -57,7 +57,7 @@ loader.onmodel = (model) => {
 chat.onchange = () => {
   document.title = chat.current.messages.length > 0 ? `${chat.current.title} \u2013 bitpair` : 'bitpair';
   status.setConversation(chat.current);
-  drawComposer();
+  loader.onchange();
   sidebar.draw();
 };
 settings.onchange = drawComposer;
@@ -86,6 +86,5 @@ document.addEventListener('visibilitychange', () => document.hidden && chat.flus
 await sidebar.refresh();
 const last = sidebar.all.find(({ id }) => id === sessionStorage.getItem('conversation'));
 await (last ? chat.open(last) : chat.begin());
-loaderView.draw();
 document.body.dataset.started = 'true';
 if (await loader.look()) loader.start();

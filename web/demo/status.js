@@ -1,7 +1,7 @@
 // status.js - the line below the composer: how fast, on what, and how full the context is.
 
 import { pathOf } from './conversation.js';
-import { $ } from './dom.js';
+import { $, make } from './dom.js';
 import { count, megabytes } from './words.js';
 
 const SHOW_EVERY = 250; // ms
@@ -59,11 +59,12 @@ export class Status {
     $('status-line').hidden = !this.model;
     if (!this.model) return;
     const { threads, isa, bitsPerWeight, memoryBytes, contextSize } = this.model.info;
-    const parts = [count(threads, 'thread'), isa.toUpperCase()];
-    if (bitsPerWeight) parts.push(`${bitsPerWeight.toFixed(2)} bits per weight`);
-    parts.push(`${megabytes(memoryBytes)} of memory`);
-    if (this.speed) parts.unshift(`${this.speed.toFixed(0)} tokens/s`);
-    $('status').textContent = parts.join(' \u00b7 ');
+    const most = [count(threads, 'thread')];
+    if (this.speed) most.unshift(`${this.speed.toFixed(0)} tokens/s`);
+    const more = [isa.toUpperCase(), `${megabytes(memoryBytes)} of memory`];
+    if (bitsPerWeight) more.splice(1, 0, `${bitsPerWeight.toFixed(2)} bits per weight`);
+    const rest = make('span', { class: 'more', text: ` \u00b7 ${more.join(' \u00b7 ')}` }); // where there is room
+    $('status').replaceChildren(most.join(' \u00b7 '), rest);
     this.drawContext(Math.min(contextSize, this.prompt + this.made), contextSize);
   }
 

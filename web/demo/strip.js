@@ -3,8 +3,7 @@
 import { make } from './dom.js';
 
 const ROWS = 4;
-const MOST_CELLS = 128;
-const CELL = 1 << 19; // bytes of one, at least
+const CELLS = 112; // about
 
 /** Plus or minus: cells of a filled strip have two tones, like the signs they stand for. */
 const sign = (i) => ((Math.imul(i + 1, 0x9e3779b1) >>> 13) & 3) > 0;
@@ -20,7 +19,7 @@ export class Strip {
   setEnds(ends) {
     this.ends = ends;
     const size = ends.at(-1) ?? 0;
-    this.unit = Math.max(CELL, size / MOST_CELLS);
+    this.unit = size / CELLS;
     this.cells = [];
     this.root.replaceChildren(...ends.map((end, i) => this.#makeTier(ends[i - 1] ?? 0, end, i)));
     this.loaded = 0;
