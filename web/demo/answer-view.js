@@ -14,6 +14,7 @@ const tiersOf = ({ firstTier, tier }) => (firstTier < tier ? `${firstTier} to ${
 /** 'tier 2 of 3 · 41 tokens · ...' */
 export function factsOf(answer) {
   const parts = [];
+  if (answer.state === 'failed' && !answer.text) return '';
   if (answer.tiers > 1) parts.push(`tier ${tiersOf(answer)} of ${answer.tiers}`);
   if (answer.tokens) parts.push(count(answer.tokens, 'token'));
   if (answer.speed) parts.push(`${answer.speed.toFixed(1)} tokens/s`);
@@ -115,8 +116,10 @@ export class AnswerView {
     const buttons = [];
     if (message.text) buttons.push(this.copyButton());
     if (!busy) {
-      buttons.push(iconButton('again', message.state === 'failed' ? 'Try again' : 'Answer again', () => actions.regenerate(message)));
-      if (canResume(message)) buttons.push(make('button', { type: 'button', class: 'quiet', text: 'Continue', onclick: () => actions.resume(message) }));
+      const again = () => actions.regenerate(message);
+      if (message.state === 'failed') buttons.push(quietButton('Try again', again));
+      else buttons.push(iconButton('again', 'Answer again', again));
+      if (canResume(message)) buttons.push(quietButton('Continue', () => actions.resume(message)));
     }
     if (tokens) {
       const shown = iconButton('chart', 'Probabilities of the tokens', () => actions.probabilities(message, this), { 'aria-pressed': String(!!this.tokens) });
@@ -140,6 +143,8 @@ export class AnswerView {
     this.draw();
   }
 }
+
+const quietButton = (text, onclick) => make('button', { type: 'button', class: 'quiet', text, onclick });
 
 /** A grammar cannot begin in the middle of an answer, so JSON is made anew instead. */
 export const canResume = ({ state, finishReason, json }) => !json && (state === 'writing' || ['abort', 'length'].includes(finishReason));
