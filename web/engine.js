@@ -321,6 +321,22 @@ export class Model {
     return this.#inTurn('restoreState', { bytes: state });
   }
 
+  async layers() {
+    return this.#crew.request('layers', {});
+  }
+
+  async tiers() {
+    return this.#crew.request('tiers', {});
+  }
+
+  async signs(layer, stage, factor) {
+    return this.#crew.request('signs', { layer, stage, factor });
+  }
+
+  async scales(layer, stage) {
+    return this.#crew.request('scales', { layer, stage });
+  }
+
   async dispose() {
     await this.#crew.end(new BitpairError('disposed', 'the model was disposed'));
   }

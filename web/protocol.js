@@ -13,6 +13,7 @@
 //     embed {id, prompts, options}
 //     score, logits {id, prompt, options}
 //     saveState {id}, restoreState {id, bytes}
+//     layers, tiers {id}, signs {id, layer, stage, factor}, scales {id, layer, stage}
 //
 //   page -> thread worker                            thread worker -> page
 //     thread {module, memory, stack}                   ready, or failed {error} (also later)

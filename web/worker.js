@@ -3,6 +3,7 @@
 
 import { fail, packError, unpackError } from './errors.js';
 import { readHeader, readModel } from './fetch.js';
+import * as inside from './layers.js';
 import { LOAD_ID, STACK_BYTES, connectPage } from './protocol.js';
 import { Runner } from './runner.js';
 import * as tasks from './tasks.js';
@@ -19,7 +20,13 @@ function ask(message, answer) {
   });
 }
 
-const handlers = { load, estimate, tokenize, detokenize, generate, embed, score, logits, saveState, restoreState };
+const handlers = {
+  load, estimate, tokenize, detokenize, generate, embed, score, logits, saveState, restoreState,
+  layers: () => inside.layers(runner),
+  tiers: () => inside.tiers(runner, runner.number(NUMBERS.indexOf('tier'))),
+  signs: ({ layer, stage, factor }) => inside.signs(runner, layer, stage, factor),
+  scales: ({ layer, stage }) => inside.scales(runner, layer, stage),
+};
 
 const port = connectPage(async (message) => {
   const { type, id } = message;

@@ -3,6 +3,9 @@
 /** Path on the server that serves the page. */
 export const MODEL_PATH = '/models/smollm2-135m-instruct.gguf';
 
+/** The same as an address, on any host and below any folder: this file, and what it is built into, lies two folders deep. */
+export const MODEL_URL = new URL('../../models/smollm2-135m-instruct.gguf', import.meta.url).href;
+
 export const MODEL_NAME = 'SmolLM2-135M-Instruct';
 
 /** What the file is, so that the page can say it before anything is fetched. A test holds them to the file. */

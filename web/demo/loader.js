@@ -8,7 +8,7 @@
 //   'failed'    see `problem`
 
 import * as bitpair from '../index.js';
-import { FIRST_TIER, MODEL_FACTS, MODEL_NAME, MODEL_PATH } from './config.js';
+import { FIRST_TIER, MODEL_FACTS, MODEL_NAME, MODEL_URL } from './config.js';
 import { explain, fileName } from './words.js';
 
 const { BitpairError, cache, load } = bitpair;
@@ -178,6 +178,6 @@ const absolute = (url) => {
 
 /** url: as the visitor gave it; none: the page's own model */
 export function sourceOf(url) {
-  if (!url || url === MODEL_PATH) return { url: MODEL_PATH, name: MODEL_NAME, own: true };
+  if (!url || absolute(url) === MODEL_URL) return { url: MODEL_URL, name: MODEL_NAME, own: true };
   return { url, name: fileName(url) };
 }

@@ -10,6 +10,7 @@ import { InsidePanel } from './inside-panel.js';
 import { LoaderView } from './loader-view.js';
 import { Loader } from './loader.js';
 import { ModelsDialog } from './models-dialog.js';
+import { isolation, onUpdate } from './offline.js';
 import { Settings } from './settings.js';
 import { Sidebar } from './sidebar.js';
 import { Status } from './status.js';
@@ -76,7 +77,8 @@ for (const name of ['banner', 'kept']) {
     $(name).hidden = true;
   }));
 }
-$('banner').hidden = globalThis.crossOriginIsolated;
+isolation.then((isolated) => ($('banner').hidden = isolated));
+onUpdate(() => toast('A newer version of this page is here. A reload shows it.', { label: 'Reload', run: () => location.reload() }));
 for (const dialog of document.querySelectorAll('dialog')) {
   dialog.addEventListener('click', (event) => event.target === dialog && dialog.close()); // outside of it
 }

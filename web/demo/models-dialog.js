@@ -139,7 +139,7 @@ export class ModelsDialog {
     if (lastUsed) facts.push(`used ${when(lastUsed)}`);
     return make('li', {},
       make('div', { class: 'kept-model' }, make('strong', { text: name }), make('span', { class: 'muted', text: facts.join(' \u00b7 ') })),
-      make('button', { type: 'button', class: 'quiet', text: 'Use', 'aria-label': `Use ${name}`, onclick: () => this.use(sourceOf(sameOrigin(url))) }),
+      make('button', { type: 'button', class: 'quiet', text: 'Use', 'aria-label': `Use ${name}`, onclick: () => this.use(sourceOf(url)) }),
       iconButton('trash', `Delete ${name}`, () => this.delete(url, name)));
   }
 
@@ -170,12 +170,6 @@ export class ModelsDialog {
     if (!granted) announce('The browser did not agree.');
     $('persist').textContent = granted ? 'Ask to keep it' : 'The browser did not agree';
   }
-}
-
-/** Addresses of this server as the page writes them, so that its own model is known again. */
-function sameOrigin(url) {
-  const { origin, pathname, search, href } = new URL(url);
-  return origin === location.origin ? pathname + search : href;
 }
 
 function explainSource(error, { url }) {
