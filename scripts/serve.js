@@ -16,10 +16,13 @@ import { parseArgs } from 'node:util';
 import { MODEL_PATH } from '../web/demo/config.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
-const FOLDERS = ['/web/', '/models/', '/node_modules/@huggingface/jinja/dist/', '/node_modules/uplot/dist/'];
+const FOLDERS = [
+  '/web/', '/models/', '/node_modules/@huggingface/jinja/dist/', '/node_modules/marked/lib/', '/node_modules/dompurify/dist/', '/node_modules/uplot/dist/',
+];
 const TYPES = {
   '.html': 'text/html; charset=utf-8',
   '.js': 'text/javascript; charset=utf-8',
+  '.mjs': 'text/javascript; charset=utf-8',
   '.css': 'text/css; charset=utf-8',
   '.svg': 'image/svg+xml',
   '.png': 'image/png',
@@ -33,7 +36,8 @@ const ISOLATED = {
   'cross-origin-embedder-policy': 'require-corp',
   'cross-origin-resource-policy': 'same-origin',
 };
-const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'";
+// Other servers are there for addresses that a visitor gives; the page itself asks none.
+const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self' https: http://localhost:* http://127.0.0.1:*";
 
 const FAILURES = { ENOENT: [404, 'not found\n'], ENOTDIR: [404, 'not found\n'], EREQUEST: [400, 'bad request\n'] };
 
