@@ -283,7 +283,7 @@ export class Model {
 
   chat(messages, options = {}) {
     const template = { ...this.#template, source: options.template ?? this.#template.source };
-    return this.#generation(() => renderChat(template, messages), { ...options, bos: false, special: true });
+    return this.#generation(() => renderChat(template, messages, options), { ...options, bos: false, special: true });
   }
 
   async tokenize(text, { bos = false, special = false } = {}) {

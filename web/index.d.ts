@@ -453,6 +453,8 @@ export interface Score {
 export interface ChatOptions extends GenerateOptions {
   /** A Jinja chat template instead of the file's. */
   template?: string;
+  /** The last message, of the assistant, is the beginning of the answer: go on with it. Only what is new is given. Default false. */
+  continueLast?: boolean;
 }
 
 export interface TokenizeOptions {
