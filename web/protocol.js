@@ -2,27 +2,31 @@
 // Node's worker_threads.
 //
 //   page -> engine worker                            engine worker -> page
-//     load {source, options}                           spawn {module, memory, stacks}: please start these threads
-//     estimate {source, options}                       run {engine}: let them enter the engine
+//     load {source, options}, rest                     spawn {module, memory, stacks}: please start these threads
+//     estimate {source, options}, capabilities         run {engine}: let them enter the engine
 //     threads {count, reason}  answer to spawn         pull {offset, size}: bytes of a source in the page, please
 //     piece {bytes | error}    answer to pull          progress {id, report: see LoadProgress in index.d.ts}
-//     generate {id, prompt | ids, options}             prefill {id, done, total}, token {id, index, token, text, logprobs},
-//     abort {id}                                       answer {id, index, text, finishReason, stop}: the end of one of n
+//     pause {id, paused}                               tier {id, info: what has changed of model.info}
+//     generate {id, session, prompt | ids, options}    prefill {id, done, total}, token {id, index, token, text, tier, logprobs},
+//     abort {id}                                       answer {id, index, text, tier, finishReason, stop}: the end of one of n
 //     tokenize {id, text, special}                     result {id, value}, error {id, error}
 //     detokenize {id, ids, special}
-//     embed {id, prompts, options}
-//     score, logits {id, prompt, options}
-//     saveState {id}, restoreState {id, bytes}
+//     embed {id, session, prompts, options}
+//     score, logits {id, session, prompt, options}
+//     saveState {id, session}, restoreState {id, session, bytes}
+//     session {id, contextSize}, fork {id, session}, close {id, session}, stats {id}
 //
 //   page -> thread worker                            thread worker -> page
 //     thread {module, memory, stack}                   ready, or failed {error} (also later)
 //     run {engine, index}
 //
-// `load` and `estimate` have id 0, other requests count from 1. What uses the session runs one at a time; the page queues it.
+// `load` and `estimate` have id 0, `rest` has 1: its result comes when all of the file is there, and what is told of the reading
+// bears its id. Other requests count on from there. What uses a session runs one at a time; the page queues it.
 
 import { fail } from './errors.js';
 
 export const LOAD_ID = 0;
+export const REST_ID = 1;
 
 /** Bytes of the stack of each additional thread; the linker gives the first one 1 MiB. */
 export const STACK_BYTES = 256 * 1024;
