@@ -29,6 +29,7 @@ typedef struct {
     /* factorized: n_stages > 0 */
     const linear_stage *stages;
     uint32_t n_stages;
+    uint32_t n_laid; /* stages [n_laid] that there is room for: those past n_stages may come while the model is open */
 } linear;
 
 /* Scratch memory and the choices of a run. One per thread; `mid` is shared by the team. */
