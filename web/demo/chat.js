@@ -193,6 +193,7 @@ export class Chat {
       onPrefill: (progress) => {
         this.view.answer(answer)?.reading(progress);
         this.status.reading(progress);
+        this.hooks.prefill(progress);
       },
     });
     for await (const chunk of generation) this.#take(run, chunk, tokens);

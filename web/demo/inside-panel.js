@@ -8,9 +8,9 @@ export class InsidePanel {
   #module = null;
   #panel = null;
 
-  /** @param {{getModel: () => object | null}} parts */
-  constructor({ getModel }) {
-    this.getModel = getModel;
+  /** @param {{getModel: () => object | null, getSource: () => any, getPrompt: () => string}} parts see inside/index.js */
+  constructor(parts) {
+    this.parts = parts;
     this.onchange = () => {};
     this.shown = false;
     $('inside-toggle').addEventListener('click', () => (this.shown ? this.hide() : this.show()));
@@ -54,8 +54,7 @@ export class InsidePanel {
   async #open() {
     this.#module ??= await import('./inside/index.js');
     if (!this.#panel) {
-      this.#panel = this.#module.createInside({ root: $('inside-body'), getModel: this.getModel, onClose: () => this.hide() });
-      if (this.getModel()) this.#panel.modelChanged(this.getModel());
+      this.#panel = this.#module.createInside({ ...this.parts, root: $('inside-body'), onClose: () => this.hide() });
     }
     if (this.shown) this.#panel.show();
   }
@@ -73,6 +72,10 @@ export class InsidePanel {
 
   answerStarted(meta) {
     if (this.shown) this.#panel?.answerStarted(meta);
+  }
+
+  prefill(progress) {
+    if (this.shown) this.#panel?.prefill(progress);
   }
 
   token(token) {

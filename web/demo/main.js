@@ -3,6 +3,7 @@
 import { ChatView } from './chat-view.js';
 import { Chat } from './chat.js';
 import { Composer } from './composer.js';
+import { SUGGESTIONS } from './config.js';
 import { ConversationStore } from './conversation-store.js';
 import { $, iconButton } from './dom.js';
 import { acceptDrops } from './drop.js';
@@ -20,7 +21,11 @@ const loader = new Loader();
 const loaderView = new LoaderView(loader);
 const settings = new Settings();
 const status = new Status();
-const inside = new InsidePanel({ getModel: () => loader.model });
+const inside = new InsidePanel({
+  getModel: () => loader.model,
+  getSource: () => loader.source.file ?? loader.source.url,
+  getPrompt: () => chat.current.messages.findLast(({ role }) => role === 'user')?.text ?? SUGGESTIONS[0],
+});
 const store = await ConversationStore.open();
 const chat = new Chat({ store, loader, settings, status, hooks: inside });
 const composer = new Composer(chat);
