@@ -22,7 +22,7 @@ clang_version() {
 needs=("cmake cmake" "ninja ninja-build" "clang clang-VERSION" "wasm-ld lld-VERSION")
 if [ "$what" = all ]; then
     needs+=("gcc gcc" "pkg-config pkg-config" "pc:openblas libopenblas-dev" "pc:libcjson libcjson-dev" "h:pthread.h libc6-dev"
-        "chromium chromium")
+        "chromium chromium" "firefox firefox-esr" "WebKitWebDriver webkit2gtk-driver" "Xvfb xvfb")
 fi
 
 present() {
@@ -32,6 +32,7 @@ present() {
     clang | wasm-ld) # the names that wasm/toolchain.cmake looks for; clang 14 is slower and not tested
         command -v "$1-19" >/dev/null || command -v "$1-20" >/dev/null || command -v "$1-21" >/dev/null ;;
     chromium) [ -e "${CHROMIUM:-/usr/bin/chromium}" ] ;;
+    firefox) [ -e "${FIREFOX:-/usr/bin/firefox-esr}" ] ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }

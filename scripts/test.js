@@ -84,7 +84,7 @@ if (await step('set-up', [['bash', 'scripts/setup.sh']])) {
     await step('kernels, optimized', [['build/native/check_kernels'], ['build/native/check_golden_hash']], { tests: true });
   if (await step('WASM build', preset('wasm'))) {
     await step('package in Node', nodeTests('web', 1), { tests: true });
-    await step('page in Chromium', nodeTests('browser', 1), { tests: true });
+    await step('pages in browsers', nodeTests('browser', 1), { tests: true });
   }
 }
 console.log(`\n${((performance.now() - begun) / 60000).toFixed(1)} minutes`);

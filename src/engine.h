@@ -100,6 +100,38 @@ const char *bp_model_string(const bp_model *model, const char *key, size_t *size
 /* Tiers: file length at the end of tier i (0-based), and bits per weight up to it; false past the last. */
 bool bp_model_tier(const bp_model *model, uint32_t i, uint64_t *end, double *bits_per_weight);
 
+/* ---- looking inside -------------------------------------------------------------------------------------------- */
+
+enum { BP_NAME = 32, BP_STAGES = 8 }; /* longest name of a layer, with its NUL; most stages of one */
+
+/* A linear layer, W [rows, columns]: y = W x. */
+typedef struct {
+    char name[BP_NAME]; /* as in the file: "token_embd", "output" where it is not the same, "blk.3.attn_q" */
+    const char *type;   /* "signs": a stack of stages; "planes": bit planes; else that of a plain tensor: "Q8_0" */
+    uint32_t rows, columns;
+    uint32_t planes;           /* bit planes; 0 for other types */
+    uint32_t n_stages, loaded; /* stages of the file, and the first so many that are at hand; 0, 0 for other types */
+    uint32_t middle[BP_STAGES];      /* k of each stage: A is [rows, k], B is [k, columns] */
+    uint64_t stage_bits[BP_STAGES];  /* bits of each in the file, padding and scales counted */
+    uint64_t bits;                   /* of all that is at hand */
+} bp_layer;
+
+/* Layers: the embedding, the head if it is another matrix, then per block attn_q, attn_k, attn_v, attn_output, ffn_gate,
+ * ffn_up, ffn_down. bp_model_layer: false past the last. */
+uint32_t bp_model_layers(const bp_model *model);
+bool bp_model_layer(const bp_model *model, uint32_t layer, bp_layer *out);
+
+/* The scales of one stage of a layer of type "signs", *a [rows], *c [k], *b [columns], valid while the model is open:
+ * the stage is diag(a) A diag(c) B diag(b). BP_ERR_ARGUMENT: no such stage at hand. */
+bool bp_model_scales(const bp_model *model, uint32_t layer, uint32_t stage, const float **a, const float **c,
+                     const float **b, bp_err *e);
+
+/* The signs of its factor 'A' [rows, k] or 'B' [k, columns], row by row: out [rows of it][ceil(columns of it / 8)], bit i
+ * (least significant first) of byte j is column 8 j + i, 1 means +1 and 0 means -1; bits past the last column are 0.
+ * BP_ERR_ARGUMENT: no such stage at hand, another factor, or a capacity below that. */
+bool bp_model_signs(const bp_model *model, uint32_t layer, uint32_t stage, char factor, uint8_t *out, size_t capacity,
+                    bp_err *e);
+
 /* ---- text ------------------------------------------------------------------------------------------------------ */
 
 enum { BP_TOKENIZE_BOS = 1, BP_TOKENIZE_SPECIAL = 2 }; /* as TOKENIZE_* of tokenizer.h */

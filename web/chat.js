@@ -24,19 +24,23 @@ export async function loadTemplates() {
 /**
  * @param {{source: string | null, bos: string, eos: string}} template of the file
  * @param {{role: string, content: string}[]} messages
+ * @param {{continueLast?: boolean}} [options] the last message is the beginning of the answer
  * @returns {Promise<string>} the prompt; it names its control tokens, BOS included
  */
-export async function renderChat(template, messages) {
+export async function renderChat(template, messages, { continueLast = false } = {}) {
   checkMessages(messages);
+  const begun = continueLast ? messages.at(-1) : null;
+  if (begun && begun.role !== 'assistant') fail('argument', 'continueLast: the last message must be of the assistant');
   if (!template.source) fail('unsupported', 'the model file has no chat template: use generate(), or give options.template');
   const { Template } = await loadTemplates();
   try {
-    return new Template(template.source).render({
-      messages,
+    const prompt = new Template(template.source).render({
+      messages: begun ? messages.slice(0, -1) : messages,
       bos_token: template.bos,
       eos_token: template.eos,
       add_generation_prompt: true,
     });
+    return begun ? prompt + begun.content : prompt;
   } catch (error) {
     return fail('argument', `the chat template refuses these messages: ${error.message}`, { cause: error });
   }

@@ -212,6 +212,24 @@ export interface Model {
   /** Token ids -> text. Control tokens are left out unless `special`; broken UTF-8 becomes U+FFFD. */
   detokenize(ids: ArrayLike<number>, options?: { special?: boolean }): Promise<string>;
 
+  /**
+   * What the model is made of: the embedding, the head if it is another matrix, then the linear layers block by block. This and the
+   * next three may be called at any time, also while an answer is made.
+   */
+  layers(): Promise<LayerInfo[]>;
+
+  /** The tiers of the file, the smallest first; none for a plain GGUF. */
+  fileTiers(): Promise<TierInfo[]>;
+
+  /**
+   * The signs of one factor of a stage, from 0. Packed: see SignMatrix.
+   * @throws {BitpairError} 'argument' for a layer that there is not, or a stage that is not loaded
+   */
+  signs(layer: string, stage: number, factor: 'A' | 'B'): Promise<SignMatrix>;
+
+  /** The scales of a stage. @throws {BitpairError} as signs(). */
+  scales(layer: string, stage: number): Promise<StageScales>;
+
   /** Ends the workers and frees all memory. Running and later calls fail with code 'disposed'. */
   dispose(): Promise<void>;
 
@@ -261,6 +279,59 @@ export interface ModelInfo {
   threadsReason: string | null;
   /** Kernels in use: 'simd128'. */
   isa: string;
+}
+
+/** A matrix W [rows, columns] of the model, y = W x. */
+export interface LayerInfo {
+  /** As in the file: 'token_embd', 'output', 'blk.3.attn_q'. */
+  name: string;
+  /** Which block it belongs to, from 0; null: embedding and head. */
+  block: number | null;
+  rows: number;
+  columns: number;
+  /** 'signs': a stack of stages. 'planes': bit planes. Else the type of a plain tensor: 'Q8_0'. */
+  type: string;
+  /** Number of bit planes; null for other types. */
+  planes: number | null;
+  /** Of type 'signs': W is the sum of diag(a) A diag(c) B diag(b) over these; none for other types. */
+  stages: LayerStage[];
+  /** Bits in the file of what is loaded, scales and padding counted. */
+  bits: number;
+  /** bits / (rows * columns) */
+  bitsPerWeight: number;
+}
+
+export interface LayerStage {
+  /** Middle dimension k: A is [rows, k], B is [k, columns]. */
+  middle: number;
+  /** Bits in the file, scales and padding counted. */
+  bits: number;
+  loaded: boolean;
+}
+
+export interface TierInfo {
+  /** Bytes of the file up to here. */
+  bytes: number;
+  /** Bits per weight of the linear layers up to here, all scales counted. */
+  bitsPerWeight: number;
+  loaded: boolean;
+}
+
+/**
+ * Signs row by row: bit i (the least significant first) of byte `row * ceil(columns / 8) + j` is column 8 j + i; 1 means +1, 0 means
+ * -1. Bits past the last column are 0.
+ */
+export interface SignMatrix {
+  rows: number;
+  columns: number;
+  bits: Uint8Array;
+}
+
+/** diag(a) A diag(c) B diag(b): a [rows], c [middle], b [columns]. */
+export interface StageScales {
+  a: Float32Array;
+  c: Float32Array;
+  b: Float32Array;
 }
 
 export interface ChatMessage {
@@ -382,6 +453,8 @@ export interface Score {
 export interface ChatOptions extends GenerateOptions {
   /** A Jinja chat template instead of the file's. */
   template?: string;
+  /** The last message, of the assistant, is the beginning of the answer: go on with it. Only what is new is given. Default false. */
+  continueLast?: boolean;
 }
 
 export interface TokenizeOptions {

@@ -2,10 +2,10 @@
 // Node's worker_threads.
 //
 //   page -> engine worker                            engine worker -> page
-//     load {source, options}                           spawn {module, memory, stacks}: please start these threads
-//     estimate {source, options}                       run {engine}: let them enter the engine
-//     threads {count, reason}  answer to spawn         pull {offset, size}: bytes of a source in the page, please
-//     piece {bytes | error}    answer to pull          progress {id, report: see LoadProgress in index.d.ts}
+//     load {source, options}                           spawn {count}: please start so many threads
+//     estimate {source, options}                       pull {offset, size}: bytes of a source in the page, please
+//     threads {ports, reason}  answer to spawn         progress {id, report: see LoadProgress in index.d.ts}
+//     piece {bytes | error}    answer to pull
 //     generate {id, prompt | ids, options}             prefill {id, done, total}, token {id, index, token, text, logprobs},
 //     abort {id}                                       answer {id, index, text, finishReason, stop}: the end of one of n
 //     tokenize {id, text, special}                     result {id, value}, error {id, error}
@@ -13,10 +13,17 @@
 //     embed {id, prompts, options}
 //     score, logits {id, prompt, options}
 //     saveState {id}, restoreState {id, bytes}
+//     layers, tiers {id}, signs {id, layer, stage, factor}, scales {id, layer, stage}
 //
 //   page -> thread worker                            thread worker -> page
-//     thread {module, memory, stack}                   ready, or failed {error} (also later)
+//     thread {port}: of the engine worker              ready; failed {error}
+//
+//   engine worker -> thread worker, through that port  thread worker -> engine worker
+//     join {module, memory, stack}                     joined {error?}
 //     run {engine, index}
+//
+// The memory does not pass through the page: it would hold on to it until its next garbage collection, and Safari has room for
+// few memories that can be shared.
 //
 // `load` and `estimate` have id 0, other requests count from 1. What uses the session runs one at a time; the page queues it.
 

@@ -31,12 +31,13 @@ export async function chooseThreads(wanted) {
   if (wanted === 1) return { threads: 1, reason: null };
   if (globalThis.isSecureContext === false)
     return { threads: 1, reason: 'this page is not a secure context: threads need https or localhost' };
-  if (typeof SharedArrayBuffer === 'undefined' || (!isNode() && !globalThis.crossOriginIsolated))
+  if (!isNode() && !globalThis.crossOriginIsolated)
     return {
       threads: 1,
       reason: 'this page is not cross-origin isolated: serve it with the headers ' +
         'Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp',
     };
+  if (typeof SharedArrayBuffer === 'undefined') return { threads: 1, reason: 'this browser has no SharedArrayBuffer' };
   if (!validates(THREADS_PROBE)) return { threads: 1, reason: 'this WebAssembly engine has no threads' };
   return { threads: wanted ?? defaultThreads(await logicalCores()), reason: null };
 }

@@ -3,6 +3,7 @@
 
 import { fail, packError, unpackError } from './errors.js';
 import { readHeader, readModel } from './fetch.js';
+import * as inside from './layers.js';
 import { LOAD_ID, STACK_BYTES, connectPage } from './protocol.js';
 import { Runner } from './runner.js';
 import * as tasks from './tasks.js';
@@ -19,7 +20,13 @@ function ask(message, answer) {
   });
 }
 
-const handlers = { load, estimate, tokenize, detokenize, generate, embed, score, logits, saveState, restoreState };
+const handlers = {
+  load, estimate, tokenize, detokenize, generate, embed, score, logits, saveState, restoreState,
+  layers: () => inside.layers(runner),
+  tiers: () => inside.tiers(runner, runner.number(NUMBERS.indexOf('tier'))),
+  signs: ({ layer, stage, factor }) => inside.signs(runner, layer, stage, factor),
+  scales: ({ layer, stage }) => inside.scales(runner, layer, stage),
+};
 
 const port = connectPage(async (message) => {
   const { type, id } = message;
@@ -33,26 +40,37 @@ const port = connectPage(async (message) => {
     const control = controls.get(id);
     if (control) control.aborted = true;
   } else if (type === 'thread') {
-    await serve(message).catch((error) => port.post({ type: 'failed', error: packError(error) }));
+    serve(message.port);
   } else if (type in answers) {
     answers[type](message);
   }
 });
 
 /** A thread of the team: in the engine from `run` until the worker is terminated. */
-async function serve({ module, memory, stack }) {
-  const exports = await joinWasm(module, memory, stack, STACK_BYTES);
-  const { engine, index } = await ask({ type: 'ready' }, 'run');
-  exports.bp_engine_thread(engine, index);
+function serve(team) {
+  let exports;
+  const orders = {
+    async join({ module, memory, stack }) {
+      let error;
+      exports = await joinWasm(module, memory, stack, STACK_BYTES).catch((reason) => void (error = packError(reason)));
+      team.postMessage({ error });
+    },
+    async run({ engine, index }) {
+      exports.bp_engine_thread(engine, index);
+    },
+  };
+  team.onmessage = ({ data }) => orders[data.type](data).catch((error) => port.post({ type: 'failed', error: packError(error) }));
+  port.post({ type: 'ready' });
 }
 
 /** Opens engine, model and session; returns what becomes model.info. */
 async function load({ source, options }) {
   let { threads, reason } = await chooseThreads(options.threads);
   const { wasm, module, memory } = await openWasm(threads);
-  if (threads > 1) ({ threads, reason } = await gather(wasm, module, memory, threads));
+  let team = [];
+  if (threads > 1) ({ team, threads, reason } = await gather(wasm, module, memory, threads));
   const engine = wasm.check(wasm.exports.wasm_engine_open(threads, 0, 0, wasm.error));
-  if (threads > 1) port.post({ type: 'run', engine });
+  team.forEach((thread, i) => thread.postMessage({ type: 'run', engine, index: i + 1 }));
 
   const file = await readModel(wasm, source, options, page());
   const model = wasm.check(wasm.exports.bp_model_open(engine, file.pointer, file.size, wasm.error));
@@ -93,11 +111,20 @@ async function estimate({ source, options }) {
   });
 }
 
-/** Has the page start the other threads; the engine is opened for those that came. */
+/** Has the page start the other threads; the engine is opened for those that came: team, their ports. */
 async function gather(wasm, module, memory, threads) {
-  const stacks = Array.from({ length: threads - 1 }, () => wasm.alloc(STACK_BYTES));
-  const { count, reason } = await ask({ type: 'spawn', module, memory, stacks }, 'threads');
-  return { threads: count + 1, reason };
+  const { ports, reason } = await ask({ type: 'spawn', count: threads - 1 }, 'threads');
+  const joined = await Promise.allSettled(ports.map((thread) => join(thread, { module, memory, stack: wasm.alloc(STACK_BYTES) })));
+  const team = ports.filter((_, i) => joined[i].status === 'fulfilled');
+  const failure = joined.find(({ status }) => status === 'rejected')?.reason.message ?? reason;
+  return { team, threads: team.length + 1, reason: failure && `a thread did not start: ${failure}` };
+}
+
+function join(thread, message) {
+  return new Promise((resolve, reject) => {
+    thread.onmessage = ({ data: { error } }) => (error ? reject(unpackError(error)) : resolve());
+    thread.postMessage({ type: 'join', ...message });
+  });
 }
 
 const NUMBERS = ['layers', 'width', 'feedForward', 'heads', 'kvHeads', 'headSize', 'vocabulary', 'trainedContext', 'tiers', 'tier',
