@@ -22,8 +22,10 @@ typedef struct {
 static void product_run(const product *p, float *out, size_t token, size_t n) {
     const kernel_arith *arith = p->work->arith;
     size_t bytes = arith->input_bytes(p->w->groups), rows = (size_t)p->w->tiles * KERNEL_TILE;
+    profile_mark(p->work->profile, PROFILE_LOOKUPS);
     for (size_t t = 0; t < n; t++)
         arith->prepare(p->work->inputs + t * bytes, p->x + (token + t) * p->x_stride, p->scale, p->cols, p->w->groups);
+    profile_mark(p->work->profile, PROFILE_TABLES);
     if (n >= arith->batch_from) {
         arith->batch(out, rows, p->w, p->work->inputs, n, p->first, p->end, p->work->batch);
         return;
@@ -122,7 +124,9 @@ static void factorized_forward(const team *t, const linear_work *work, float *co
     for (size_t i = 0; i < n; i++)
         for (uint32_t s = 0; s < ws[i]->n_stages; column += ws[i]->stages[s++].k)
             stage_inner(t, work, work->mid + column, width, &ws[i]->stages[s], ws[i]->m, x, x_stride, n_tokens);
+    profile_mark(work->profile, PROFILE_LOOKUPS);
     team_barrier(t);
+    profile_mark(work->profile, PROFILE_BARRIERS);
     column = 0;
     for (size_t i = 0; i < n; i++)
         for (uint32_t s = 0; s < ws[i]->n_stages; column += ws[i]->stages[s++].k)
@@ -140,6 +144,7 @@ void linear_forward(const team *t, const linear_work *work, float *const *ys, co
             dense_forward(t, work, ys[i], ws[i], x, x_stride, n_tokens, accumulate);
         add_bias(t, ys[i], ws[i], n_tokens);
     }
+    profile_mark(work->profile, PROFILE_LOOKUPS);
 }
 
 static void planes_row(const kernel_signs *w, size_t i, size_t m, float *out) {

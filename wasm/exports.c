@@ -42,13 +42,13 @@ double wasm_model_number(const bp_model *model, uint32_t field) {
     return field < sizeof fields / sizeof fields[0] ? fields[field] : __builtin_nan("");
 }
 
-size_t wasm_session_bytes(const bp_model *model, uint32_t n_ctx, uint32_t chunk) {
-    bp_session_options o = {n_ctx, chunk};
+size_t wasm_session_bytes(const bp_model *model, uint32_t n_ctx, uint32_t chunk, uint32_t kv_bits) {
+    bp_session_options o = {n_ctx, chunk, kv_bits};
     return bp_session_bytes(model, &o);
 }
 
-bp_session *wasm_session_open(bp_model *model, uint32_t n_ctx, uint32_t chunk, bp_err *e) {
-    bp_session_options o = {n_ctx, chunk};
+bp_session *wasm_session_open(bp_model *model, uint32_t n_ctx, uint32_t chunk, uint32_t kv_bits, bp_err *e) {
+    bp_session_options o = {n_ctx, chunk, kv_bits};
     return bp_session_open(model, &o, e);
 }
 

@@ -66,14 +66,17 @@ async function withWorker(type, source, options, done) {
   }
 }
 
-function checkOptions({ threads, contextSize = 0, verify = true, tier, retries = 5, integrity, cache }) {
+const KV_BITS = { q8: 8, f16: 16 };
+
+function checkOptions({ threads, contextSize = 0, kvCache = 'q8', verify = true, tier, retries = 5, integrity, cache }) {
   const count = (name, value, low) => {
     if (!(Number.isInteger(value) && value >= low && value < 2 ** 31)) fail('argument', `${name} must be a whole number from ${low} on, not ${value}`);
   };
   count('contextSize', contextSize, 0);
   count('retries', retries, 0);
   if (tier !== undefined) count('tier', tier, 1);
-  return { threads, contextSize, verify: !!verify, tier, retries, integrity: parseIntegrity(integrity), cache: cacheName(cache) };
+  if (!Object.hasOwn(KV_BITS, kvCache)) fail('argument', `kvCache must be 'q8' or 'f16', not ${kvCache}`);
+  return { threads, contextSize, kvBits: KV_BITS[kvCache], verify: !!verify, tier, retries, integrity: parseIntegrity(integrity), cache: cacheName(cache) };
 }
 
 /** 'sha256-' and 64 hex digits or base64 -> hex digits */

@@ -56,7 +56,7 @@ async function load({ source, options }) {
 
   const file = await readModel(wasm, source, options, page());
   const model = wasm.check(wasm.exports.bp_model_open(engine, file.pointer, file.size, wasm.error));
-  const session = wasm.check(wasm.exports.wasm_session_open(model, options.contextSize, 0, wasm.error));
+  const session = wasm.check(wasm.exports.wasm_session_open(model, options.contextSize, 0, options.kvBits, wasm.error));
   runner = new Runner(wasm, model, session);
   const { size, verified, cached, cachedBytes, cacheReason } = file;
   return describe(wasm, engine, model, { threads, threadsReason: reason, bytes: size, verified, cached, cachedBytes, cacheReason });
@@ -86,7 +86,7 @@ async function estimate({ source, options }) {
   const { head, end } = await readHeader(wasm, source, options, page());
   return wasm.withBytes(head, (bytes) => {
     const model = wasm.check(exports.bp_model_preview(engine, bytes, head.length, end, wasm.error));
-    const session = exports.wasm_session_bytes(model, options.contextSize, 0) >>> 0;
+    const session = exports.wasm_session_bytes(model, options.contextSize, 0, options.kvBits) >>> 0;
     if (session === 0) fail('argument', `a context of ${options.contextSize} is more than this model or the memory allows`);
     const engineBytes = wasm.memory.buffer.byteLength - head.length + (threads - 1) * STACK_BYTES;
     return { total: end + session + engineBytes, weights: end, session, engine: engineBytes, threads };
@@ -109,6 +109,7 @@ function describe(wasm, engine, model, rest) {
   NUMBERS.forEach((name, field) => (info[name] = exports.wasm_model_number(model, field)));
   info.name = runner.string('general.name');
   info.contextSize = exports.bp_session_capacity(runner.session);
+  info.kvCache = exports.bp_session_kv_bits(runner.session) === 8 ? 'q8' : 'f16';
   info.isa = wasm.cString(exports.bp_engine_isa(engine));
   info.memoryBytes = wasm.memory.buffer.byteLength;
   const token = (id) => (id < 0 ? '' : new TextDecoder().decode(runner.tokenBytes(id, true)));
