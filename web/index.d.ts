@@ -53,6 +53,11 @@ export interface LoadOptions {
   /** Positions of the context, prompt and answer together. Default: the smaller of 2048 and what the model was trained for. */
   contextSize?: number;
   /**
+   * How keys and values of the context are kept: 'q8', 8 bits with a scale per head, or 'f16', half precision with twice the memory.
+   * 'q8' takes `2 * layers * kvHeads * (headSize + 4)` bytes per position: 25 MB for 2048 positions of SmolLM2-135M. Default 'q8'.
+   */
+  kvCache?: 'q8' | 'f16';
+  /**
    * Read the first `tier` tiers of the file only: fewer bytes, less memory, less quality. 1 to `model.info.tiers`. Default: all.
    * Up to 1 MiB more is read, so that the last piece can be checked.
    */
@@ -166,7 +171,7 @@ export interface MemoryEstimate {
  */
 export function estimateMemory(
   source: ModelSource,
-  options?: Pick<LoadOptions, 'threads' | 'contextSize' | 'tier' | 'integrity' | 'cache' | 'retries' | 'signal'>,
+  options?: Pick<LoadOptions, 'threads' | 'contextSize' | 'kvCache' | 'tier' | 'integrity' | 'cache' | 'retries' | 'signal'>,
 ): Promise<MemoryEstimate>;
 
 export interface CachedModel {
@@ -232,14 +237,15 @@ export interface Session {
 
   /**
    * What the session holds: the tokens of the last prompt and answer with their keys and values, sampling options and random
-   * numbers. About `2 * layers * kvHeads * headSize * 2` bytes per token. Checksummed; for this model and tier only, on any machine.
+   * numbers. `2 * layers * kvHeads * (headSize + 4)` bytes per token ('f16': `headSize * 2`). Checksummed; for this model, tier and kvCache only,
+   * on any machine.
    */
   saveState(): Promise<Uint8Array>;
 
   /**
    * Takes up a saved state: a prompt that begins with its tokens is not computed again. The model it is given to may have another
    * contextSize and number of threads.
-   * @throws {BitpairError} 'format', 'unsupported' (of another version), 'checksum' (damaged), 'argument' (of another model or tier),
+   * @throws {BitpairError} 'format', 'unsupported' (of another version), 'checksum' (damaged), 'argument' (of another model, tier or kvCache),
    *   'context' (longer than this context). Then nothing is changed.
    */
   restoreState(state: Uint8Array): Promise<void>;
@@ -348,6 +354,8 @@ export interface ModelInfo {
   trainedContext: number;
   /** Context of this session. */
   contextSize: number;
+  /** How its keys and values are kept. */
+  kvCache: 'q8' | 'f16';
   /** Quality tiers of the file and how many of them are in use; 0 for a plain GGUF model. */
   tiers: number;
   tier: number;
