@@ -30,6 +30,13 @@ model.chat([{ role: 'user', content: 'Yes or no?' }], { grammar: 'root ::= "yes"
 model.generate('As JSON: ', { json: true });
 const ids: number[] = await model.tokenize(text, { special: true });
 void [first, finishReason, stats?.seed, await model.detokenize(ids), model.info.threadsReason?.length];
+const [layer] = await model.layers();
+if (layer?.stages[0]?.loaded) {
+  const { rows, columns, bits } = await model.signs(layer.name, 0, 'A');
+  const { a, c, b } = await model.scales(layer.name, 0);
+  const sizes: number[] = [rows, columns, bits.length, a.length, c.length, b.length, (await model.fileTiers())[0]?.bytes ?? 0];
+  void sizes;
+}
 await generation[Symbol.asyncDispose]();
 await model[Symbol.asyncDispose]();
 try { await model.dispose(); } catch (error) { if (error instanceof BitpairError && error.code === 'http') void error.status; }
