@@ -48,10 +48,14 @@ export async function chooseThreads(wanted) {
   return { threads: wanted ?? defaultThreads(await logicalCores()), reason: null };
 }
 
-async function compile(url) {
+/** @param {URL | BufferSource | WebAssembly.Module} engine */
+async function compile(engine) {
   if (!has('simd'))
     fail('unsupported', 'this WebAssembly engine has no SIMD (Chrome 91, Firefox 89, Safari 16.4, Node 16 have it)');
+  if (engine instanceof WebAssembly.Module) return engine;
+  const url = engine instanceof URL ? engine : 'that was given';
   try {
+    if (!(engine instanceof URL)) return await WebAssembly.compile(engine);
     if (url.protocol === 'file:') return await WebAssembly.compile(await (await nodeModule('node:fs/promises')).readFile(url));
     const response = await fetch(url);
     if (!response.ok) fail('http', `${url} answers ${response.status}`, { status: response.status, url: url.href });
@@ -92,8 +96,9 @@ function sharedMemory() {
 }
 
 /** Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. */
-export async function openWasm(threads) {
-  const module = await compile(moduleUrl(threads));
+export async function openWasm(threads, given) {
+  const other = given?.[threads > 1 ? 'bitpair-threads.wasm' : 'bitpair.wasm'];
+  const module = await compile(typeof other === 'string' ? new URL(other) : (other ?? moduleUrl(threads)));
   const memory = threads > 1 ? sharedMemory() : null;
   return { wasm: new Wasm(await instantiate(module, memory), memory), module, memory };
 }

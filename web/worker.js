@@ -83,7 +83,7 @@ async function load({ source, options }) {
   let fulfil;
   rest = new Promise((resolve) => (fulfil = resolve));
   let { threads, reason } = await chooseThreads(options.threads);
-  const { wasm, module, memory } = await openWasm(threads);
+  const { wasm, module, memory } = await openWasm(threads, options.wasm);
   let team = [];
   if (threads > 1) ({ team, threads, reason } = await gather(wasm, module, memory, threads));
   const engine = wasm.check(wasm.exports.wasm_engine_open(threads, 0, 0, wasm.error));
@@ -135,7 +135,7 @@ function page() {
 async function estimate({ source, options }) {
   const link = page();
   const { threads } = await chooseThreads(options.threads);
-  const { wasm } = await openWasm(1);
+  const { wasm } = await openWasm(1, options.wasm);
   const { exports } = wasm;
   const engine = wasm.check(exports.wasm_engine_open(threads, 0, 0, wasm.error));
   const { head, end } = await readHeader(wasm, source, options, link);
