@@ -10,7 +10,13 @@ const SIMD_PROBE = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1
 const THREADS_PROBE = [0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 5, 4, 1, 3, 1, 1, 10, 11, 1, 9, 0, 65,
   0, 254, 16, 2, 0, 26, 11];
 
-const validates = (bytes) => WebAssembly.validate(new Uint8Array(bytes));
+// (module (func (result v128) i32.const 0 i8x16.splat i32.const 0 i8x16.splat i8x16.relaxed_swizzle))
+const RELAXED_PROBE = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 15, 1, 13, 0, 65, 0, 253, 15, 65, 0,
+  253, 15, 253, 128, 2, 11];
+const PROBES = { simd: SIMD_PROBE, relaxed: RELAXED_PROBE, threads: THREADS_PROBE };
+
+/** Has this WebAssembly engine 'simd', 'relaxed' SIMD, 'threads'? */
+export const has = (feature) => WebAssembly.validate(new Uint8Array(PROBES[feature]));
 
 /** Most threads that pay: more than the physical cores only disturb each other, and memory is the limit past four. */
 function defaultThreads(logical) {
@@ -38,12 +44,12 @@ export async function chooseThreads(wanted) {
         'Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp',
     };
   if (typeof SharedArrayBuffer === 'undefined') return { threads: 1, reason: 'this browser has no SharedArrayBuffer' };
-  if (!validates(THREADS_PROBE)) return { threads: 1, reason: 'this WebAssembly engine has no threads' };
+  if (!has('threads')) return { threads: 1, reason: 'this WebAssembly engine has no threads' };
   return { threads: wanted ?? defaultThreads(await logicalCores()), reason: null };
 }
 
 async function compile(url) {
-  if (!validates(SIMD_PROBE))
+  if (!has('simd'))
     fail('unsupported', 'this WebAssembly engine has no SIMD (Chrome 91, Firefox 89, Safari 16.4, Node 16 have it)');
   try {
     if (url.protocol === 'file:') return await WebAssembly.compile(await (await nodeModule('node:fs/promises')).readFile(url));
@@ -58,8 +64,9 @@ async function compile(url) {
   }
 }
 
-const moduleUrl = (threads) =>
-  threads > 1 ? new URL('./bitpair-threads.wasm', import.meta.url) : new URL('./bitpair.wasm', import.meta.url);
+// Whole literals: bundlers look for them.
+const RELAXED_URLS = () => [new URL('./bitpair-relaxed.wasm', import.meta.url), new URL('./bitpair-threads-relaxed.wasm', import.meta.url)];
+const PLAIN_URLS = () => [new URL('./bitpair.wasm', import.meta.url), new URL('./bitpair-threads.wasm', import.meta.url)];
 
 const now = () => performance.now() / 1000;
 
@@ -76,9 +83,10 @@ function sharedMemory() {
   return fail('memory', 'this host gives no shared memory of 512 MiB: use threads: 1');
 }
 
-/** Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. */
-export async function openWasm(threads) {
-  const module = await compile(moduleUrl(threads));
+/** Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. `relaxed`: the binary with relaxed SIMD. */
+export async function openWasm(threads, relaxed = has('relaxed')) {
+  const [single, shared] = relaxed ? RELAXED_URLS() : PLAIN_URLS();
+  const module = await compile(threads > 1 ? shared : single);
   const memory = threads > 1 ? sharedMemory() : null;
   return { wasm: new Wasm(await instantiate(module, memory), memory), module, memory };
 }
