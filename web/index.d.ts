@@ -379,7 +379,7 @@ export interface ModelInfo {
   threads: number;
   /** Why there are fewer threads than wanted; null when there are as many. */
   threadsReason: string | null;
-  /** Kernels in use: 'simd128'. */
+  /** Kernels in use: 'relaxed' where the browser has relaxed SIMD, else 'simd128'. Both give the same bits. */
   isa: string;
 }
 

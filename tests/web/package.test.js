@@ -12,6 +12,7 @@ import { demoHandler, listen } from '../../scripts/serve.js';
 import { ROOT } from './helper.js';
 
 const manifest = JSON.parse(readFileSync(`${ROOT}package.json`, 'utf8'));
+const engines = ['', '-threads', '-relaxed', '-threads-relaxed'].map((kind) => `web/bitpair${kind}.wasm`);
 const sources = readdirSync(`${ROOT}web`).filter((name) => name.endsWith('.js'));
 const read = (path) => readFileSync(`${ROOT}${path}`, 'utf8');
 
@@ -88,7 +89,7 @@ test('what index.js exports and what index.d.ts declares are the same', async ()
 test('the tarball holds the package and nothing else', () => {
   const out = execFileSync('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { cwd: ROOT, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
   const files = JSON.parse(out)[0].files.map(({ path }) => path);
-  for (const path of [...sources.map((name) => `web/${name}`), 'web/index.d.ts', 'web/bitpair.wasm', 'web/bitpair-threads.wasm', 'LICENSE', 'README.md'])
+  for (const path of [...sources.map((name) => `web/${name}`), 'web/index.d.ts', ...engines, 'LICENSE', 'README.md'])
     assert.ok(files.includes(path), `${path} is missing`);
   for (const path of files) assert.match(path, /^web\/[\w-]+\.(js|wasm|d\.ts)$|^(package\.json|LICENSE|README\.md|CHANGELOG\.md)$/);
   for (const target of Object.values(manifest.exports).flatMap((entry) => (typeof entry === 'string' ? [entry] : Object.values(entry))))
@@ -103,8 +104,7 @@ describe('sources of the package', () => {
   });
   test('literal URLs, so that bundlers find worker and wasm', () => {
     assert.match(all, /new Worker\(new URL\('\.\/worker\.js', import\.meta\.url\), \{ type: 'module'/);
-    assert.match(all, /new URL\('\.\/bitpair\.wasm', import\.meta\.url\)/);
-    assert.match(all, /new URL\('\.\/bitpair-threads\.wasm', import\.meta\.url\)/);
+    for (const path of engines) assert.ok(all.includes(`new URL('./${path.slice(4)}', import.meta.url)`), path);
     assert.doesNotMatch(all, /(from|import\() ?'node:/);
   });
   test('only the listed exports of the engine are used', () => {
