@@ -100,7 +100,7 @@ async function load({ source, options }) {
     };
     const read = async () => {
       const file = await readModel(wasm, source, options, { ...link, tier, arrived: () => opening.arrivals++ });
-      opening.finish(file);
+      await opening.finish(file);
       if (!opening.model) resolve(opening.start({ ...file, room: file.size }, 0));
       return opening.file;
     };
