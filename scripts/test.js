@@ -84,6 +84,7 @@ if (await step('set-up', [['bash', 'scripts/setup.sh']])) {
     await step('kernels, optimized', [['build/native/check_kernels'], ['build/native/check_golden_hash']], { tests: true });
   if (await step('WASM build', preset('wasm'))) {
     await step('package in Node', nodeTests('web', 1), { tests: true });
+    await step('package as installed', nodeTests('package', 1), { tests: true });
     await step('pages in browsers', nodeTests('browser', 1), { tests: true });
   }
 }
