@@ -65,6 +65,20 @@ const STATES = [
     await answered(page);
     await page.locator('.variants').waitFor();
   }],
+  ['inside', async (page) => {
+    await page.getByRole('button', { name: 'Look inside' }).click();
+    await page.locator('#inside-body h3').first().waitFor();
+    await page.getByRole('button', { name: 'Close the panel' }).waitFor();
+  }],
+  ['tokens', async (page) => {
+    await page.locator('#inside-close').click();
+    await page.evaluate(() => document.getElementById('inside-toggle').click());
+    await page.evaluate(() => document.querySelector('.assistant [aria-label="Answer again"]').click());
+    await answered(page);
+    await page.evaluate(() => document.querySelector('[aria-label="Probabilities of the tokens"]').click());
+    await page.locator('.inside-tokens').waitFor();
+    await page.locator('#inside-close').click();
+  }],
   ['editing', async (page) => page.getByRole('button', { name: 'Edit message' }).click()],
   ['problem', async (page) => {
     await page.getByRole('textbox', { name: 'Edit message' }).fill('dog '.repeat(900));

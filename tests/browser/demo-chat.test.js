@@ -289,6 +289,27 @@ describe('with the small model', () => {
     assert.deepEqual(page.problems, []);
   });
 
+  test('Look inside: the panel follows an answer, whose tokens then show their probabilities', async () => {
+    await page.getByRole('button', { name: 'New chat' }).click();
+    await page.getByRole('button', { name: 'Look inside' }).click();
+    await page.locator('#inside-body h3').first().waitFor();
+    await ask(page, 'Once upon a time');
+    await answered(page);
+    const plain = await text(page);
+    await page.getByRole('button', { name: 'Probabilities of the tokens' }).click();
+    await page.locator('.inside-tokens').waitFor();
+    assert.ok((await page.locator('.inside-tokens').textContent()).includes(plain.trim().slice(0, 20)));
+    await shot(page, 'inside');
+    await page.getByRole('button', { name: 'Probabilities of the tokens' }).click();
+    assert.equal(await text(page), plain);
+    await page.getByRole('button', { name: 'Close the panel' }).click();
+    assert.ok(await page.getByRole('button', { name: 'Look inside' }).evaluate((button) => button === document.activeElement));
+    await page.getByRole('button', { name: 'Answer again' }).click();
+    await answered(page);
+    assert.equal(await page.getByRole('button', { name: 'Probabilities of the tokens' }).count(), 0); // none were asked for
+    assert.deepEqual(page.problems, []);
+  });
+
   test('a conversation that is too long: a clear message, and a way on', async () => {
     await page.getByRole('button', { name: 'New chat' }).click();
     await ask(page, 'dog '.repeat(900));

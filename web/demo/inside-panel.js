@@ -11,7 +11,6 @@ export class InsidePanel {
   /** @param {{getModel: () => object | null, getSource: () => any, getPrompt: () => string}} parts see inside/index.js */
   constructor(parts) {
     this.parts = parts;
-    this.onchange = () => {};
     this.shown = false;
     $('inside-toggle').addEventListener('click', () => (this.shown ? this.hide() : this.show()));
     $('inside-close').addEventListener('click', () => this.hide());
@@ -48,7 +47,6 @@ export class InsidePanel {
     $('inside').hidden = !this.shown;
     $('inside-toggle').setAttribute('aria-expanded', String(this.shown));
     document.body.classList.toggle('with-inside', this.shown);
-    this.onchange();
   }
 
   async #open() {
