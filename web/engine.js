@@ -324,7 +324,7 @@ export class Model {
     return this.#crew.request('layers', {});
   }
 
-  async tiers() {
+  async fileTiers() {
     return this.#crew.request('tiers', {});
   }
 

@@ -219,7 +219,7 @@ export interface Model {
   layers(): Promise<LayerInfo[]>;
 
   /** The tiers of the file, the smallest first; none for a plain GGUF. */
-  tiers(): Promise<TierInfo[]>;
+  fileTiers(): Promise<TierInfo[]>;
 
   /**
    * The signs of one factor of a stage, from 0. Packed: see SignMatrix.

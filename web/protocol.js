@@ -19,7 +19,7 @@
 //     thread {port}: of the engine worker              ready; failed {error}
 //
 //   engine worker -> thread worker, through that port  thread worker -> engine worker
-//     join {module, memory, stack}                     joined {error?}
+//     join {module, memory, stack}                     hello, then joined {error?}
 //     run {engine, index}
 //
 // The memory does not pass through the page: it would hold on to it until its next garbage collection, and Safari has room for

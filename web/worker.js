@@ -53,14 +53,16 @@ function serve(team) {
     async join({ module, memory, stack }) {
       let error;
       exports = await joinWasm(module, memory, stack, STACK_BYTES).catch((reason) => void (error = packError(reason)));
-      team.postMessage({ error });
+      team.postMessage({ type: 'joined', error });
     },
     async run({ engine, index }) {
       exports.bp_engine_thread(engine, index);
     },
   };
+  team.onmessageerror = () => team.postMessage({ type: 'joined', error: packError(new Error('a message could not be read')) });
   team.onmessage = ({ data }) => orders[data.type](data).catch((error) => port.post({ type: 'failed', error: packError(error) }));
   port.post({ type: 'ready' });
+  team.postMessage({ type: 'hello' });
 }
 
 /** Opens engine, model and session; returns what becomes model.info. */
@@ -120,10 +122,14 @@ async function gather(wasm, module, memory, threads) {
   return { team, threads: team.length + 1, reason: failure && `a thread did not start: ${failure}` };
 }
 
+/** Not before the thread has said something: in Firefox a port that is still on its way loses shared memory now and then. */
 function join(thread, message) {
   return new Promise((resolve, reject) => {
-    thread.onmessage = ({ data: { error } }) => (error ? reject(unpackError(error)) : resolve());
-    thread.postMessage({ type: 'join', ...message });
+    thread.onmessage = ({ data: { type, error } }) => {
+      if (error) reject(unpackError(error));
+      else if (type === 'hello') thread.postMessage({ type: 'join', ...message });
+      else resolve();
+    };
   });
 }
 

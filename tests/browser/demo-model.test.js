@@ -2,11 +2,12 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { after, before, describe, test } from 'node:test';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 
+import { MODEL_FACTS } from '../../web/demo/config.js';
 import { FIXTURE } from '../web/helper.js';
 import { openBrowser, openPage, openServer } from './browser.js';
-import { SMALL, answered, ask, drop, isModel, loaded, ready, shot, started, visit } from './demo.js';
+import { SMALL, answered, ask, drop, isModel, loaded, openGatedServer, ready, shot, started, visit } from './demo.js';
 
 const bytes = readFileSync(FIXTURE);
 let browser;
@@ -92,6 +93,89 @@ test('no room to keep the model: it works, and the page says so', async () => {
   await answered(page);
   assert.ok(await page.locator('#kept').isHidden());
   await page.context().close();
+});
+
+describe('tier by tier', () => {
+  const [first, second, size] = MODEL_FACTS.tiers;
+  const MARGIN = 2 << 20; // the last piece of a tier ends a little later
+  let gated;
+  let page;
+  before(async () => {
+    gated = await openGatedServer();
+  });
+  beforeEach(async () => {
+    gated.gate.at = first / 2;
+    page = await visit(browser, gated, { model: null, settings: { seed: '1', maxTokens: 24 } });
+    await page.getByRole('button', { name: 'Load the model' }).click();
+    await page.locator('#progress-text').filter({ hasText: /^1\d MB of 62 MB/ }).waitFor();
+  });
+  afterEach(() => page?.context().close());
+  after(() => gated?.close());
+
+  const whole = () => page.locator('#strip .whole').count();
+  const tier = () => page.locator('#tier').textContent();
+
+  test('the strip fills, and the conversation begins at the second tier; each answer says at which it was made', { timeout: 240000 }, async () => {
+    assert.equal(await page.locator('#strip .tier').count(), 3);
+    const on = await page.locator('#strip i.on').count();
+    assert.ok(on > 20 && on < 40, `${on}`);
+    await shot(page, 'filling');
+    gated.gate.raise(first + MARGIN);
+    await page.waitForFunction(() => document.querySelectorAll('#strip .whole').length === 1);
+    assert.equal(await page.locator('body').getAttribute('data-model'), 'loading'); // one tier is not usable
+    await ask(page, 'What is the capital of France?');
+    gated.gate.raise(second + MARGIN);
+    await page.locator('body[data-model=arriving]').waitFor();
+    assert.equal(await tier(), 'tier 2 of 3');
+    await answered(page);
+    assert.match(await page.locator('.assistant .facts').textContent(), /^tier 2 of 3/);
+    assert.ok(await page.locator('#arrival').isVisible());
+    await shot(page, 'arriving');
+    gated.gate.raise(size);
+    await ready(page);
+    assert.equal(await tier(), 'tier 3 of 3');
+    assert.ok(await page.locator('#arrival').isHidden());
+    assert.match(await page.locator('.assistant .facts').textContent(), /^tier 2 of 3/);
+    await page.getByRole('button', { name: 'Answer again' }).click();
+    await answered(page);
+    await page.locator('.assistant .facts').filter({ hasText: /^tier 3 of 3/ }).waitFor();
+    assert.deepEqual(page.problems, []);
+  });
+
+  test('pause, resume, cancel, and go on from what is kept', { timeout: 240000 }, async () => {
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await page.locator('#progress-text').filter({ hasText: 'paused' }).waitFor();
+    await shot(page, 'paused');
+    gated.gate.raise(first + MARGIN);
+    await page.waitForTimeout(1000);
+    assert.equal(await whole(), 0); // what was in flight came, no more
+    await page.getByRole('button', { name: 'Resume' }).click();
+    await page.waitForFunction(() => document.querySelectorAll('#strip .whole').length === 1);
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await page.getByRole('button', { name: 'Load the model' }).waitFor();
+    assert.ok(await page.getByRole('button', { name: 'Load the model' }).evaluate((button) => button === document.activeElement));
+    await page.reload();
+    await started(page);
+    await page.locator('#model-size').filter({ hasText: /\d+ MB are here already/ }).waitFor();
+    gated.gate.raise(size);
+    await page.getByRole('button', { name: 'Go on loading' }).click();
+    await ready(page);
+    assert.deepEqual(page.problems, []);
+  });
+
+  test('the rest can be stopped, and asked for later', { timeout: 240000 }, async () => {
+    gated.gate.raise(second + MARGIN);
+    await page.locator('body[data-model=arriving]').waitFor();
+    await page.locator('#arrival').getByRole('button', { name: 'Stop' }).click();
+    await page.getByText('Tier 2 of 3 is in use. The rest was not loaded.').waitFor();
+    await ask(page, 'What is the capital of France?');
+    await answered(page);
+    await shot(page, 'stopped-at-two');
+    gated.gate.raise(size);
+    await page.getByRole('button', { name: 'Load the rest' }).click();
+    await page.locator('#tier').filter({ hasText: 'tier 3 of 3' }).waitFor({ timeout: 60000 });
+    assert.deepEqual(page.problems, []);
+  });
 });
 
 describe('a file of the visitor', () => {

@@ -79,7 +79,7 @@ async function startThread(module, memory, stack) {
   const { port1, port2 } = new MessageChannel();
   await new Promise((resolve, reject) => {
     worker.on('error', reject);
-    port2.onmessage = ({ data: { error } }) => (error ? reject(new Error(error.message)) : resolve());
+    port2.onmessage = ({ data: { type, error } }) => type === 'joined' && (error ? reject(new Error(error.message)) : resolve());
     worker.postMessage({ type: 'thread', port: port1 }, [port1]);
     port2.postMessage({ type: 'join', module, memory, stack });
   });

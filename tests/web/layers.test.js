@@ -1,4 +1,4 @@
-// Looking inside a model: layers(), tiers(), signs() and scales() against the bytes of the file, read here by docs/FORMAT.md alone.
+// Looking inside a model: layers(), fileTiers(), signs() and scales() against the bytes of the file, read here by docs/FORMAT.md alone.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -98,13 +98,13 @@ test('every sign and every scale of a layer is the one in the file', async () =>
 });
 
 test('of a lower tier the later stages are named, and refused', async () => {
-  const tiers = await model.tiers();
+  const tiers = await model.fileTiers();
   assert.equal(tiers.length, model.info.tiers);
   assert.deepEqual([tiers.at(-1).bytes, tiers.at(-1).bitsPerWeight], [bytes.length, model.info.bitsPerWeight]);
   const small = await load(bytes, { threads: 1, tier: 1 });
   try {
-    assert.deepEqual((await small.tiers()).map(({ loaded }) => loaded), tiers.map((_, i) => i === 0));
-    assert.equal((await small.tiers())[0].bitsPerWeight, small.info.bitsPerWeight);
+    assert.deepEqual((await small.fileTiers()).map(({ loaded }) => loaded), tiers.map((_, i) => i === 0));
+    assert.equal((await small.fileTiers())[0].bitsPerWeight, small.info.bitsPerWeight);
     const layer = (await small.layers()).find(({ stages }) => stages.length > 1);
     assert.deepEqual(layer.stages.map(({ loaded }) => loaded), layer.stages.map((_, i) => i === 0));
     await assert.rejects(small.signs(layer.name, 1, 'A'), { code: 'argument', message: /1 stages at hand/ });

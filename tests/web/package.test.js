@@ -50,7 +50,7 @@ const [layer] = await model.layers();
 if (layer?.stages[0]?.loaded) {
   const { rows, columns, bits } = await model.signs(layer.name, 0, 'A');
   const { a, c, b } = await model.scales(layer.name, 0);
-  const sizes: number[] = [rows, columns, bits.length, a.length, c.length, b.length, (await model.tiers())[0]?.bytes ?? 0];
+  const sizes: number[] = [rows, columns, bits.length, a.length, c.length, b.length, (await model.fileTiers())[0]?.bytes ?? 0];
   void sizes;
 }
 await generation[Symbol.asyncDispose]();

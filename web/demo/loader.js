@@ -61,7 +61,7 @@ export class Loader {
         onProgress: (progress) => this.#report(progress),
         onTier: () => this.#tier(),
       });
-      this.#use(model);
+      await this.#use(model);
       await this.#complete(model);
     } catch (error) {
       if (error.code !== 'aborted') this.problem = explain(error);
@@ -125,7 +125,9 @@ export class Loader {
     this.onchange();
   }
 
-  #use(model) {
+  async #use(model) {
+    this.ends = (await model.fileTiers()).map(({ bytes }) => bytes);
+    if (this.ends.length === 0) this.ends = [model.info.bytes];
     this.model = model;
     this.name = this.source.own ? MODEL_NAME : (model.info.name ?? this.source.name);
     this.seconds = (performance.now() - this.begun) / 1000;
