@@ -75,6 +75,17 @@ bool bp_piece_good(const void *bytes, size_t size, const uint8_t *digest);
 bp_model *bp_model_open(bp_engine *engine, const void *bytes, size_t size, bp_err *e);
 void bp_model_close(bp_model *model);
 
+/* The same while the file is still arriving: there is memory for `size` bytes, of which those up to the end of the first
+ * `tier` tiers are there. Sessions take the memory that the model needs with all `size` bytes. Besides the errors above
+ * BP_ERR_ARGUMENT: no such tier. */
+bp_model *bp_model_open_tiers(bp_engine *engine, const void *bytes, size_t size, uint32_t tier, bp_err *e);
+
+/* The bytes of the first `tier` tiers are there now, and are used from the next feed on. Sessions stay open: keys and
+ * values of earlier tokens, and the logits of the last one if they were computed, are those of the tier they were made
+ * at. Saved states of the old tier are refused from here on. On failure nothing is changed: BP_ERR_ARGUMENT for fewer
+ * tiers than in use or more than there is room for; BP_ERR_FORMAT. */
+bool bp_model_raise_tier(bp_model *model, uint32_t tier, bp_err *e);
+
 /* The model that would open with the first file_size bytes at hand, from its header alone, bytes [size >= data_offset]:
  * good for describing it and for bp_session_bytes, not for opening a session. Errors as above. */
 bp_model *bp_model_preview(bp_engine *engine, const void *bytes, size_t size, size_t file_size, bp_err *e);

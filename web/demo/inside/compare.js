@@ -7,7 +7,7 @@ import { make } from '../dom.js';
 const LENGTH = 96; // tokens of an answer
 const SEED = 1;
 
-const megabytes = (bytes) => `${(bytes / 1e6).toFixed(0)} MB`;
+const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 
 /**
  * Opens the dialog. Each tier is loaded on its own, answers, and is given up before the next.
