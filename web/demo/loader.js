@@ -7,12 +7,9 @@
 //   'ready'     usable, and nothing more comes
 //   'failed'    see `problem`
 
-import * as bitpair from '../index.js';
+import { BitpairError, LoadController, cache, load } from '../index.js';
 import { FIRST_TIER, MODEL_FACTS, MODEL_NAME, MODEL_URL } from './config.js';
 import { explain, fileName } from './words.js';
-
-const { BitpairError, cache, load } = bitpair;
-const LoadController = bitpair.LoadController ?? class { pause() {} resume() {} };
 
 export class Loader {
   #stop = null; // AbortController of the load
