@@ -1,6 +1,7 @@
 // inside-panel.js - the place where one looks inside. What is drawn there is in inside/, and loaded when it is first asked for.
 
 import { $ } from './dom.js';
+import { forTab } from './kept.js';
 
 const KEY = 'bitpair-demo-inside';
 
@@ -19,12 +20,12 @@ export class InsidePanel {
       event.preventDefault();
       this.hide();
     });
-    if (sessionStorage.getItem(KEY)) this.show(false);
+    if (forTab.get(KEY)) this.show(false);
   }
 
   async show(focus = true) {
     this.shown = true;
-    sessionStorage.setItem(KEY, '1');
+    forTab.set(KEY, '1');
     this.draw();
     try {
       await this.#open();
@@ -37,7 +38,7 @@ export class InsidePanel {
   hide() {
     const inPanel = $('inside').contains(document.activeElement);
     this.shown = false;
-    sessionStorage.removeItem(KEY);
+    forTab.set(KEY, null);
     this.#panel?.hide();
     this.draw();
     if (inPanel) $('inside-toggle').focus();
