@@ -38,7 +38,7 @@ export class Anatomy {
   async setModel(model) {
     const turn = ++this.#turn;
     this.#model = model;
-    const [layers, tiers] = model ? await Promise.all([model.layers(), model.tiers()]).catch(() => [[], []]) : [[], []];
+    const [layers, tiers] = model ? await Promise.all([model.layers(), model.fileTiers()]).catch(() => [[], []]) : [[], []];
     if (turn !== this.#turn) return;
     Object.assign(this, { layers, tiers });
     const stacks = layers.filter(({ type }) => type === 'signs');

@@ -2,9 +2,8 @@
 
 import { make } from '../dom.js';
 
-const WINDOW = 0.6;       // seconds that a rate is taken over
-const MOST_TOKENS = 24;   // or so many tokens, whichever is shorter
-const HEIGHT = 132;
+const WINDOW = 0.6; // seconds that a rate is taken over
+const HEIGHT = 132; // of the chart, in CSS pixels
 
 const ISAS = {
   simd128: ['SIMD128', 'instructions on 16 bytes at a time, which every browser of today has'],
@@ -21,7 +20,7 @@ const rateText = (rate) => (rate < 100 ? rate.toFixed(1) : rate.toFixed(0));
 export function ratesOf(times) {
   const points = [];
   for (let i = 1, first = 0; i < times.length; i++) {
-    while (first < i - 1 && (times[i] - times[first] > WINDOW || i - first > MOST_TOKENS)) first++;
+    while (first < i - 1 && times[i] - times[first] > WINDOW) first++;
     if (times[i] > times[first]) points.push([times[i] - times[0], (i - first) / (times[i] - times[first])]);
   }
   return points;
@@ -99,11 +98,11 @@ export class SpeedView {
   end(stats) {
     this.bar.hidden = true;
     this.phase.textContent = 'tokens per second';
+    this.#draw();
     if (stats) {
       this.figures = { first: stats.timeToFirstToken, prompt: stats.promptTokens, cached: stats.cachedTokens, prefill: stats.prefillTokensPerSecond, count: stats.completionTokens };
       if (stats.decodeTokensPerSecond) this.number.textContent = rateText(stats.decodeTokensPerSecond);
     }
-    this.#draw();
     this.#drawFacts();
     this.#describe();
   }
@@ -137,7 +136,7 @@ export class SpeedView {
     if (this.#plot || this.opening) return;
     this.opening = true;
     const { default: Plot } = await import('uplot');
-    const color = (name) => () => getComputedStyle(this.chart).getPropertyValue(name).trim() ? resolveColor(this.chart, name) : '#888';
+    const color = (name) => () => resolveColor(this.chart, name);
     const axis = { stroke: color('--muted'), grid: { stroke: color('--line'), width: 1 }, ticks: { show: false }, font: '11px system-ui, sans-serif' };
     this.#plot = new Plot({
       width: Math.max(160, this.chart.clientWidth), height: HEIGHT, legend: { show: false }, padding: [8, 8, 0, 0],
@@ -145,7 +144,7 @@ export class SpeedView {
       scales: { x: { time: false, range: (_, low, high) => [0, Math.max(2, high ?? 0)] }, y: { range: (_, low, high) => [0, Math.max(10, 1.15 * (high ?? 0))] } },
       axes: [
         { ...axis, size: 26, values: (_, ticks) => ticks.map((tick) => `${tick} s`), grid: { show: false } },
-        { ...axis, size: 34, splits: undefined, space: 34 },
+        { ...axis, size: 34, space: 34 },
       ],
       series: [{}, { stroke: color('--accent'), width: 2, points: { show: false }, fill: color('--accent-soft') }],
       hooks: { draw: [(plot) => this.#markTiers(plot)] },
