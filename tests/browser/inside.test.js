@@ -184,7 +184,7 @@ test('the tiers side by side: memory first, then each answers as it would alone;
   const { tiers, texts } = await ask(page, async (model) => {
     const { SAMPLING, PLAIN_TEMPLATE } = await import('/web/demo/config.js');
     const { load } = await import('/web/index.js');
-    const all = await model.tiers();
+    const all = await model.fileTiers();
     const found = [];
     for (let tier = 1; tier <= all.length; tier++) {
       const one = await load('/models/tinystories-656k.gguf', { tier });

@@ -15,7 +15,7 @@ const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
  * @returns {Promise<void>} when it is closed
  */
 export async function openCompare({ root, getModel, getSource, prompt = '' }) {
-  const dialog = new CompareDialog(getSource(), await getModel().tiers());
+  const dialog = new CompareDialog(getSource(), await getModel().fileTiers());
   root.append(dialog.element);
   await dialog.open(prompt);
   dialog.element.remove();
