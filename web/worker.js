@@ -65,14 +65,15 @@ function serve(team) {
 
 /** Opens engine, model and session; returns what becomes model.info. */
 async function load({ source, options }) {
-  let { threads, reason } = await chooseThreads(options.threads);
-  const { wasm, module, memory } = await openWasm(threads);
-  let team = [];
-  if (threads > 1) ({ team, threads, reason } = await gather(wasm, module, memory, threads));
+  const chosen = await chooseThreads(options.threads);
+  const { wasm, module, memory } = await openWasm(chosen.threads);
+  const gathering = gather(wasm, module, memory, chosen);
+  gathering.catch(() => {}); // heard of below, if the file can be read
+  const file = await readModel(wasm, source, options, page()); // while the threads start
+  const { team, threads, reason } = await gathering;
   const engine = wasm.check(wasm.exports.wasm_engine_open(threads, 0, 0, wasm.error));
   team.forEach((thread, i) => thread.postMessage({ type: 'run', engine, index: i + 1 }));
 
-  const file = await readModel(wasm, source, options, page());
   const model = wasm.check(wasm.exports.bp_model_open(engine, file.pointer, file.size, wasm.error));
   const session = wasm.check(wasm.exports.wasm_session_open(model, options.contextSize, 0, wasm.error));
   runner = new Runner(wasm, model, session);
@@ -112,7 +113,8 @@ async function estimate({ source, options }) {
 }
 
 /** Has the page start the other threads; the engine is opened for those that came: team, their ports. */
-async function gather(wasm, module, memory, threads) {
+async function gather(wasm, module, memory, { threads, reason: alone }) {
+  if (threads === 1) return { team: [], threads, reason: alone };
   const { ports, reason } = await ask({ type: 'spawn', count: threads - 1 }, 'threads');
   const joined = await Promise.allSettled(ports.map((thread) => join(thread, { module, memory, stack: wasm.alloc(STACK_BYTES) })));
   const team = ports.filter((_, i) => joined[i].status === 'fulfilled');
