@@ -43,6 +43,7 @@ function parseMeta(line) {
 /** A FileSystemDirectoryHandle. Handles that write are exclusive: one page writes a copy, others read what is there. */
 class OriginFolder {
   constructor(folder) {
+    this.kind = 'opfs';
     this.folder = folder;
   }
 
@@ -131,6 +132,7 @@ async function roomOfOrigin() {
 /** One entry for the log and one for each write, under addresses that nobody serves. */
 class CacheStore {
   constructor(cache) {
+    this.kind = 'cache-api';
     this.cache = cache;
   }
 
@@ -185,7 +187,7 @@ class CacheStore {
 /** A folder of the file system. Writers do not lock each other out; one that begins anew leaves the old files to the others. */
 class NodeFolder {
   constructor(folder, fs, join) {
-    Object.assign(this, { folder, fs, path: (name) => join(folder, name) });
+    Object.assign(this, { kind: 'folder', folder, fs, path: (name) => join(folder, name) });
   }
 
   static async open(name) {
@@ -277,6 +279,17 @@ async function openStore(name) {
   }
   if (typeof caches === 'undefined') throw new Error('this browser has neither a private file system nor the Cache API');
   return CacheStore.open(name);
+}
+
+/** Of the store that a worker uses: {storage, storageReason, storageBytes} of Capabilities in index.d.ts. */
+export async function roomOfStore() {
+  try {
+    const store = await openStore(DEFAULT_NAME);
+    const room = await store.room().catch(() => null);
+    return { storage: store.kind, storageReason: null, storageBytes: Number.isFinite(room) ? room : null };
+  } catch (error) {
+    return { storage: null, storageReason: reasonOf(error), storageBytes: null };
+  }
 }
 
 // ---- one copy, as a load sees it ----

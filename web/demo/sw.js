@@ -51,24 +51,21 @@ async function tidy() {
   await Promise.all(old.slice(0, -1).map((name) => caches.delete(name)));
 }
 
-// The first time nothing waits for the files: the page may need the isolation, and has them from the network anyway. It asks for
-// them to be kept once it runs. An update begins its work when all is there.
-self.addEventListener('install', (event) => {
-  const update = self.registration.active !== null;
-  event.waitUntil((update ? keep() : Promise.resolve()).then(() => self.skipWaiting()));
-});
+/** An update begins its work when all is there; whatever is open hears of it. */
+async function update() {
+  await keep();
+  await self.skipWaiting();
+  for (const client of await self.clients.matchAll({ includeUncontrolled: true })) client.postMessage('updated');
+}
 
-self.addEventListener('activate', (event) => {
-  event.waitUntil((async () => {
-    const updated = (await ourCaches()).some((name) => name !== CACHE);
-    await tidy();
-    await self.clients.claim();
-    if (updated) for (const client of await self.clients.matchAll()) client.postMessage('updated');
-  })());
-});
+// The first time nothing waits for the files: the page may need the isolation, and has them from the network anyway. It asks for
+// them to be kept once it runs.
+self.addEventListener('install', (event) => event.waitUntil(self.registration.active ? update() : self.skipWaiting()));
+
+self.addEventListener('activate', (event) => event.waitUntil(self.clients.claim()));
 
 self.addEventListener('message', (event) => {
-  if (event.data === 'keep') event.waitUntil(keep().catch(() => {})); // the next visit tries again
+  if (event.data === 'keep') event.waitUntil(keep().then(tidy).catch(() => {})); // the next visit tries again
 });
 
 /** What is kept, of this version or the one before. */
