@@ -22,7 +22,8 @@ clang_version() {
 needs=("cmake cmake" "ninja ninja-build" "clang clang-VERSION" "wasm-ld lld-VERSION")
 if [ "$what" = all ]; then
     needs+=("gcc gcc" "pkg-config pkg-config" "pc:openblas libopenblas-dev" "pc:libcjson libcjson-dev" "h:pthread.h libc6-dev"
-        "chromium chromium" "firefox firefox-esr" "WebKitWebDriver webkit2gtk-driver" "Xvfb xvfb")
+        "chromium chromium" "firefox firefox-esr" "WebKitWebDriver webkit2gtk-driver" "Xvfb xvfb"
+        "fuzzer libclang-rt-VERSION-dev")
 fi
 
 present() {
@@ -31,6 +32,7 @@ present() {
     h:*) [ -e "/usr/include/${1#h:}" ] ;;
     clang | wasm-ld) # the names that wasm/toolchain.cmake looks for; clang 14 is slower and not tested
         command -v "$1-19" >/dev/null || command -v "$1-20" >/dev/null || command -v "$1-21" >/dev/null ;;
+    fuzzer) compgen -G "/usr/lib/llvm-*/lib/clang/*/lib/*/libclang_rt.fuzzer*.a" >/dev/null ;;
     chromium) [ -e "${CHROMIUM:-/usr/bin/chromium}" ] ;;
     firefox) [ -e "${FIREFOX:-/usr/bin/firefox-esr}" ] ;;
     *) command -v "$1" >/dev/null ;;

@@ -98,8 +98,9 @@ export interface LoadOptions {
   workerUrl?: string | URL;
   /**
    * The engine, if it is not to come from beside `worker.js`: a URL, bytes, a compiled module; or a function that gives one of
-   * these for 'bitpair.wasm' (one thread) and for 'bitpair-threads.wasm', undefined for the package's own. Without a function the
-   * same is taken for both, so give `threads` too.
+   * these for each of 'bitpair.wasm' (one thread), 'bitpair-threads.wasm', 'bitpair-relaxed.wasm' and 'bitpair-threads-relaxed.wasm'
+   * (for hosts with relaxed SIMD), undefined for the package's own. Without a function the same is taken whichever it is, so give
+   * `threads` too.
    */
   wasm?: EngineSource | ((file: string) => EngineSource | undefined);
   /**
@@ -389,7 +390,7 @@ export interface ModelInfo {
   threads: number;
   /** Why there are fewer threads than wanted; null when there are as many. */
   threadsReason: string | null;
-  /** Kernels in use: 'simd128'. */
+  /** Kernels in use: 'relaxed' where the browser has relaxed SIMD, else 'simd128'. Both give the same bits. */
   isa: string;
 }
 
@@ -813,7 +814,13 @@ export interface OpenAISamplingParams {
 
 export interface OpenAIChatParams extends OpenAISamplingParams {
   /** role 'developer' is read as 'system'; content is text, or parts of type 'text'. */
-  messages: readonly { role: string; content?: string | null | readonly { type: string }[] }[];
+  messages: readonly {
+    role: string;
+    content?: string | null | readonly { type: string }[] | undefined;
+    tool_calls?: readonly object[] | undefined;
+    tool_call_id?: string | undefined;
+    name?: string | undefined;
+  }[];
   /** Default: as many as fit into the context. */
   max_completion_tokens?: number | null | undefined;
   max_tokens?: number | null | undefined;
@@ -821,9 +828,9 @@ export interface OpenAIChatParams extends OpenAISamplingParams {
   /** 0 to 20. */
   top_logprobs?: number | null | undefined;
   /** Of type 'function'; see `ChatOptions.tools`. A call comes whole in one delta of a stream. */
-  tools?: readonly { type: string }[] | null | undefined;
+  tools?: readonly object[] | null | undefined;
   /** 'none', 'auto', 'required', or { type: 'function', function: { name } }. */
-  tool_choice?: string | { type: string } | null | undefined;
+  tool_choice?: string | object | null | undefined;
   parallel_tool_calls?: boolean | null | undefined;
 }
 

@@ -36,7 +36,7 @@ export const LOAD_ID = 0;
 export const REST_ID = 1;
 
 /** The binaries of the engine. */
-export const ENGINES = ['bitpair.wasm', 'bitpair-threads.wasm'];
+export const ENGINES = ['bitpair.wasm', 'bitpair-threads.wasm', 'bitpair-relaxed.wasm', 'bitpair-threads-relaxed.wasm'];
 
 /** Bytes of the stack of each additional thread; the linker gives the first one 1 MiB. */
 export const STACK_BYTES = 256 * 1024;

@@ -68,8 +68,9 @@ async function compile(engine) {
   }
 }
 
-const moduleUrl = (threads) =>
-  threads > 1 ? new URL('./bitpair-threads.wasm', import.meta.url) : new URL('./bitpair.wasm', import.meta.url);
+// Whole literals: bundlers look for them.
+const RELAXED_URLS = () => [new URL('./bitpair-relaxed.wasm', import.meta.url), new URL('./bitpair-threads-relaxed.wasm', import.meta.url)];
+const PLAIN_URLS = () => [new URL('./bitpair.wasm', import.meta.url), new URL('./bitpair-threads.wasm', import.meta.url)];
 
 const now = () => performance.now() / 1000;
 
@@ -95,10 +96,11 @@ function sharedMemory() {
   return reserve(true)?.memory ?? fail('memory', 'this host gives no shared memory of 512 MiB: use threads: 1');
 }
 
-/** Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. */
-export async function openWasm(threads, given) {
-  const other = given?.[threads > 1 ? 'bitpair-threads.wasm' : 'bitpair.wasm'];
-  const module = await compile(typeof other === 'string' ? new URL(other) : (other ?? moduleUrl(threads)));
+/** Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. `relaxed`: the binary with relaxed SIMD. `given`: what comes from elsewhere. */
+export async function openWasm(threads, relaxed = has('relaxed'), given = null) {
+  const [single, shared] = relaxed ? RELAXED_URLS() : PLAIN_URLS();
+  const other = given?.[`bitpair${threads > 1 ? '-threads' : ''}${relaxed ? '-relaxed' : ''}.wasm`];
+  const module = await compile(typeof other === 'string' ? new URL(other) : (other ?? (threads > 1 ? shared : single)));
   const memory = threads > 1 ? sharedMemory() : null;
   return { wasm: new Wasm(await instantiate(module, memory), memory), module, memory };
 }

@@ -95,7 +95,7 @@ describe('openai()', () => {
 
   test('errors have the status and type of the official ones', async () => {
     const invalid = [{ messages: 'Hi' }, { messages: [] }, { messages, temperature: -1 }, { messages, n: 0 }, { messages, top_logprobs: 21, logprobs: true },
-      { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: '' } }] }] }, { messages, tools: [{ type: 'function' }] },
+      { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: '' } }] }] }, { messages, tools: [{ type: 'custom', custom: { name: 'a' } }] },
       { messages, response_format: { type: 'json_object' } }, { messages: [{ role: 'user', content: 'a b c d '.repeat(99) }] }];
     for (const params of invalid)
       await assert.rejects(client.chat.completions.create(params), { status: 400, type: 'invalid_request_error' }, JSON.stringify(params));
@@ -136,6 +136,11 @@ for await (const chunk of await client.chat.completions.create(streamed)) {
   const same: OpenAI.ChatCompletionChunk = chunk;
   void same.choices[0]?.delta.content;
 }
+const tools: OpenAI.ChatCompletionTool[] = [{ type: 'function', function: { name: 'f', parameters: { type: 'object' } } }];
+const calling: OpenAI.ChatCompletion = await client.chat.completions.create({ ...chat, tools, tool_choice: 'required' });
+for (const call of calling.choices[0]?.message.tool_calls ?? []) if (call.type === 'function') void JSON.parse(call.function.arguments);
+await client.chat.completions.create({ ...chat, tools, tool_choice: { type: 'function', function: { name: 'f' } },
+  messages: [...chat.messages, calling.choices[0]!.message, { role: 'tool', tool_call_id: 'call_0', content: '1' }] });
 const older: OpenAI.CompletionCreateParamsNonStreaming = { model: 'm', prompt: 'a' };
 const text: OpenAI.Completion = await client.completions.create(older);
 for await (const { choices: [choice], usage } of await client.completions.create({ ...older, stream: true })) void [choice?.text, usage?.total_tokens];
