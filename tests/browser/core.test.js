@@ -14,7 +14,7 @@ const golden = JSON.parse(readFileSync(`${ROOT}tests/golden/logits.json`, 'utf8'
 const names = process.env.BITPAIR_ENGINES?.split(',') ?? Object.keys(ENGINES);
 const RANDOM = { greedy: false, seed: 5, temperature: 1, maxTokens: 40 };
 const POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'";
-const limits = { timeout: 120000 };
+const limits = { timeout: 300000 };
 
 for (const name of names) describe(name, () => suite(name));
 
