@@ -59,9 +59,9 @@ for (const path of ['package-lock.json', 'tests/package/tools/package-lock.json'
 
 test('the bill of materials names what the package brings, with digests and licences', { timeout: 60000 }, () => {
   const sbom = JSON.parse(run('npm', ['run', '--silent', 'sbom'], ROOT));
-  const { name, dependencies } = JSON.parse(readFileSync(`${ROOT}package.json`, 'utf8'));
+  const { name, version, dependencies } = JSON.parse(readFileSync(`${ROOT}package.json`, 'utf8'));
   assert.equal(sbom.bomFormat, 'CycloneDX');
-  assert.equal(sbom.metadata.component.name, name);
+  assert.equal(sbom.metadata.component.purl, `pkg:npm/${name}@${version}`);
   const found = sbom.components.map((component) => (component.group ? `${component.group}/${component.name}` : component.name));
   assert.deepEqual(found, Object.keys(dependencies));
   for (const { hashes, licenses } of sbom.components) assert.ok(hashes.length > 0 && licenses.length > 0);
