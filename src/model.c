@@ -206,9 +206,8 @@ static uint64_t signs_bits(uint64_t rows, uint64_t cols) {
     return tiles * KERNEL_TILE * blocks * KERNEL_PAD;
 }
 
-/* Bits that a stage of middle dimension k takes in the file, scales counted. */
-static uint64_t stage_bits(const linear *w, uint64_t k) {
-    return signs_bits(w->n, k) + signs_bits(k, w->m) + 16 * (w->n + w->m + k);
+uint64_t model_stage_bits(uint64_t n, uint64_t m, uint64_t k) {
+    return signs_bits(n, k) + signs_bits(k, m) + 16 * (n + m + k);
 }
 
 static bool factorized_view(builder *b, const char *name, const gguf_key *shape, linear *w) {
@@ -223,7 +222,7 @@ static bool factorized_view(builder *b, const char *name, const gguf_key *shape,
         if (k < KERNEL_PAD || k > 1 << 20 || k % KERNEL_PAD)
             return bp_fail(b->e, BP_ERR_FORMAT, 0, "layer '%s': middle dimension %llu is not a multiple of 32", name,
                            (unsigned long long)k);
-        for (uint32_t t = s; t < b->m->n_tiers; t++) b->m->tier_bits[t] += stage_bits(w, k);
+        for (uint32_t t = s; t < b->m->n_tiers; t++) b->m->tier_bits[t] += model_stage_bits(w->n, w->m, k);
         if (s >= laid) continue; /* of a tier that is not wanted */
         linear_stage stage = {.k = (uint32_t)k};
         b->later = s >= b->m->tier;

@@ -83,4 +83,7 @@ model *model_preview(const void *bytes, uint64_t size, uint64_t file_size, bp_er
 
 void model_unload(model *m); /* NULL is ignored */
 
+/* Bits that a stage of middle dimension k of an [n, m] layer takes in the file, padding and scales counted. */
+uint64_t model_stage_bits(uint64_t n, uint64_t m, uint64_t k);
+
 #endif

@@ -39,9 +39,11 @@ function plain({ role, content, toolCalls, toolCallId, name }) {
  */
 export async function renderChat(template, messages, options) {
   checkMessages(messages);
+  const begun = options.continueLast ? messages.at(-1) : null;
+  if (begun && begun.role !== 'assistant') fail('argument', 'continueLast: the last message must be of the assistant');
   if (!template.source) fail('unsupported', 'the model file has no chat template: use generate(), or give options.template');
   let grammar = await chooseGrammar(options);
-  let spoken = messages.map(plain);
+  let spoken = (begun ? messages.slice(0, -1) : messages).map(plain);
   let variables = {};
   let reader = null;
   if (options.tools !== undefined || options.toolChoice !== undefined) {
@@ -55,7 +57,8 @@ export async function renderChat(template, messages, options) {
     const { spellCalls } = await import('./tools.js');
     spoken = spellCalls(template.source, spoken);
   }
-  return { prompt: await render(template, { messages: spoken, ...variables }), grammar, reader };
+  const prompt = await render(template, { messages: spoken, ...variables });
+  return { prompt: begun ? prompt + begun.content : prompt, grammar, reader };
 }
 
 async function render({ source, bos, eos }, variables) {

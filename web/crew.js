@@ -41,7 +41,6 @@ export class Crew {
     if (type === 'result' || type === 'error') this.settle(id, message);
     else if (type === 'pull') this.sendPiece(message);
     else if (type === 'spawn') this.spawn(message);
-    else if (type === 'run') this.threads.forEach((thread, i) => thread.post({ ...message, index: i + 1 }));
     else this.notify(id, message);
   }
 
@@ -81,27 +80,26 @@ export class Crew {
     }
   }
 
-  /** Starts one worker per stack. Those that do not come up are left out. */
-  async spawn({ module, memory, stacks }) {
-    const started = await Promise.allSettled(stacks.map((stack) => this.startThread(module, memory, stack)));
+  /** Starts `count` workers and gives the engine worker a port to each. Those that do not come up are left out. */
+  async spawn({ count }) {
+    const started = await Promise.allSettled(Array.from({ length: count }, () => this.startThread()));
     const failure = started.find(({ status }) => status === 'rejected')?.reason;
-    this.link.post({
-      type: 'threads',
-      count: this.threads.length,
-      reason: failure ? `a thread did not start: ${failure.message}` : null,
-    });
+    const ports = started.map(({ value }) => value).filter(Boolean);
+    this.link.post({ type: 'threads', ports, reason: failure ? failure.message : null }, ports);
   }
 
-  async startThread(module, memory, stack) {
+  /** -> the port that leads to it */
+  async startThread() {
     const thread = await startWorker();
     if (this.ended) return thread.terminate();
     this.threads.push(thread);
     thread.hold(false);
+    const { port1, port2 } = new MessageChannel();
     try {
       await new Promise((resolve, reject) => {
         thread.onerror = reject;
-        thread.onmessage = ({ type, error }) => (type === 'ready' ? resolve() : reject(unpackError(error)));
-        thread.post({ type: 'thread', module, memory, stack });
+        thread.onmessage = resolve;
+        thread.post({ type: 'thread', port: port1 }, [port1]);
       });
     } catch (error) {
       this.threads.splice(this.threads.indexOf(thread), 1);
@@ -111,6 +109,7 @@ export class Crew {
     // From here on the engine counts on it: without it the others would wait for ever.
     thread.onerror = (error) => this.end(new BitpairError('worker', `a thread failed: ${error.message}`, { cause: error }));
     thread.onmessage = ({ error }) => this.end(unpackError(error));
+    return port2;
   }
 
   /** Ends all workers, and with them their memory; open and later requests fail with `error`. */

@@ -53,6 +53,11 @@ export interface LoadOptions {
   /** Positions of the context, prompt and answer together. Default: the smaller of 2048 and what the model was trained for. */
   contextSize?: number;
   /**
+   * How keys and values of the context are kept: 'q8', 8 bits with a scale per head, or 'f16', half precision with twice the memory.
+   * 'q8' takes `2 * layers * kvHeads * (headSize + 4)` bytes per position: 25 MB for 2048 positions of SmolLM2-135M. Default 'q8'.
+   */
+  kvCache?: 'q8' | 'f16';
+  /**
    * Read the first `tier` tiers of the file only: fewer bytes, less memory, less quality. 1 to `model.info.tiers`. Default: all.
    * Up to 1 MiB more is read, so that the last piece can be checked.
    */
@@ -166,7 +171,7 @@ export interface MemoryEstimate {
  */
 export function estimateMemory(
   source: ModelSource,
-  options?: Pick<LoadOptions, 'threads' | 'contextSize' | 'tier' | 'integrity' | 'cache' | 'retries' | 'signal'>,
+  options?: Pick<LoadOptions, 'threads' | 'contextSize' | 'kvCache' | 'tier' | 'integrity' | 'cache' | 'retries' | 'signal'>,
 ): Promise<MemoryEstimate>;
 
 export interface CachedModel {
@@ -232,14 +237,15 @@ export interface Session {
 
   /**
    * What the session holds: the tokens of the last prompt and answer with their keys and values, sampling options and random
-   * numbers. About `2 * layers * kvHeads * headSize * 2` bytes per token. Checksummed; for this model and tier only, on any machine.
+   * numbers. `2 * layers * kvHeads * (headSize + 4)` bytes per token ('f16': `headSize * 2`). Checksummed; for this model, tier and kvCache only,
+   * on any machine.
    */
   saveState(): Promise<Uint8Array>;
 
   /**
    * Takes up a saved state: a prompt that begins with its tokens is not computed again. The model it is given to may have another
    * contextSize and number of threads.
-   * @throws {BitpairError} 'format', 'unsupported' (of another version), 'checksum' (damaged), 'argument' (of another model or tier),
+   * @throws {BitpairError} 'format', 'unsupported' (of another version), 'checksum' (damaged), 'argument' (of another model, tier or kvCache),
    *   'context' (longer than this context). Then nothing is changed.
    */
   restoreState(state: Uint8Array): Promise<void>;
@@ -286,6 +292,24 @@ export interface Model extends Session {
   /** Token ids -> text. Control tokens are left out unless `special`; broken UTF-8 becomes U+FFFD. */
   detokenize(ids: ArrayLike<number>, options?: { special?: boolean }): Promise<string>;
 
+  /**
+   * What the model is made of: the embedding, the head if it is another matrix, then the linear layers block by block. This and the
+   * next three may be called at any time, also while an answer is made.
+   */
+  layers(): Promise<LayerInfo[]>;
+
+  /** The tiers of the file, the smallest first; none for a plain GGUF. */
+  fileTiers(): Promise<TierInfo[]>;
+
+  /**
+   * The signs of one factor of a stage, from 0. Packed: see SignMatrix.
+   * @throws {BitpairError} 'argument' for a layer that there is not, or a stage that is not loaded
+   */
+  signs(layer: string, stage: number, factor: 'A' | 'B'): Promise<SignMatrix>;
+
+  /** The scales of a stage. @throws {BitpairError} as signs(). */
+  scales(layer: string, stage: number): Promise<StageScales>;
+
   /** Ends the workers and frees all memory, sessions included. Running and later calls fail with code 'disposed'; a download ends. */
   dispose(): Promise<void>;
 }
@@ -330,6 +354,8 @@ export interface ModelInfo {
   trainedContext: number;
   /** Context of this session. */
   contextSize: number;
+  /** How its keys and values are kept. */
+  kvCache: 'q8' | 'f16';
   /** Quality tiers of the file and how many of them are in use; 0 for a plain GGUF model. */
   tiers: number;
   tier: number;
@@ -353,8 +379,61 @@ export interface ModelInfo {
   threads: number;
   /** Why there are fewer threads than wanted; null when there are as many. */
   threadsReason: string | null;
-  /** Kernels in use: 'simd128'. */
+  /** Kernels in use: 'relaxed' where the browser has relaxed SIMD, else 'simd128'. Both give the same bits. */
   isa: string;
+}
+
+/** A matrix W [rows, columns] of the model, y = W x. */
+export interface LayerInfo {
+  /** As in the file: 'token_embd', 'output', 'blk.3.attn_q'. */
+  name: string;
+  /** Which block it belongs to, from 0; null: embedding and head. */
+  block: number | null;
+  rows: number;
+  columns: number;
+  /** 'signs': a stack of stages. 'planes': bit planes. Else the type of a plain tensor: 'Q8_0'. */
+  type: string;
+  /** Number of bit planes; null for other types. */
+  planes: number | null;
+  /** Of type 'signs': W is the sum of diag(a) A diag(c) B diag(b) over these; none for other types. */
+  stages: LayerStage[];
+  /** Bits in the file of what is loaded, scales and padding counted. */
+  bits: number;
+  /** bits / (rows * columns) */
+  bitsPerWeight: number;
+}
+
+export interface LayerStage {
+  /** Middle dimension k: A is [rows, k], B is [k, columns]. */
+  middle: number;
+  /** Bits in the file, scales and padding counted. */
+  bits: number;
+  loaded: boolean;
+}
+
+export interface TierInfo {
+  /** Bytes of the file up to here. */
+  bytes: number;
+  /** Bits per weight of the linear layers up to here, all scales counted. */
+  bitsPerWeight: number;
+  loaded: boolean;
+}
+
+/**
+ * Signs row by row: bit i (the least significant first) of byte `row * ceil(columns / 8) + j` is column 8 j + i; 1 means +1, 0 means
+ * -1. Bits past the last column are 0.
+ */
+export interface SignMatrix {
+  rows: number;
+  columns: number;
+  bits: Uint8Array;
+}
+
+/** diag(a) A diag(c) B diag(b): a [rows], c [middle], b [columns]. */
+export interface StageScales {
+  a: Float32Array;
+  c: Float32Array;
+  b: Float32Array;
 }
 
 /** What this host can do, as a worker of it sees. Nothing is downloaded but the package's own script; safe on a server. */
@@ -527,6 +606,8 @@ export interface Score {
 export interface ChatOptions extends GenerateOptions {
   /** A Jinja chat template instead of the file's. */
   template?: string;
+  /** The last message, of the assistant, is the beginning of the answer: go on with it. Only what is new is given. Default false. */
+  continueLast?: boolean;
   /**
    * Functions that the model may ask for. The template tells the model of them if it knows tools; else a system message does, in the
    * words of SmolLM2. Calls are cut out of the text and come as `toolCalls`: in the chunk that ends them, and in the result.

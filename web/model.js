@@ -156,6 +156,22 @@ export class Model extends Session {
     return this.#crew.request('stats', {});
   }
 
+  async layers() {
+    return this.#crew.request('layers', {});
+  }
+
+  async fileTiers() {
+    return this.#crew.request('tiers', {});
+  }
+
+  async signs(layer, stage, factor) {
+    return this.#crew.request('signs', { layer, stage, factor });
+  }
+
+  async scales(layer, stage) {
+    return this.#crew.request('scales', { layer, stage });
+  }
+
   async tokenize(text, { bos = false, special = false } = {}) {
     if (typeof text !== 'string') fail('argument', 'tokenize() takes a string');
     return this.#crew.request('tokenize', { text, options: { bos, special } });

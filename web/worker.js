@@ -6,6 +6,7 @@ import { Gate } from './connection.js';
 import { fail, packError, unpackError } from './errors.js';
 import { readHeader, readModel } from './fetch.js';
 import { Host } from './host.js';
+import * as inside from './layers.js';
 import { LOAD_ID, REST_ID, STACK_BYTES, connectPage } from './protocol.js';
 import * as tasks from './tasks.js';
 import { chooseThreads, joinWasm, openWasm } from './wasm.js';
@@ -31,6 +32,10 @@ const handlers = {
   close: ({ session }) => host.close(session),
   tokenize: ({ text, options }) => host.main.tokenize(text, options),
   detokenize: ({ ids, options }) => host.main.detokenize(ids, options),
+  layers: () => inside.layers(host),
+  tiers: () => inside.tiers(host, host.tier),
+  signs: ({ layer, stage, factor }) => inside.signs(host, layer, stage, factor),
+  scales: ({ layer, stage }) => inside.scales(host, layer, stage),
 };
 
 const port = connectPage(async (message) => {
@@ -47,43 +52,61 @@ const port = connectPage(async (message) => {
   } else if (type === 'pause') {
     controls.get(id)?.gate.close(message.paused);
   } else if (type === 'thread') {
-    await serve(message).catch((error) => port.post({ type: 'failed', error: packError(error) }));
+    serve(message.port);
   } else if (type in answers) {
     answers[type](message);
   }
 });
 
 /** A thread of the team: in the engine from `run` until the worker is terminated. */
-async function serve({ module, memory, stack }) {
-  const exports = await joinWasm(module, memory, stack, STACK_BYTES);
-  const { engine, index } = await ask({ type: 'ready' }, 'run');
-  exports.bp_engine_thread(engine, index);
+function serve(team) {
+  let exports;
+  const orders = {
+    async join({ module, memory, stack }) {
+      let error;
+      exports = await joinWasm(module, memory, stack, STACK_BYTES).catch((reason) => void (error = packError(reason)));
+      team.postMessage({ type: 'joined', error });
+    },
+    async run({ engine, index }) {
+      exports.bp_engine_thread(engine, index);
+    },
+  };
+  team.onmessageerror = () => team.postMessage({ type: 'joined', error: packError(new Error('a message could not be read')) });
+  team.onmessage = ({ data }) => orders[data.type](data).catch((error) => port.post({ type: 'failed', error: packError(error) }));
+  port.post({ type: 'ready' });
+  team.postMessage({ type: 'hello' });
 }
 
-/** Opens engine, model and session; returns what becomes model.info. With `startAt` the reading goes on behind it: `rest`. */
+/** Opens engine, model and session; returns what becomes of them in the page. With `startAt` the reading goes on behind it: `rest`. */
 async function load({ source, options }) {
   const link = page(); // before the first wait: the page may pause or stop it at once
   let fulfil;
   rest = new Promise((resolve) => (fulfil = resolve));
-  let { threads, reason } = await chooseThreads(options.threads);
-  const { wasm, module, memory } = await openWasm(threads);
-  if (threads > 1) ({ threads, reason } = await gather(wasm, module, memory, threads));
-  const engine = wasm.check(wasm.exports.wasm_engine_open(threads, 0, 0, wasm.error));
-  if (threads > 1) port.post({ type: 'run', engine });
-  const opening = new Host({ wasm, engine, threads, threadsReason: reason, contextSize: options.contextSize });
+  const chosen = await chooseThreads(options.threads);
+  const { wasm, module, memory } = await openWasm(chosen.threads);
+  const opening = new Host({ wasm, contextSize: options.contextSize, kvBits: options.kvBits });
   opening.told = (info) => port.post({ type: 'tier', id: REST_ID, info });
+  const ready = openEngine(opening, module, memory, chosen); // the file is read meanwhile
 
   const opened = new Promise((resolve, reject) => {
+    let begun = false; // the tiers that are there belong to the model, though the threads may still be on their way
+    const begin = (file, n) => {
+      begun = true;
+      resolve(ready.then(() => opening.start(file, n)));
+    };
     const tier = (n, file) => {
-      if (options.startAt === undefined) return false;
+      if (options.startAt === undefined || (!begun && n < options.startAt)) return false;
       if (opening.model) opening.raise(n, file);
-      else if (n >= options.startAt) resolve(opening.start(file, n));
-      return opening.model !== 0;
+      else if (begun) ready.then(() => opening.raise(n, file)).catch(reject);
+      else begin(file, n);
+      return true;
     };
     const read = async () => {
       const file = await readModel(wasm, source, options, { ...link, tier, arrived: () => opening.arrivals++ });
+      await ready;
       await opening.finish(file);
-      if (!opening.model) resolve(opening.start({ ...file, room: file.size }, 0));
+      if (!begun) begin({ ...file, room: file.size }, 0);
+      await opened;
       return opening.file;
     };
     const reading = read().finally(() => (opening.reading = false));
@@ -94,6 +117,15 @@ async function load({ source, options }) {
   const description = await opened;
   host = opening;
   return description;
+}
+
+/** Gathers the threads and opens the engine for them. */
+async function openEngine(opening, module, memory, chosen) {
+  const { wasm } = opening;
+  const { team, threads, reason } = await gather(wasm, module, memory, chosen);
+  const engine = wasm.check(wasm.exports.wasm_engine_open(threads, 0, 0, wasm.error));
+  team.forEach((thread, i) => thread.postMessage({ type: 'run', engine, index: i + 1 }));
+  Object.assign(opening, { engine, threads, threadsReason: reason });
 }
 
 /** What the reading of a model needs of the page. */
@@ -123,18 +155,32 @@ async function estimate({ source, options }) {
   const { head, end } = await readHeader(wasm, source, options, link);
   return wasm.withBytes(head, (bytes) => {
     const model = wasm.check(exports.bp_model_preview(engine, bytes, head.length, end, wasm.error));
-    const session = exports.wasm_session_bytes(model, options.contextSize, 0) >>> 0;
+    const session = exports.wasm_session_bytes(model, options.contextSize, 0, options.kvBits) >>> 0;
     if (session === 0) fail('argument', `a context of ${options.contextSize} is more than this model or the memory allows`);
     const engineBytes = wasm.memory.buffer.byteLength - head.length + (threads - 1) * STACK_BYTES;
     return { total: end + session + engineBytes, weights: end, session, engine: engineBytes, threads };
   });
 }
 
-/** Has the page start the other threads; the engine is opened for those that came. */
-async function gather(wasm, module, memory, threads) {
-  const stacks = Array.from({ length: threads - 1 }, () => wasm.alloc(STACK_BYTES));
-  const { count, reason } = await ask({ type: 'spawn', module, memory, stacks }, 'threads');
-  return { threads: count + 1, reason };
+/** Has the page start the other threads; the engine is opened for those that came: team, their ports. */
+async function gather(wasm, module, memory, { threads, reason: alone }) {
+  if (threads === 1) return { team: [], threads, reason: alone };
+  const { ports, reason } = await ask({ type: 'spawn', count: threads - 1 }, 'threads');
+  const joined = await Promise.allSettled(ports.map((thread) => join(thread, { module, memory, stack: wasm.alloc(STACK_BYTES) })));
+  const team = ports.filter((_, i) => joined[i].status === 'fulfilled');
+  const failure = joined.find(({ status }) => status === 'rejected')?.reason.message ?? reason;
+  return { team, threads: team.length + 1, reason: failure && `a thread did not start: ${failure}` };
+}
+
+/** Not before the thread has said something: in Firefox a port that is still on its way loses shared memory now and then. */
+function join(thread, message) {
+  return new Promise((resolve, reject) => {
+    thread.onmessage = ({ data: { type, error } }) => {
+      if (error) reject(unpackError(error));
+      else if (type === 'hello') thread.postMessage({ type: 'join', ...message });
+      else resolve();
+    };
+  });
 }
 
 const promptIds = (runner, prompt, options) => (typeof prompt === 'string' ? runner.tokenize(prompt, options) : prompt);

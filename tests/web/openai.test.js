@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -154,8 +154,10 @@ await client.chat.completions.create({ model: 'm' });
 test('the types are those of the official package', () => {
   const folder = mkdtempSync(join(tmpdir(), 'bitpair-openai-'));
   try {
-    mkdirSync(join(folder, 'node_modules'));
-    symlinkSync(ROOT, join(folder, 'node_modules', 'bitpair'));
+    const own = join(folder, 'node_modules', 'bitpair');
+    mkdirSync(own, { recursive: true });
+    writeFileSync(join(own, 'package.json'), '{ "type": "module", "exports": { "types": "./index.d.ts" } }');
+    copyFileSync(`${ROOT}web/index.d.ts`, join(own, 'index.d.ts'));
     symlinkSync(`${ROOT}node_modules/openai`, join(folder, 'node_modules', 'openai'));
     writeFileSync(join(folder, 'use.mts'), USE);
     const flags = ['--strict', '--noEmit', '--skipLibCheck', '--module', 'nodenext', '--target', 'es2022', '--lib', 'es2022,esnext.disposable,dom,dom.iterable'];
