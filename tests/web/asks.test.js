@@ -8,16 +8,15 @@ import { ROOT } from './helper.js';
 
 const table = readFileSync(`${ROOT}docs/ASKS.md`, 'utf8');
 
-/** Names of a test file's tests and groups, as they stand in its source; of a template string the part after its last value. */
+/** Names of a test file's tests and groups, as they stand in its source; of a template string the parts before and after its values. */
 function namesIn(file) {
   const source = readFileSync(ROOT + file, 'utf8');
-  const names = [];
-  for (const [, , name] of source.matchAll(/\b(?:test|describe)\((['`])((?:\\.|(?!\1).)*)\1/g)) names.push(name.replace(/\\(.)/g, '$1').replace(/^.*\$\{.*\}(: )?/, ''));
-  return names.concat([...source.matchAll(/\btest\(`(\w+): \$\{/g)].map(([, name]) => name));
+  return [...source.matchAll(/\b(?:test|describe)\((['`])((?:\\.|(?!\1).)*)\1/g)]
+    .flatMap(([, , name]) => name.replace(/\\(.)/g, '$1').split(/(?:: )?\$\{[^}]*\}(?:: )?/)).filter((name) => name.length > 2);
 }
 
 test('every test that docs/ASKS.md names exists', () => {
-  const named = [...table.matchAll(/`(tests\/(?:web|browser)\/[\w.]+): ([^`]+)`/g)];
+  const named = [...table.matchAll(/`(tests\/(?:web|browser|package)\/[\w.-]+): ([^`]+)`/g)];
   assert.ok(named.length > 50, `${named.length} names`);
   for (const [, file, name] of named) {
     assert.ok(existsSync(ROOT + file), file);
