@@ -196,7 +196,7 @@ test('capabilities(), a held load, an answer that is stopped while the prompt is
     control.pause();
     const reports = [];
     const loading = load(path, { threads: 2, cache: false, control, onProgress: (report) => reports.push(report) });
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    while (!reports.some(({ paused }) => paused)) await new Promise((resolve) => setTimeout(resolve, 20));
     const held = reports.map(({ paused, loaded }) => [paused, loaded]).at(-1);
     control.resume();
     const model = await loading;
