@@ -1,13 +1,14 @@
 // serve.js - a static server for the demo page: cross-origin isolated, byte ranges, no dependency.
 //
-//   node scripts/serve.js [--port 8080] [--host 127.0.0.1] [--model FILE]
+//   node scripts/serve.js [--site FOLDER] [--port 8080] [--host 127.0.0.1] [--model FILE]
 //
-// It serves web/, models/ and the template engine, nothing else. --model puts FILE in the place of the page's model.
+// With --site it serves what build-demo.js has made there; else the source, which needs no build: web/, models/ and the libraries
+// of the page, nothing else. --model puts FILE in the place of the page's model. A port that is taken is passed over.
 
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import { extname, join, posix } from 'node:path';
+import { extname, join, posix, resolve as absolute } from 'node:path';
 import { pipeline } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -15,12 +16,17 @@ import { parseArgs } from 'node:util';
 import { MODEL_PATH } from '../web/demo/config.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
-const FOLDERS = ['/web/', '/models/', '/node_modules/@huggingface/jinja/dist/'];
+const FOLDERS = [
+  '/web/', '/models/', '/node_modules/@huggingface/jinja/dist/', '/node_modules/marked/lib/', '/node_modules/dompurify/dist/', '/node_modules/uplot/dist/',
+];
 const TYPES = {
   '.html': 'text/html; charset=utf-8',
   '.js': 'text/javascript; charset=utf-8',
+  '.mjs': 'text/javascript; charset=utf-8',
   '.css': 'text/css; charset=utf-8',
   '.svg': 'image/svg+xml',
+  '.png': 'image/png',
+  '.webmanifest': 'application/manifest+json',
   '.json': 'application/json',
   '.wasm': 'application/wasm',
   '.gguf': 'application/octet-stream',
@@ -30,19 +36,22 @@ const ISOLATED = {
   'cross-origin-embedder-policy': 'require-corp',
   'cross-origin-resource-policy': 'same-origin',
 };
-const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'";
+// Other servers are there for addresses that a visitor gives; the page itself asks none.
+const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self' https: http://localhost:* http://127.0.0.1:*";
 
 const FAILURES = { ENOENT: [404, 'not found\n'], ENOTDIR: [404, 'not found\n'], EREQUEST: [400, 'bad request\n'] };
 
 /**
  * The request handler.
- * @param {{isolated?: boolean, model?: string}} options isolated false leaves the three headers out
+ * @param {{isolated?: boolean, model?: string, site?: string, base?: string}} options isolated false leaves the three headers out;
+ *   site: a built folder, served below the path `base`
  */
-export function demoHandler({ isolated = true, model } = {}) {
+export function demoHandler({ isolated = true, model, site, base = '/' } = {}) {
+  const served = site ? { root: absolute(site), folders: ['/'], base } : { root: ROOT, folders: FOLDERS, base: '/' };
   return async (request, response) => {
     const headers = { 'cache-control': 'no-cache', 'x-content-type-options': 'nosniff', ...(isolated ? ISOLATED : {}) };
     try {
-      await answer(request, response, headers, model);
+      await answer(request, response, headers, { ...served, site, model });
     } catch (error) {
       const [status, text] = FAILURES[error.code] ?? [500, 'error\n'];
       if (!response.headersSent) response.writeHead(status, headers);
@@ -51,11 +60,13 @@ export function demoHandler({ isolated = true, model } = {}) {
   };
 }
 
-async function answer(request, response, headers, model) {
-  const path = pathOf(request.url);
-  if (path === '/') return response.writeHead(302, { ...headers, location: '/web/demo/' }).end();
+async function answer(request, response, headers, { site, root, folders, base, model }) {
+  const full = pathOf(request.url);
+  if (!full.startsWith(base)) throw notFound();
+  const path = full.slice(base.length - 1);
+  if (path === '/' && !site) return response.writeHead(302, { ...headers, location: '/web/demo/' }).end();
   if (!['GET', 'HEAD'].includes(request.method)) return response.writeHead(405, { ...headers, allow: 'GET, HEAD' }).end();
-  const file = path === MODEL_PATH && model ? model : resolve(path);
+  const file = path === MODEL_PATH && model ? model : resolve(path, root, folders);
   const { size, mtimeMs } = await statFile(file);
   const type = TYPES[extname(file)] ?? 'application/octet-stream';
   Object.assign(headers, { 'content-type': type, 'accept-ranges': 'bytes', etag: `"${size}-${Math.floor(mtimeMs)}"` });
@@ -73,11 +84,11 @@ function pathOf(url) {
 }
 
 /** A path inside the folders that are served; anything else is not found. */
-function resolve(path) {
+function resolve(path, root, folders) {
   if (/[\\\0]/.test(path)) throw notFound(); // a backslash separates folders on some systems only
   const clean = posix.normalize(path.endsWith('/') ? `${path}index.html` : path);
-  const file = join(ROOT, clean);
-  if (!FOLDERS.some((folder) => clean.startsWith(folder)) || !file.startsWith(ROOT)) throw notFound();
+  const file = join(root, clean);
+  if (!folders.some((folder) => clean.startsWith(folder)) || !file.startsWith(root)) throw notFound();
   return file;
 }
 
@@ -119,8 +130,10 @@ export function listen(handler, port, host = '127.0.0.1') {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const { values } = parseArgs({
-    options: { port: { type: 'string', default: '8080' }, host: { type: 'string', default: '127.0.0.1' }, model: { type: 'string' } },
+    options: {
+      site: { type: 'string' }, port: { type: 'string', default: '8080' }, host: { type: 'string', default: '127.0.0.1' }, model: { type: 'string' },
+    },
   });
-  const server = await listen(demoHandler({ model: values.model }), Number(values.port), values.host);
+  const server = await listen(demoHandler(values), Number(values.port), values.host);
   console.log(`bitpair is at http://localhost:${server.address().port}/ (Ctrl+C ends it)`);
 }

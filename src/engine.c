@@ -80,27 +80,35 @@ static bool open_tokenizer(bp_model *m, bp_err *e) {
                    (unsigned)tokenizer_size(m->tokenizer), (unsigned)m->model->config.vocab);
 }
 
-/* file_size > size: only the header is at hand */
-static bp_model *open_model(bp_engine *engine, const void *bytes, size_t size, size_t file_size, bp_err *e) {
+/* Takes `weights` over; NULL: they could not be opened. */
+static bp_model *open_model(bp_engine *engine, model *weights, bp_err *e) {
+    if (!weights) return NULL;
     bp_model *m = platform_alloc(sizeof *m);
     if (!m) {
+        model_unload(weights);
         bp_fail(e, BP_ERR_MEMORY, 0, "no memory for a model");
         return NULL;
     }
     m->engine = engine;
-    m->model = file_size > size ? model_preview(bytes, size, file_size, e) : model_load(bytes, size, e);
-    if (m->model && open_tokenizer(m, e)) return m;
+    m->model = weights;
+    if (open_tokenizer(m, e)) return m;
     bp_model_close(m);
     return NULL;
 }
 
 bp_model *bp_model_open(bp_engine *engine, const void *bytes, size_t size, bp_err *e) {
-    return open_model(engine, bytes, size, size, e);
+    return open_model(engine, model_load(bytes, size, e), e);
+}
+
+bp_model *bp_model_open_tiers(bp_engine *engine, const void *bytes, size_t size, uint32_t tier, bp_err *e) {
+    return open_model(engine, model_load_tiers(bytes, size, tier, e), e);
 }
 
 bp_model *bp_model_preview(bp_engine *engine, const void *bytes, size_t size, size_t file_size, bp_err *e) {
-    return open_model(engine, bytes, size, file_size, e);
+    return open_model(engine, model_preview(bytes, size, file_size, e), e);
 }
+
+bool bp_model_raise_tier(bp_model *m, uint32_t tier, bp_err *e) { return model_raise(m->model, tier, e); }
 
 void bp_model_close(bp_model *m) {
     if (!m) return;

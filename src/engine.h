@@ -76,6 +76,17 @@ bool bp_piece_good(const void *bytes, size_t size, const uint8_t *digest);
 bp_model *bp_model_open(bp_engine *engine, const void *bytes, size_t size, bp_err *e);
 void bp_model_close(bp_model *model);
 
+/* The same while the file is still arriving: there is memory for `size` bytes, of which those up to the end of the first
+ * `tier` tiers are there. Sessions take the memory that the model needs with all `size` bytes. Besides the errors above
+ * BP_ERR_ARGUMENT: no such tier. */
+bp_model *bp_model_open_tiers(bp_engine *engine, const void *bytes, size_t size, uint32_t tier, bp_err *e);
+
+/* The bytes of the first `tier` tiers are there now, and are used from the next feed on. Sessions stay open: keys and
+ * values of earlier tokens, and the logits of the last one if they were computed, are those of the tier they were made
+ * at. Saved states of the old tier are refused from here on. On failure nothing is changed: BP_ERR_ARGUMENT for fewer
+ * tiers than in use or more than there is room for; BP_ERR_FORMAT. */
+bool bp_model_raise_tier(bp_model *model, uint32_t tier, bp_err *e);
+
 /* The model that would open with the first file_size bytes at hand, from its header alone, bytes [size >= data_offset]:
  * good for describing it and for bp_session_bytes, not for opening a session. Errors as above. */
 bp_model *bp_model_preview(bp_engine *engine, const void *bytes, size_t size, size_t file_size, bp_err *e);
@@ -100,6 +111,38 @@ const char *bp_model_string(const bp_model *model, const char *key, size_t *size
 
 /* Tiers: file length at the end of tier i (0-based), and bits per weight up to it; false past the last. */
 bool bp_model_tier(const bp_model *model, uint32_t i, uint64_t *end, double *bits_per_weight);
+
+/* ---- looking inside -------------------------------------------------------------------------------------------- */
+
+enum { BP_NAME = 32, BP_STAGES = 8 }; /* longest name of a layer, with its NUL; most stages of one */
+
+/* A linear layer, W [rows, columns]: y = W x. */
+typedef struct {
+    char name[BP_NAME]; /* as in the file: "token_embd", "output" where it is not the same, "blk.3.attn_q" */
+    const char *type;   /* "signs": a stack of stages; "planes": bit planes; else that of a plain tensor: "Q8_0" */
+    uint32_t rows, columns;
+    uint32_t planes;           /* bit planes; 0 for other types */
+    uint32_t n_stages, loaded; /* stages of the file, and the first so many that are at hand; 0, 0 for other types */
+    uint32_t middle[BP_STAGES];      /* k of each stage: A is [rows, k], B is [k, columns] */
+    uint64_t stage_bits[BP_STAGES];  /* bits of each in the file, padding and scales counted */
+    uint64_t bits;                   /* of all that is at hand */
+} bp_layer;
+
+/* Layers: the embedding, the head if it is another matrix, then per block attn_q, attn_k, attn_v, attn_output, ffn_gate,
+ * ffn_up, ffn_down. bp_model_layer: false past the last. */
+uint32_t bp_model_layers(const bp_model *model);
+bool bp_model_layer(const bp_model *model, uint32_t layer, bp_layer *out);
+
+/* The scales of one stage of a layer of type "signs", *a [rows], *c [k], *b [columns], valid while the model is open:
+ * the stage is diag(a) A diag(c) B diag(b). BP_ERR_ARGUMENT: no such stage at hand. */
+bool bp_model_scales(const bp_model *model, uint32_t layer, uint32_t stage, const float **a, const float **c,
+                     const float **b, bp_err *e);
+
+/* The signs of its factor 'A' [rows, k] or 'B' [k, columns], row by row: out [rows of it][ceil(columns of it / 8)], bit i
+ * (least significant first) of byte j is column 8 j + i, 1 means +1 and 0 means -1; bits past the last column are 0.
+ * BP_ERR_ARGUMENT: no such stage at hand, another factor, or a capacity below that. */
+bool bp_model_signs(const bp_model *model, uint32_t layer, uint32_t stage, char factor, uint8_t *out, size_t capacity,
+                    bp_err *e);
 
 /* ---- text ------------------------------------------------------------------------------------------------------ */
 

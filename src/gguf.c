@@ -189,7 +189,11 @@ static bool read_tensors(reader *r, layout *l, gguf_tensor *tensors) {
         uint64_t most = (uint64_t)INT64_MAX - 2 * (uint64_t)HEADER_MOST; /* offset + bytes + header cannot wrap */
         if (t.offset % l->alignment || t.bytes > most || t.offset > most - t.bytes)
             return bp_fail(r->e, BP_ERR_FORMAT, start, "tensor '%.*s' has a bad offset", (int)t.name.size, t.name.text);
-        if (t.offset + t.bytes > end) end = t.offset + t.bytes;
+        /* data that several tensors share would be widened once for each */
+        if (t.offset < end)
+            return bp_fail(r->e, BP_ERR_FORMAT, start, "tensor '%.*s' overlaps the one before it", (int)t.name.size,
+                           t.name.text);
+        end = t.offset + t.bytes;
         if (tensors) tensors[i] = t;
     }
     l->data_offset = (r->at + l->alignment - 1) / l->alignment * l->alignment;
@@ -220,33 +224,75 @@ gguf_status gguf_probe(const void *bytes, uint64_t size, uint64_t *full_size, ui
     return GGUF_READY;
 }
 
-/* FNV-1a */
-static uint32_t hash_text(gguf_text t) {
-    uint32_t h = 2166136261u;
-    for (size_t i = 0; i < t.size; i++) h = (h ^ (uint8_t)t.text[i]) * 16777619u;
-    return h;
-}
-
 static bool texts_equal(gguf_text a, gguf_text b) { return a.size == b.size && memcmp(a.text, b.text, a.size) == 0; }
 
 bool gguf_text_is(gguf_text t, const char *s) { return texts_equal(t, (gguf_text){s, strlen(s)}); }
 
-static uint32_t *find_bucket(const gguf *g, gguf_text name) {
-    uint32_t i = hash_text(name) & (g->n_buckets - 1);
-    while (g->buckets[i] && !texts_equal(g->tensors[g->buckets[i] - 1].name, name)) i = (i + 1) & (g->n_buckets - 1);
-    return &g->buckets[i];
+/* Names of keys or tensors: name i is at first + i * stride. */
+typedef struct {
+    const void *first;
+    size_t stride;
+} names;
+
+static gguf_text name_at(names n, uint32_t i) {
+    return *(const gguf_text *)(const void *)((const uint8_t *)n.first + i * n.stride);
 }
 
-static bool index_tensors(gguf *g, bp_err *e) {
-    memset(g->buckets, 0, g->n_buckets * sizeof *g->buckets);
-    for (uint32_t i = 0; i < g->n_tensors; i++) {
-        uint32_t *bucket = find_bucket(g, g->tensors[i].name);
-        if (*bucket)
-            return bp_fail(e, BP_ERR_FORMAT, g->tensors[i].offset, "two tensors are named '%.*s'",
-                           (int)g->tensors[i].name.size, g->tensors[i].name.text);
-        *bucket = i + 1;
+static names names_of_keys(const gguf *g) { return (names){&g->keys->name, sizeof *g->keys}; }
+
+static names names_of_tensors(const gguf *g) { return (names){&g->tensors->name, sizeof *g->tensors}; }
+
+/* Below, equal, above: shorter names come first. */
+static int compare(gguf_text a, gguf_text b) {
+    return a.size != b.size ? (a.size < b.size ? -1 : 1) : memcmp(a.text, b.text, a.size);
+}
+
+static void sift(names all, uint32_t *order, uint32_t root, uint32_t n) {
+    uint32_t moved = order[root];
+    for (uint32_t child; (child = 2 * root + 1) < n; root = child) {
+        if (child + 1 < n && compare(name_at(all, order[child]), name_at(all, order[child + 1])) < 0) child++;
+        if (compare(name_at(all, moved), name_at(all, order[child])) >= 0) break;
+        order[root] = order[child];
+    }
+    order[root] = moved;
+}
+
+/* order [n] <- 0..n-1 in the order of names. Heapsort: no input is slow. */
+static void sort_names(names all, uint32_t *order, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) order[i] = i;
+    for (uint32_t i = n / 2; i--;) sift(all, order, i, n);
+    for (uint32_t end = n; end > 1;) {
+        uint32_t last = order[0];
+        order[0] = order[--end];
+        order[end] = last;
+        sift(all, order, 0, end);
+    }
+}
+
+static bool index_names(names all, uint32_t *order, uint32_t n, const char *what, bp_err *e) {
+    sort_names(all, order, n);
+    for (uint32_t i = 1; i < n; i++) {
+        gguf_text name = name_at(all, order[i]);
+        if (texts_equal(name_at(all, order[i - 1]), name))
+            return bp_fail(e, BP_ERR_FORMAT, 0, "two %s are named '%.*s'", what, (int)name.size, name.text);
     }
     return true;
+}
+
+/* Index of a name, n where there is none. */
+static uint32_t find_name(names all, const uint32_t *order, uint32_t n, const char *name) {
+    gguf_text wanted = {name, strlen(name)};
+    uint32_t low = 0, high = n;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        int side = compare(name_at(all, order[middle]), wanted);
+        if (side == 0) return order[middle];
+        if (side < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return n;
 }
 
 bool gguf_open(gguf *g, arena *a, const void *bytes, uint64_t size, bp_err *e) {
@@ -255,37 +301,41 @@ bool gguf_open(gguf *g, arena *a, const void *bytes, uint64_t size, bp_err *e) {
     if (!read_header(&r, &l, NULL, NULL)) return false;
     *g = (gguf){.bytes = bytes,
                 .size = size,
+                .room = size,
                 .full_size = l.full_size,
                 .data_offset = l.data_offset,
                 .alignment = l.alignment,
                 .n_keys = (uint32_t)l.n_keys,
-                .n_tensors = (uint32_t)l.n_tensors,
-                .n_buckets = 16};
-    while (g->n_buckets < 2 * g->n_tensors) g->n_buckets *= 2;
+                .n_tensors = (uint32_t)l.n_tensors};
     g->keys = ARENA_NEW(a, gguf_key, g->n_keys);
     g->tensors = ARENA_NEW(a, gguf_tensor, g->n_tensors);
-    g->buckets = ARENA_NEW(a, uint32_t, g->n_buckets);
+    g->key_order = ARENA_NEW(a, uint32_t, g->n_keys);
+    g->tensor_order = ARENA_NEW(a, uint32_t, g->n_tensors);
     if (a->overflow) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the tensor table");
     if (!a->base) return true;
     r = (reader){bytes, size, 0, false, e};
-    return read_header(&r, &l, g->keys, g->tensors) && index_tensors(g, e);
+    return read_header(&r, &l, g->keys, g->tensors) &&
+           index_names(names_of_keys(g), g->key_order, g->n_keys, "keys", e) &&
+           index_names(names_of_tensors(g), g->tensor_order, g->n_tensors, "tensors", e);
 }
 
 const gguf_key *gguf_find(const gguf *g, const char *name) {
-    gguf_text wanted = {name, strlen(name)};
-    for (uint32_t i = 0; i < g->n_keys; i++)
-        if (texts_equal(g->keys[i].name, wanted)) return &g->keys[i];
-    return NULL;
+    uint32_t i = find_name(names_of_keys(g), g->key_order, g->n_keys, name);
+    return i < g->n_keys ? &g->keys[i] : NULL;
 }
 
 const gguf_tensor *gguf_tensor_find(const gguf *g, const char *name) {
-    uint32_t i = *find_bucket(g, (gguf_text){name, strlen(name)});
-    return i ? &g->tensors[i - 1] : NULL;
+    uint32_t i = find_name(names_of_tensors(g), g->tensor_order, g->n_tensors, name);
+    return i < g->n_tensors ? &g->tensors[i] : NULL;
 }
 
-const void *gguf_data(const gguf *g, const gguf_tensor *t) {
-    return t->offset <= g->size && t->bytes <= g->size - t->offset ? g->bytes + t->offset : NULL;
+static const void *place_within(const gguf *g, const gguf_tensor *t, uint64_t size) {
+    return t->offset <= size && t->bytes <= size - t->offset ? g->bytes + t->offset : NULL;
 }
+
+const void *gguf_data(const gguf *g, const gguf_tensor *t) { return place_within(g, t, g->size); }
+
+const void *gguf_place(const gguf *g, const gguf_tensor *t) { return place_within(g, t, g->room); }
 
 uint64_t gguf_item_u64(const gguf_key *key, uint64_t i) {
     uint64_t v = 0;

@@ -49,15 +49,16 @@ typedef struct {
 typedef struct {
     const uint8_t *bytes;
     uint64_t size;        /* bytes at hand */
+    uint64_t room;        /* bytes that are, or will be, at these addresses; gguf_open: size */
     uint64_t full_size;   /* bytes of the complete file: the end of its last tensor */
     uint64_t data_offset; /* start of tensor data */
     uint64_t alignment;
     bool header_only; /* `size` is what will be at hand: addresses of tensors are right, their bytes must not be read */
     uint32_t n_keys, n_tensors;
     gguf_key *keys;       /* [n_keys] */
-    gguf_tensor *tensors; /* [n_tensors], in file order */
-    uint32_t *buckets;    /* hash of names -> tensor index + 1 */
-    uint32_t n_buckets;
+    gguf_tensor *tensors; /* [n_tensors], in file order, none overlaps another */
+    uint32_t *key_order;    /* [n_keys] indices in the order of names, for searching: an attacker cannot make it slow, */
+    uint32_t *tensor_order; /* [n_tensors] as names with equal hashes would */
 } gguf;
 
 typedef enum { GGUF_MORE, GGUF_READY, GGUF_BAD } gguf_status;
@@ -67,7 +68,8 @@ typedef enum { GGUF_MORE, GGUF_READY, GGUF_BAD } gguf_status;
 gguf_status gguf_probe(const void *bytes, uint64_t size, uint64_t *full_size, uint64_t *data_offset, bp_err *e);
 
 /* Parses header and tensor table into arena memory (with a measuring arena: only counts). Accepts files that are
- * shorter than full_size: see gguf_data. Fails with BP_ERR_FORMAT, BP_ERR_UNSUPPORTED (tensor type), BP_ERR_MEMORY. */
+ * shorter than full_size: see gguf_data. Fails with BP_ERR_FORMAT (also where a name occurs twice, or tensors overlap or
+ * are not in the order of their data), BP_ERR_UNSUPPORTED (tensor type), BP_ERR_MEMORY. */
 bool gguf_open(gguf *g, arena *a, const void *bytes, uint64_t size, bp_err *e);
 
 const gguf_key *gguf_find(const gguf *g, const char *name);
@@ -75,6 +77,9 @@ const gguf_tensor *gguf_tensor_find(const gguf *g, const char *name);
 
 /* The bytes of a tensor, or NULL where the file at hand ends before the tensor does. */
 const void *gguf_data(const gguf *g, const gguf_tensor *t);
+
+/* Where they are or will be; NULL where there is no room for them. */
+const void *gguf_place(const gguf *g, const gguf_tensor *t);
 
 /* Scalars: true and *out when the key exists and its kind converts without loss (integers of any width, bool; floats).
  * */

@@ -32,54 +32,94 @@ static inline float largest_lane(__m256 v) {
     return s;
 }
 
-/* max over groups of 4 of (|p0| + |p1|) + (|p2| + |p3|); max_ps(a, b) returns b where a is NaN */
-static float largest_entry(const float *p, size_t n) {
-    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+/* kernel_round(v * inverse) for |v * inverse| <= 127 and NaN; min_ps(t, 127) returns 127 where t is NaN */
+static inline __m256i round_entries(__m256 v, __m256 inverse) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    const __m256 t = _mm256_min_ps(_mm256_mul_ps(v, inverse), _mm256_set1_ps(127.0f));
+    return _mm256_cvttps_epi32(_mm256_add_ps(t, _mm256_or_ps(_mm256_and_ps(t, sign), _mm256_set1_ps(0.5f))));
+}
+
+/* Eight tables, one per lane: the even ones (low nibbles) in the low half, the odd ones in the high half; column[i] is
+ * b . x of the tables' i-th columns */
+typedef struct {
+    __m256 column[4];
+} eight_tables;
+
+static inline eight_tables load_columns(const float *x, const float *b) {
+    __m256 r[4];
+    for (int i = 0; i < 4; i++) {
+        const __m256 v = _mm256_loadu_ps(x + 8 * i);
+        r[i] = b ? _mm256_mul_ps(_mm256_loadu_ps(b + 8 * i), v) : v;
+    }
+    const __m256d low0 = _mm256_castps_pd(_mm256_unpacklo_ps(r[0], r[1]));
+    const __m256d low1 = _mm256_castps_pd(_mm256_unpacklo_ps(r[2], r[3]));
+    const __m256d high0 = _mm256_castps_pd(_mm256_unpackhi_ps(r[0], r[1]));
+    const __m256d high1 = _mm256_castps_pd(_mm256_unpackhi_ps(r[2], r[3]));
+    return (eight_tables){
+        {_mm256_castpd_ps(_mm256_unpacklo_pd(low0, low1)), _mm256_castpd_ps(_mm256_unpackhi_pd(low0, low1)),
+         _mm256_castpd_ps(_mm256_unpacklo_pd(high0, high1)), _mm256_castpd_ps(_mm256_unpackhi_pd(high0, high1))}};
+}
+
+/* (|p0| + |p1|) + (|p2| + |p3|), the largest entry of each table */
+static inline __m256 largest_entries(const eight_tables *p) {
+    const __m256 m = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    return _mm256_add_ps(_mm256_add_ps(_mm256_and_ps(p->column[0], m), _mm256_and_ps(p->column[1], m)),
+                         _mm256_add_ps(_mm256_and_ps(p->column[2], m), _mm256_and_ps(p->column[3], m)));
+}
+
+/* Loads the tables of one block and returns its largest entry; max_ps(a, b) returns b where a is NaN */
+static float load_block(eight_tables *p, const float *x, const float *b, size_t first, size_t cols, size_t n) {
     __m256 s = _mm256_setzero_ps();
-    for (size_t i = 0; i < n; i += 16) {
-        const __m256 a = _mm256_and_ps(_mm256_loadu_ps(p + i), magnitude);
-        const __m256 b = _mm256_and_ps(_mm256_loadu_ps(p + i + 8), magnitude);
-        const __m256 pairs = _mm256_hadd_ps(a, b);
-        s = _mm256_max_ps(_mm256_hadd_ps(pairs, pairs), s);
+    for (size_t i = 0; i < n; i += 32, p++) {
+        if (first + i + 32 <= cols) {
+            *p = load_columns(x + first + i, b ? b + first + i : NULL);
+        } else {
+            float padded[32];
+            scale_block(padded, x, b, first + i, cols, 32);
+            *p = load_columns(padded, NULL);
+        }
+        s = _mm256_max_ps(largest_entries(p), s);
     }
     return largest_lane(s);
 }
 
-/* kernel_round(v * inverse); min_ps(t, 127) returns 127 where t is NaN */
-static inline __m256i round_entries(__m256 v, __m256 inverse) {
-    const __m256 sign = _mm256_set1_ps(-0.0f), limit = _mm256_set1_ps(127.0f);
-    __m256 t = _mm256_min_ps(_mm256_mul_ps(v, inverse), limit);
-    t = _mm256_max_ps(t, _mm256_xor_ps(limit, sign));
-    return _mm256_cvttps_epi32(_mm256_add_ps(t, _mm256_or_ps(_mm256_and_ps(t, sign), _mm256_set1_ps(0.5f))));
+/* Bytes of entries e[0..3] of eight tables: four bytes of each, even tables in the low half */
+static inline __m256i pack_entries(const __m256 *e, __m256 inverse) {
+    const __m256i transpose = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5,
+                                               9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m256i low = _mm256_packs_epi32(round_entries(e[0], inverse), round_entries(e[1], inverse));
+    const __m256i high = _mm256_packs_epi32(round_entries(e[2], inverse), round_entries(e[3], inverse));
+    return _mm256_shuffle_epi8(_mm256_packs_epi16(low, high), transpose);
 }
 
-/* Entries 0..7 of the table of p[0..3] */
-static inline __m256i half_table(const float *p, __m256 inverse) {
-    const __m256 n = _mm256_set1_ps(-0.0f);
-    const __m256 s0 = _mm256_blend_ps(n, _mm256_setzero_ps(), 0xaa), s1 = _mm256_blend_ps(n, _mm256_setzero_ps(), 0xcc);
-    const __m256 s2 = _mm256_blend_ps(n, _mm256_setzero_ps(), 0xf0);
-    const __m256 p01 =
-        _mm256_add_ps(_mm256_xor_ps(_mm256_broadcast_ss(p), s0), _mm256_xor_ps(_mm256_broadcast_ss(p + 1), s1));
-    const __m256 p23 = _mm256_sub_ps(_mm256_xor_ps(_mm256_broadcast_ss(p + 2), s2), _mm256_broadcast_ss(p + 3));
-    return round_entries(_mm256_add_ps(p01, p23), inverse);
-}
-
-/* Four tables from p[0..15]: bytes of the half tables packed, then mirrored with the opposite sign */
-static inline void four_tables(uint8_t *tables, const float *p, __m256 inverse) {
-    const __m256i a = _mm256_packs_epi32(half_table(p, inverse), half_table(p + 4, inverse));
-    const __m256i b = _mm256_packs_epi32(half_table(p + 8, inverse), half_table(p + 12, inverse));
-    const __m256i halves =
-        _mm256_permutevar8x32_epi32(_mm256_packs_epi16(a, b), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+/* Four tables (64 bytes) from their entries 0..7, which are mirrored with the opposite sign */
+static inline void store_tables(uint8_t *tables, __m256i halves) {
     const __m256i mirror = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 7, 6, 5, 4, 3, 2, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 7,
                                             6, 5, 4, 3, 2, 1, 0);
     const __m256i sign = _mm256_set_epi64x(-1, 0x0101010101010101, -1, 0x0101010101010101);
-    const __m256i middle = _mm256_set1_epi8(127);
-    const __m256i even = _mm256_sign_epi8(_mm256_shuffle_epi8(halves, mirror), sign);
-    const __m256i odd =
-        _mm256_sign_epi8(_mm256_shuffle_epi8(halves, _mm256_add_epi8(mirror, _mm256_set1_epi8(8))), sign);
-    const __m256i e = _mm256_add_epi8(even, middle), o = _mm256_add_epi8(odd, middle);
-    _mm256_storeu_si256((void *)tables, _mm256_permute2x128_si256(e, o, 0x20));
-    _mm256_storeu_si256((void *)(tables + 32), _mm256_permute2x128_si256(e, o, 0x31));
+    const __m256i middle = _mm256_set1_epi8(127), second = _mm256_add_epi8(mirror, _mm256_set1_epi8(8));
+    const __m256i a = _mm256_add_epi8(_mm256_sign_epi8(_mm256_shuffle_epi8(halves, mirror), sign), middle);
+    const __m256i b = _mm256_add_epi8(_mm256_sign_epi8(_mm256_shuffle_epi8(halves, second), sign), middle);
+    _mm256_storeu_si256((void *)tables, _mm256_permute2x128_si256(a, b, 0x20));
+    _mm256_storeu_si256((void *)(tables + 32), _mm256_permute2x128_si256(a, b, 0x31));
+}
+
+/* Eight tables (128 bytes). Negating a sum is exact, so sums and differences of pairs give all entries. */
+static inline void build_tables(uint8_t *tables, const eight_tables *p, __m256 inverse) {
+    const __m256 sum01 = _mm256_add_ps(p->column[0], p->column[1]), diff01 = _mm256_sub_ps(p->column[0], p->column[1]);
+    const __m256 sum23 = _mm256_add_ps(p->column[2], p->column[3]), diff23 = _mm256_sub_ps(p->column[2], p->column[3]);
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    const __m256 e[8] = {_mm256_xor_ps(_mm256_add_ps(sum01, sum23), sign),
+                         _mm256_sub_ps(diff01, sum23),
+                         _mm256_xor_ps(_mm256_add_ps(diff01, sum23), sign),
+                         _mm256_sub_ps(sum01, sum23),
+                         _mm256_sub_ps(diff23, sum01),
+                         _mm256_add_ps(diff01, diff23),
+                         _mm256_sub_ps(diff23, diff01),
+                         _mm256_add_ps(sum01, diff23)};
+    const __m256i low = pack_entries(e, inverse), high = pack_entries(e + 4, inverse);
+    store_tables(tables, _mm256_unpacklo_epi32(low, high));
+    store_tables(tables + 64, _mm256_unpackhi_epi32(low, high));
 }
 
 static void lut8_prepare_avx2(void *input, const float *x, const float *b, size_t cols, size_t groups) {
@@ -87,19 +127,18 @@ static void lut8_prepare_avx2(void *input, const float *x, const float *b, size_
     uint8_t *tables = (uint8_t *)input + lut8_tables_offset(groups);
     memset(input, 0, lut8_tables_offset(groups));
     for (size_t block = 0; block < kernel_blocks(groups); block++) {
-        const size_t n = kernel_block_groups(groups, block) * 8, first = block * KERNEL_BLOCK;
-        float p[KERNEL_BLOCK];
-        scale_block(p, x, b, first, cols, n);
-        const float s = largest_entry(p, n);
+        const size_t n = kernel_block_groups(groups, block) * 8;
+        eight_tables p[KERNEL_BLOCK / 32];
+        const float s = load_block(p, x, b, block * KERNEL_BLOCK, cols, n);
         const __m256 inverse = _mm256_set1_ps(kernel_inverse(s));
         scales[block] = kernel_scale(s);
-        for (size_t i = 0; i < n; i += 16) four_tables(tables + (first + i) * 4, p + i, inverse);
+        for (size_t i = 0; i < n / 32; i++, tables += 128) build_tables(tables, &p[i], inverse);
     }
 }
 
 /* ---- lut8: decode ---- */
 
-enum { PREFETCH_BYTES = 2048 }; /* how far ahead of a stream memory is asked */
+enum { PREFETCH_BYTES = 512 }; /* how far ahead of a stream memory is asked */
 
 /* Rows 0..7 and rows 8..15 of a tile */
 typedef struct {
@@ -139,28 +178,31 @@ INLINE void rows_flush(float *y, rows_i32 rows, float scale, const float *row_sc
     _mm256_storeu_ps(y + 8, _mm256_add_ps(first ? zero : _mm256_loadu_ps(y + 8), high));
 }
 
-/* A register holds two groups of one stream: 16 rows by 16
- * columns. all += e adds both bytes of a lane at once, odd += e >> 8 the odd ones alone; all - (odd << 8) are the even
- * ones. */
+/* Four groups of a stream. A register holds two: 16 rows by 16 columns. all += e adds both bytes of a lane at once,
+ * odd += e >> 8 the odd ones alone; all - (odd << 8) are the even ones. */
+INLINE void lut8_step(__m256i *all, __m256i *odd, const uint8_t *bytes, const uint8_t *tables) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    for (int i = 0; i < 2; i++, bytes += 32, tables += 64) {
+        const __m256i v = load256(bytes);
+        const __m256i e = _mm256_shuffle_epi8(load256(tables), _mm256_and_si256(v, nibble));
+        const __m256i f =
+            _mm256_shuffle_epi8(load256(tables + 32), _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble));
+        *all = _mm256_add_epi16(*all, _mm256_add_epi16(e, f));
+        *odd = _mm256_add_epi16(*odd, _mm256_add_epi16(_mm256_srli_epi16(e, 8), _mm256_srli_epi16(f, 8)));
+    }
+}
+
+/* The streams advance by a cache line in turn, so that memory answers all of them at a time. */
 INLINE void lut8_streams(rows_i16 *sums, const uint8_t *const *streams, int count, const uint8_t *tables,
                          size_t groups) {
-    const __m256i nibble = _mm256_set1_epi8(15);
     __m256i all[4], odd[4];
     for (int i = 0; i < count; i++) all[i] = odd[i] = _mm256_setzero_si256();
-    for (size_t g = 0; g < groups; g += 2) {
-        const __m256i first = load256(tables + 32 * g), second = load256(tables + 32 * g + 32);
-        const __m256i low_table = _mm256_permute2x128_si256(first, second, 0x20);
-        const __m256i high_table = _mm256_permute2x128_si256(first, second, 0x31);
+    for (size_t g = 0; g < groups; g += 4)
         for (int i = 0; i < count; i++) {
             const uint8_t *at = streams[i] + KERNEL_TILE * g;
-            if (!(g & 2)) _mm_prefetch((const void *)((uintptr_t)at + PREFETCH_BYTES), _MM_HINT_T0);
-            const __m256i v = load256(at);
-            const __m256i e = _mm256_shuffle_epi8(low_table, _mm256_and_si256(v, nibble));
-            const __m256i f = _mm256_shuffle_epi8(high_table, _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble));
-            all[i] = _mm256_add_epi16(_mm256_add_epi16(all[i], e), f);
-            odd[i] = _mm256_add_epi16(_mm256_add_epi16(odd[i], _mm256_srli_epi16(e, 8)), _mm256_srli_epi16(f, 8));
+            _mm_prefetch((const void *)((uintptr_t)at + PREFETCH_BYTES), _MM_HINT_T0);
+            lut8_step(&all[i], &odd[i], at, tables + 32 * g);
         }
-    }
     const __m128i middle = _mm_set1_epi16((short)(127 * 2 * groups));
     for (int i = 0; i < count; i++) {
         const __m128i a = _mm_add_epi16(_mm256_castsi256_si128(all[i]), _mm256_extracti128_si256(all[i], 1));

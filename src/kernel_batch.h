@@ -64,16 +64,16 @@ INLINE void batch_transpose8(batch_u16x8 *entries, const uint8_t *tables, size_t
 }
 
 /* The 256-entry tables of `groups` groups, `lanes` tokens each; input points at the first token's tables of the first
- * group. Eight tokens at a time, so that one half of the entries stays in registers. */
+ * group, which is even. Eight tokens at a time, so that one half of the entries stays in registers. */
 INLINE void batch_tables(batch_u16x8 *table, const uint8_t *input, size_t token_bytes, size_t n_tokens, size_t lanes,
                          size_t groups) {
     const size_t parts = lanes / 8;
-    for (size_t g = 0; g < groups; g++, input += 32, table += 256 * parts)
+    for (size_t g = 0; g < groups; g++, table += 256 * parts)
         for (size_t part = 0; part < parts; part++) {
             batch_u16x8 low[16], high[16];
             const uint8_t *tokens = input + 8 * part * token_bytes;
-            batch_transpose8(low, tokens, token_bytes, n_tokens - 8 * part);
-            batch_transpose8(high, tokens + 16, token_bytes, n_tokens - 8 * part);
+            batch_transpose8(low, tokens + lut8_table(g, 0), token_bytes, n_tokens - 8 * part);
+            batch_transpose8(high, tokens + lut8_table(g, 1), token_bytes, n_tokens - 8 * part);
             for (size_t h = 0; h < 16; h++)
                 UNROLL for (size_t l = 0; l < 16; l++) table[(16 * h + l) * parts + part] = low[l] + high[h];
         }

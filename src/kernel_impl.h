@@ -1,12 +1,13 @@
 /* kernel_impl.h - what the kernel files share: the layout of prepared inputs, the arithmetic of one table entry, and
  * one fill function per ISA. Nothing outside kernel*.c includes it.
  *
- * lut8      scale f32[blocks], padded to 64 bytes, then u8[2 * groups][16]: entry e of table h for columns 4h..4h+3 is
- *           127 + round(v_e / scale), v_e = (s0 p0 + s1 p1) + (s2 p2 + s3 p3), s_i = bit i of e set ? +1 : -1, p = b .
- * x. scale = s / 127 with s = max |v_e| over the block's 256 columns. The low nibble of the sign byte of group g looks
- * up in table 2g, the high one in table 2g + 1. popcount  scale f32[blocks], sum of q i32[blocks], padded to 64 bytes,
- * then u8[groups][8]: bit i of byte p of group g is bit p of q[8g + i], q = round(p_i / scale) in [-127, 127] as two's
- * complement, scale = max |p_i| / 127. */
+ * lut8      scale f32[blocks], padded to 64 bytes, then tables of 16 bytes, four per pair of groups g, g + 1: low
+ *           nibble of g, low of g + 1, high of g, high of g + 1 (lut8_table), so that 32 bytes are the tables of one
+ *           nibble of both. The low nibble of group g selects by columns 8g..8g+3, the high one by 8g+4..8g+7: entry e
+ *           of columns c..c+3 is 127 + round(v_e / scale), v_e = (s0 p0 + s1 p1) + (s2 p2 + s3 p3), s_i = bit i of e
+ *           set ? +1 : -1, p_i = b . x of column c + i; scale = s / 127 with s = max |v_e| over the block's 256 columns.
+ * popcount  scale f32[blocks], sum of q i32[blocks], padded to 64 bytes, then u8[groups][8]: bit i of byte p of group g
+ *           is bit p of q[8g + i], q = round(p_i / scale) in [-127, 127] as two's complement, scale = max |p_i| / 127. */
 #ifndef BP_KERNEL_IMPL_H
 #define BP_KERNEL_IMPL_H
 
@@ -21,6 +22,9 @@ enum { KERNEL_BLOCK_GROUPS = KERNEL_BLOCK / 8 };
 static inline size_t lut8_tables_offset(size_t groups) {
     return bp_round_up(kernel_blocks(groups) * sizeof(float), BP_ALIGN);
 }
+
+/* Offset of the table of the low (high = 0) or high nibble of group g */
+static inline size_t lut8_table(size_t g, size_t high) { return 64 * (g / 2) + 16 * (g & 1) + 32 * high; }
 
 static inline size_t popcount_bits_offset(size_t groups) {
     return bp_round_up(kernel_blocks(groups) * (sizeof(float) + sizeof(int32_t)), BP_ALIGN);

@@ -48,7 +48,8 @@ static void lut8_prepare_ref(void *input, const float *x, const float *b, size_t
             s = largest > s ? largest : s;
         }
         scales[block] = kernel_scale(s);
-        for (size_t i = 0; i < n; i += 4) lut8_entries_ref(tables + (first + i) * 4, p + i, kernel_inverse(s));
+        for (size_t i = 0; i < n; i += 4)
+            lut8_entries_ref(tables + lut8_table((first + i) / 8, i / 4 & 1), p + i, kernel_inverse(s));
     }
 }
 
@@ -61,7 +62,7 @@ static void lut8_sums_ref(int32_t *sums, const kernel_signs *w, const uint8_t *t
         for (size_t g = first; g < end; g++)
             for (size_t j = 0; j < KERNEL_TILE; j++) {
                 const uint8_t byte = bytes[g * KERNEL_TILE + j];
-                const int entries = tables[32 * g + (byte & 15)] + tables[32 * g + 16 + (byte >> 4)];
+                const int entries = tables[lut8_table(g, 0) + (byte & 15)] + tables[lut8_table(g, 1) + (byte >> 4)];
                 sums[tile_row(j)] += (entries - 254) * (1 << p);
             }
     }

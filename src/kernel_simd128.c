@@ -1,4 +1,5 @@
-/* kernel_simd128.c - kernels for WebAssembly SIMD128. */
+/* kernel_simd128.c - kernels for WebAssembly SIMD128, and for relaxed SIMD when compiled with it: two of its
+ * instructions where their results are the same everywhere, since indices are below 16 and floats in range. */
 #include <wasm_simd128.h>
 
 #include "kernel_impl.h"
@@ -7,6 +8,25 @@
 #include "kernel_rows.h"
 
 #define INLINE static inline __attribute__((always_inline))
+
+/* table[index[i]], index[i] < 16 */
+INLINE v128_t look_up(v128_t table, v128_t index) {
+#if defined(__wasm_relaxed_simd__)
+    return wasm_i8x16_relaxed_swizzle(table, index);
+#else
+    return wasm_i8x16_swizzle(table, index); /* V8 on x86: one instruction more, to clear what is out of range */
+#endif
+}
+
+/* (int)t in the low 16 bits of each lane, |t| < 2^15, not NaN */
+INLINE v128_t truncate(v128_t t) {
+#if defined(__wasm_relaxed_simd__)
+    return wasm_i32x4_relaxed_trunc_f32x4(t);
+#else
+    const v128_t sum = wasm_f32x4_add(wasm_f32x4_trunc(t), wasm_f32x4_const_splat(12582912.0f)); /* 1.5 * 2^23 */
+    return wasm_i32x4_sub(sum, wasm_i32x4_const_splat(0x4b400000));
+#endif
+}
 
 /* ---- lut8: tables ---- */
 
@@ -30,50 +50,87 @@ static inline float largest_lane(v128_t v) {
     return s;
 }
 
-/* max over groups of 4 of (|p0| + |p1|) + (|p2| + |p3|); pmax(a, b) is a < b ? b : a, which passes over NaN in b */
-static float largest_entry(const float *p, size_t n) {
+/* kernel_round(v * inverse) for |v * inverse| <= 127 and NaN; pmin(127, t) is t < 127 ? t : 127, so that NaN gives 127
+ */
+static inline v128_t round_entries(v128_t v, v128_t inverse) {
+    const v128_t t = wasm_f32x4_pmin(wasm_f32x4_const_splat(127.0f), wasm_f32x4_mul(v, inverse));
+    const v128_t sign = wasm_v128_and(t, wasm_f32x4_const_splat(-0.0f));
+    return truncate(wasm_f32x4_add(t, wasm_v128_or(sign, wasm_f32x4_const_splat(0.5f))));
+}
+
+/* Four tables, one per lane: column[i] is b . x of the tables' i-th columns */
+typedef struct {
+    v128_t column[4];
+} four_tables;
+
+static inline four_tables load_columns(const float *x, const float *b) {
+    v128_t r[4];
+    for (int i = 0; i < 4; i++) {
+        const v128_t v = wasm_v128_load(x + 4 * i);
+        r[i] = b ? wasm_f32x4_mul(wasm_v128_load(b + 4 * i), v) : v;
+    }
+    const v128_t low0 = wasm_i32x4_shuffle(r[0], r[1], 0, 4, 1, 5), low1 = wasm_i32x4_shuffle(r[2], r[3], 0, 4, 1, 5);
+    const v128_t high0 = wasm_i32x4_shuffle(r[0], r[1], 2, 6, 3, 7), high1 = wasm_i32x4_shuffle(r[2], r[3], 2, 6, 3, 7);
+    return (four_tables){{wasm_i64x2_shuffle(low0, low1, 0, 2), wasm_i64x2_shuffle(low0, low1, 1, 3),
+                          wasm_i64x2_shuffle(high0, high1, 0, 2), wasm_i64x2_shuffle(high0, high1, 1, 3)}};
+}
+
+/* (|p0| + |p1|) + (|p2| + |p3|), the largest entry of each table */
+static inline v128_t largest_entries(const four_tables *p) {
+    return wasm_f32x4_add(wasm_f32x4_add(wasm_f32x4_abs(p->column[0]), wasm_f32x4_abs(p->column[1])),
+                          wasm_f32x4_add(wasm_f32x4_abs(p->column[2]), wasm_f32x4_abs(p->column[3])));
+}
+
+/* Loads the tables of one block and returns its largest entry; pmax(a, b) is a < b ? b : a, which passes over NaN in b
+ */
+static float load_block(four_tables *p, const float *x, const float *b, size_t first, size_t cols, size_t n) {
     v128_t s = wasm_f32x4_const_splat(0.0f);
-    for (size_t i = 0; i < n; i += 8) {
-        const v128_t a = wasm_f32x4_abs(wasm_v128_load(p + i)), b = wasm_f32x4_abs(wasm_v128_load(p + i + 4));
-        const v128_t pairs = wasm_f32x4_add(wasm_i32x4_shuffle(a, b, 0, 2, 4, 6), wasm_i32x4_shuffle(a, b, 1, 3, 5, 7));
-        const v128_t sums = wasm_f32x4_add(pairs, wasm_i32x4_shuffle(pairs, pairs, 1, 0, 3, 2));
-        s = wasm_f32x4_pmax(s, sums);
+    for (size_t i = 0; i < n; i += 16, p++) {
+        if (first + i + 16 <= cols) {
+            *p = load_columns(x + first + i, b ? b + first + i : NULL);
+        } else {
+            float padded[16];
+            scale_block(padded, x, b, first + i, cols, 16);
+            *p = load_columns(padded, NULL);
+        }
+        s = wasm_f32x4_pmax(s, largest_entries(p));
     }
     return largest_lane(s);
 }
 
-/* kernel_round(v * inverse) in the low 16 bits of each lane: truncated as float, then read off the sum with 1.5 * 2^23.
- * pmin(127, t) is t < 127 ? t : 127, so that NaN gives 127. */
-static inline v128_t round_entries(v128_t v, v128_t inverse) {
-    v128_t t = wasm_f32x4_pmin(wasm_f32x4_const_splat(127.0f), wasm_f32x4_mul(v, inverse));
-    t = wasm_f32x4_pmax(wasm_f32x4_const_splat(-127.0f), t);
-    const v128_t sign = wasm_v128_and(t, wasm_f32x4_const_splat(-0.0f));
-    t = wasm_f32x4_trunc(wasm_f32x4_add(t, wasm_v128_or(sign, wasm_f32x4_const_splat(0.5f))));
-    return wasm_i32x4_sub(wasm_f32x4_add(t, wasm_f32x4_const_splat(12582912.0f)), wasm_i32x4_const_splat(0x4b400000));
+/* Bytes of entries e[0..3] of four tables: four bytes of each */
+static inline v128_t pack_entries(const v128_t *e, v128_t inverse) {
+    const v128_t low = wasm_i16x8_narrow_i32x4(round_entries(e[0], inverse), round_entries(e[1], inverse));
+    const v128_t high = wasm_i16x8_narrow_i32x4(round_entries(e[2], inverse), round_entries(e[3], inverse));
+    const v128_t v = wasm_i8x16_narrow_i16x8(low, high);
+    return wasm_i8x16_shuffle(v, v, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
 }
 
-/* Entries 0..7 of the table of p[0..3] as i16 */
-static inline v128_t half_table(const float *p, v128_t inverse) {
-    const v128_t s0 = wasm_f32x4_const(-0.0f, 0.0f, -0.0f, 0.0f), s1 = wasm_f32x4_const(-0.0f, -0.0f, 0.0f, 0.0f);
-    const v128_t p01 =
-        wasm_f32x4_add(wasm_v128_xor(wasm_v128_load32_splat(p), s0), wasm_v128_xor(wasm_v128_load32_splat(p + 1), s1));
-    const v128_t p2 = wasm_v128_load32_splat(p + 2), p3 = wasm_v128_load32_splat(p + 3);
-    const v128_t low = wasm_f32x4_add(p01, wasm_f32x4_sub(wasm_f32x4_neg(p2), p3));
-    const v128_t high = wasm_f32x4_add(p01, wasm_f32x4_sub(p2, p3));
-    return wasm_i16x8_narrow_i32x4(round_entries(low, inverse), round_entries(high, inverse));
+/* Two tables, 32 bytes apart, from their entries 0..7, which are mirrored with the opposite sign: -q = ~q + 1 */
+static inline void store_tables(uint8_t *tables, v128_t halves) {
+    const v128_t opposite = wasm_i64x2_const(0, -1);
+    const v128_t middle = wasm_i64x2_const(0x7f7f7f7f7f7f7f7f, (int64_t)0x8080808080808080);
+    const v128_t a = wasm_i8x16_shuffle(halves, halves, 0, 1, 2, 3, 4, 5, 6, 7, 7, 6, 5, 4, 3, 2, 1, 0);
+    const v128_t b = wasm_i8x16_shuffle(halves, halves, 8, 9, 10, 11, 12, 13, 14, 15, 15, 14, 13, 12, 11, 10, 9, 8);
+    wasm_v128_store(tables, wasm_i8x16_add(wasm_v128_xor(a, opposite), middle));
+    wasm_v128_store(tables + 32, wasm_i8x16_add(wasm_v128_xor(b, opposite), middle));
 }
 
-/* Two tables from p[0..7]: half tables, mirrored with the opposite sign */
-static inline void two_tables(uint8_t *tables, const float *p, v128_t inverse) {
-    const v128_t halves = wasm_i8x16_narrow_i16x8(half_table(p, inverse), half_table(p + 4, inverse));
-    const v128_t opposite = wasm_i64x2_const(0, -1), middle = wasm_i8x16_const_splat(127);
-    const v128_t first = wasm_i8x16_shuffle(halves, halves, 0, 1, 2, 3, 4, 5, 6, 7, 7, 6, 5, 4, 3, 2, 1, 0);
-    const v128_t second =
-        wasm_i8x16_shuffle(halves, halves, 8, 9, 10, 11, 12, 13, 14, 15, 15, 14, 13, 12, 11, 10, 9, 8);
-    const v128_t a = wasm_i8x16_sub(wasm_v128_xor(first, opposite), opposite);
-    const v128_t b = wasm_i8x16_sub(wasm_v128_xor(second, opposite), opposite);
-    wasm_v128_store(tables, wasm_i8x16_add(a, middle));
-    wasm_v128_store(tables + 16, wasm_i8x16_add(b, middle));
+/* Four tables (64 bytes). Negating a sum is exact, so sums and differences of pairs give all entries. */
+static inline void build_tables(uint8_t *tables, const four_tables *p, v128_t inverse) {
+    const v128_t sum01 = wasm_f32x4_add(p->column[0], p->column[1]), diff01 = wasm_f32x4_sub(p->column[0], p->column[1]);
+    const v128_t sum23 = wasm_f32x4_add(p->column[2], p->column[3]), diff23 = wasm_f32x4_sub(p->column[2], p->column[3]);
+    const v128_t e[8] = {wasm_f32x4_neg(wasm_f32x4_add(sum01, sum23)),
+                         wasm_f32x4_sub(diff01, sum23),
+                         wasm_f32x4_neg(wasm_f32x4_add(diff01, sum23)),
+                         wasm_f32x4_sub(sum01, sum23),
+                         wasm_f32x4_sub(diff23, sum01),
+                         wasm_f32x4_add(diff01, diff23),
+                         wasm_f32x4_sub(diff23, diff01),
+                         wasm_f32x4_add(sum01, diff23)};
+    const v128_t low = pack_entries(e, inverse), high = pack_entries(e + 4, inverse);
+    store_tables(tables, wasm_i32x4_shuffle(low, high, 0, 4, 1, 5));
+    store_tables(tables + 16, wasm_i32x4_shuffle(low, high, 2, 6, 3, 7));
 }
 
 static void lut8_prepare_simd128(void *input, const float *x, const float *b, size_t cols, size_t groups) {
@@ -81,13 +138,12 @@ static void lut8_prepare_simd128(void *input, const float *x, const float *b, si
     uint8_t *tables = (uint8_t *)input + lut8_tables_offset(groups);
     memset(input, 0, lut8_tables_offset(groups));
     for (size_t block = 0; block < kernel_blocks(groups); block++) {
-        const size_t n = kernel_block_groups(groups, block) * 8, first = block * KERNEL_BLOCK;
-        float p[KERNEL_BLOCK];
-        scale_block(p, x, b, first, cols, n);
-        const float s = largest_entry(p, n);
+        const size_t n = kernel_block_groups(groups, block) * 8;
+        four_tables p[KERNEL_BLOCK / 16];
+        const float s = load_block(p, x, b, block * KERNEL_BLOCK, cols, n);
         const v128_t inverse = wasm_f32x4_splat(kernel_inverse(s));
         scales[block] = kernel_scale(s);
-        for (size_t i = 0; i < n; i += 8) two_tables(tables + (first + i) * 4, p + i, inverse);
+        for (size_t i = 0; i < n / 16; i++, tables += 64) build_tables(tables, &p[i], inverse);
     }
 }
 
@@ -126,18 +182,20 @@ INLINE void rows_flush(float *y, rows_i32 rows, float scale, const float *row_sc
     }
 }
 
-/* all += e adds both bytes of a lane at once, odd += e >> 8 the odd ones alone; all - (odd << 8) are the even ones. */
+/* all += e adds both bytes of a lane at once, odd += e >> 8 the odd ones alone; all - (odd << 8) are the even ones.
+ * A shift of bytes would cost V8 five instructions on x86. */
 INLINE void lut8_streams(rows_i16 *sums, const uint8_t *const *streams, int count, const uint8_t *tables,
                          size_t groups) {
     const v128_t nibble = wasm_i8x16_const_splat(15);
     v128_t all[4], odd[4];
     for (int i = 0; i < count; i++) all[i] = odd[i] = wasm_i64x2_const(0, 0);
     for (size_t g = 0; g < groups; g++) {
-        const v128_t low_table = wasm_v128_load(tables + 32 * g), high_table = wasm_v128_load(tables + 32 * g + 16);
+        const uint8_t *at = tables + lut8_table(g, 0);
+        const v128_t low_table = wasm_v128_load(at), high_table = wasm_v128_load(at + 32);
         for (int i = 0; i < count; i++) {
             const v128_t v = wasm_v128_load(streams[i] + KERNEL_TILE * g);
-            const v128_t e = wasm_i8x16_swizzle(low_table, wasm_v128_and(v, nibble));
-            const v128_t f = wasm_i8x16_swizzle(high_table, wasm_u8x16_shr(v, 4));
+            const v128_t e = look_up(low_table, wasm_v128_and(v, nibble));
+            const v128_t f = look_up(high_table, wasm_v128_and(wasm_u16x8_shr(v, 4), nibble));
             all[i] = wasm_i16x8_add(wasm_i16x8_add(all[i], e), f);
             odd[i] = wasm_i16x8_add(wasm_i16x8_add(odd[i], wasm_u16x8_shr(e, 8)), wasm_u16x8_shr(f, 8));
         }

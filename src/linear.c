@@ -18,54 +18,61 @@ typedef struct {
     size_t first, end; /* tiles */
 } product;
 
-/* out[t][row], t < n <= KERNEL_LANES, stride 16 * tiles <- products of tokens token.. */
-static void product_run(const product *p, float *out, size_t token, size_t n) {
+/* out[t][row], t < n <= KERNEL_LANES <- products of tokens token.. */
+static void product_run(const product *p, float *out, size_t out_stride, size_t token, size_t n) {
     const kernel_arith *arith = p->work->arith;
-    size_t bytes = arith->input_bytes(p->w->groups), rows = (size_t)p->w->tiles * KERNEL_TILE;
+    size_t bytes = arith->input_bytes(p->w->groups);
+    if (p->first >= p->end) return;
     profile_mark(p->work->profile, PROFILE_LOOKUPS);
     for (size_t t = 0; t < n; t++)
         arith->prepare(p->work->inputs + t * bytes, p->x + (token + t) * p->x_stride, p->scale, p->cols, p->w->groups);
     profile_mark(p->work->profile, PROFILE_TABLES);
     if (n >= arith->batch_from) {
-        arith->batch(out, rows, p->w, p->work->inputs, n, p->first, p->end, p->work->batch);
+        arith->batch(out, out_stride, p->w, p->work->inputs, n, p->first, p->end, p->work->batch);
         return;
     }
-    for (size_t t = 0; t < n; t++) arith->product(out + t * rows, p->w, p->work->inputs + t * bytes, p->first, p->end);
+    for (size_t t = 0; t < n; t++)
+        arith->product(out + t * out_stride, p->w, p->work->inputs + t * bytes, p->first, p->end);
 }
 
-/* mid[t][0..k) <- B (b . x[t]), this thread's share of the k rows */
-static void stage_inner(const team *t, const linear_work *work, float *mid, size_t mid_stride, const linear_stage *s,
-                        size_t m, const float *x, size_t x_stride, size_t n_tokens) {
-    product p = {work, &s->B, s->b, x, x_stride, m, 0, 0};
-    bp_share(s->B.tiles, t->index, t->count, &p.first, &p.end);
-    size_t rows = (size_t)s->B.tiles * KERNEL_TILE, from = p.first * KERNEL_TILE,
-           to = bp_min(p.end * KERNEL_TILE, s->k);
-    for (size_t token = 0; token < n_tokens; token += KERNEL_LANES) {
-        size_t n = bp_min(n_tokens - token, KERNEL_LANES);
-        product_run(&p, work->row, token, n);
-        for (size_t i = 0; i < n; i++)
-            memcpy(mid + (token + i) * mid_stride + from, work->row + i * rows + from, (to - from) * sizeof *mid);
-    }
+/* The tokens of a call, and the layers that share their input */
+typedef struct {
+    const team *team;
+    const linear_work *work;
+    const linear *const *layers;
+    size_t n_layers;
+    const float *x;
+    size_t x_stride, n_tokens;
+    size_t mid_width; /* sum of the middle dimensions: row stride of work->mid */
+} call;
+
+/* mid[t][0..k) <- B (b . x[t]) for tiles [first, end); k is a multiple of the tile, so rows go to their place at once */
+static void stage_inner(const call *c, float *mid, const linear_stage *s, size_t m, size_t first, size_t end) {
+    const product p = {c->work, &s->B, s->b, c->x, c->x_stride, m, first, end};
+    for (size_t token = 0; token < c->n_tokens; token += KERNEL_LANES)
+        product_run(&p, mid + token * c->mid_width, c->mid_width, token, bp_min(c->n_tokens - token, KERNEL_LANES));
+}
+
+static void scale_rows(float *restrict y, const float *restrict a, const float *restrict x, size_t n, bool accumulate) {
+    if (accumulate)
+        for (size_t r = 0; r < n; r++) y[r] += a[r] * x[r];
+    else
+        for (size_t r = 0; r < n; r++) y[r] = a[r] * x[r];
 }
 
 /* y[t] (+)= a . (A (c . mid[t])), this thread's share of the n rows */
-static void stage_outer(const team *t, const linear_work *work, float *y, const linear *w, const linear_stage *s,
-                        const float *mid, size_t mid_stride, size_t n_tokens, bool accumulate) {
-    product p = {work, &s->A, s->c, mid, mid_stride, s->k, 0, 0};
-    bp_share(s->A.tiles, t->index, t->count, &p.first, &p.end);
+static void stage_outer(const call *c, float *y, const linear *w, const linear_stage *s, const float *mid,
+                        bool accumulate) {
+    product p = {c->work, &s->A, s->c, mid, c->mid_width, s->k, 0, 0};
+    bp_share(s->A.tiles, c->team->index, c->team->count, &p.first, &p.end);
     size_t rows = (size_t)s->A.tiles * KERNEL_TILE, from = p.first * KERNEL_TILE,
            to = bp_min(p.end * KERNEL_TILE, w->n);
-    for (size_t token = 0; token < n_tokens; token += KERNEL_LANES) {
-        size_t n = bp_min(n_tokens - token, KERNEL_LANES);
-        product_run(&p, work->row, token, n);
-        for (size_t i = 0; i < n; i++) {
-            float *out = y + (token + i) * linear_rows(w);
-            const float *in = work->row + i * rows;
-            if (accumulate)
-                for (size_t r = from; r < to; r++) out[r] += s->a[r] * in[r];
-            else
-                for (size_t r = from; r < to; r++) out[r] = s->a[r] * in[r];
-        }
+    for (size_t token = 0; from < to && token < c->n_tokens; token += KERNEL_LANES) {
+        size_t n = bp_min(c->n_tokens - token, KERNEL_LANES);
+        product_run(&p, c->work->row, rows, token, n);
+        for (size_t i = 0; i < n; i++)
+            scale_rows(y + (token + i) * linear_rows(w) + from, s->a + from, c->work->row + i * rows + from, to - from,
+                       accumulate);
     }
 }
 
@@ -76,7 +83,7 @@ static void planes_forward(const team *t, const linear_work *work, float *y, con
     product p = {work, &w->planes, NULL, x, x_stride, w->m, 0, 0};
     bp_share(w->planes.tiles, t->index, t->count, &p.first, &p.end);
     for (size_t token = 0; token < n_tokens; token += KERNEL_LANES)
-        product_run(&p, y + token * w->planes.tiles * KERNEL_TILE, token, bp_min(n_tokens - token, KERNEL_LANES));
+        product_run(&p, y + token * linear_rows(w), linear_rows(w), token, bp_min(n_tokens - token, KERNEL_LANES));
 }
 
 static void dense_forward(const team *t, const linear_work *work, float *y, const linear *w, const float *x,
@@ -116,27 +123,54 @@ static size_t mid_width(const linear *const *ws, size_t n) {
     return width;
 }
 
-/* All inner products of all layers and stages first, then one barrier, then all outer ones. */
-static void factorized_forward(const team *t, const linear_work *work, float *const *ys, const linear *const *ws,
-                               size_t n, const float *x, size_t x_stride, size_t n_tokens, bool accumulate) {
-    size_t width = mid_width(ws, n), column = 0;
-    if (!width) return;
-    for (size_t i = 0; i < n; i++)
-        for (uint32_t s = 0; s < ws[i]->n_stages; column += ws[i]->stages[s++].k)
-            stage_inner(t, work, work->mid + column, width, &ws[i]->stages[s], ws[i]->m, x, x_stride, n_tokens);
-    profile_mark(work->profile, PROFILE_LOOKUPS);
-    team_barrier(t);
-    profile_mark(work->profile, PROFILE_BARRIERS);
-    column = 0;
-    for (size_t i = 0; i < n; i++)
-        for (uint32_t s = 0; s < ws[i]->n_stages; column += ws[i]->stages[s++].k)
-            stage_outer(t, work, ys[i], ws[i], &ws[i]->stages[s], work->mid + column, width, n_tokens,
-                        accumulate || s > 0);
+/* Signs (in groups of a tile) of all inner factors of a call */
+static size_t inner_work(const call *c) {
+    size_t sum = 0;
+    for (size_t i = 0; i < c->n_layers; i++)
+        for (uint32_t s = 0; s < c->layers[i]->n_stages; s++)
+            sum += (size_t)c->layers[i]->stages[s].B.tiles * c->layers[i]->stages[s].B.groups;
+    return sum;
+}
+
+/* First tile of w that lies past `work`, counted from the tile where w begins, `before` */
+static size_t tile_at(const kernel_signs *w, size_t work, size_t before) {
+    return work <= before ? 0 : bp_min((work - before + w->groups / 2) / w->groups, w->tiles);
+}
+
+/* All inner products of all layers and stages. Threads share them as one row of tiles, so that each prepares few
+ * inputs: a whole number of matrices, and the part of one that its border cuts. */
+static void forward_inner(const call *c) {
+    float *mid = c->work->mid;
+    size_t first, end, before = 0;
+    bp_share(inner_work(c), c->team->index, c->team->count, &first, &end);
+    for (size_t i = 0; i < c->n_layers; i++)
+        for (uint32_t s = 0; s < c->layers[i]->n_stages; s++) {
+            const linear_stage *stage = &c->layers[i]->stages[s];
+            stage_inner(c, mid, stage, c->layers[i]->m, tile_at(&stage->B, first, before),
+                        tile_at(&stage->B, end, before));
+            before += (size_t)stage->B.tiles * stage->B.groups;
+            mid += stage->k;
+        }
+}
+
+/* All outer products; every thread has the same rows of all layers. */
+static void forward_outer(const call *c, float *const *ys, bool accumulate) {
+    const float *mid = c->work->mid;
+    for (size_t i = 0; i < c->n_layers; i++)
+        for (uint32_t s = 0; s < c->layers[i]->n_stages; mid += c->layers[i]->stages[s++].k)
+            stage_outer(c, ys[i], c->layers[i], &c->layers[i]->stages[s], mid, accumulate || s > 0);
 }
 
 void linear_forward(const team *t, const linear_work *work, float *const *ys, const linear *const *ws, size_t n,
                     const float *x, size_t x_stride, size_t n_tokens, bool accumulate) {
-    factorized_forward(t, work, ys, ws, n, x, x_stride, n_tokens, accumulate);
+    const call c = {t, work, ws, n, x, x_stride, n_tokens, mid_width(ws, n)};
+    if (c.mid_width) {
+        forward_inner(&c);
+        profile_mark(work->profile, PROFILE_LOOKUPS);
+        team_barrier(t);
+        profile_mark(work->profile, PROFILE_BARRIERS);
+        forward_outer(&c, ys, accumulate);
+    }
     for (size_t i = 0; i < n; i++) {
         if (ws[i]->planes.bytes)
             planes_forward(t, work, ys[i], ws[i], x, x_stride, n_tokens);

@@ -30,6 +30,7 @@ typedef struct {
     /* factorized: n_stages > 0 */
     const linear_stage *stages;
     uint32_t n_stages;
+    uint32_t n_laid; /* stages [n_laid] that there is room for: those past n_stages may come while the model is open */
 } linear;
 
 /* Scratch memory and the choices of a run. One per thread; `mid` is shared by the team. */
@@ -48,7 +49,7 @@ static inline size_t linear_rows(const linear *w) { return bp_round_up(w->n, KER
 
 /* ys[i][t] = (accumulate ? ys[i][t] : 0) + W_i x[t] for n layers that share the input x [n_tokens][x_stride];
  * ys[i] is [n_tokens][linear_rows(ws[i])]; rows past n are undefined. A plane layer does not accumulate. Thread
- * t->index writes its share of rows (whole tiles) of each; the caller places the barrier after it. Inside there is one
+ * t->index writes its share of rows (linear_share) of each; the caller places the barrier after it. Inside there is one
  * barrier if any layer is factorized. */
 void linear_forward(const team *t, const linear_work *work, float *const *ys, const linear *const *ws, size_t n,
                     const float *x, size_t x_stride, size_t n_tokens, bool accumulate);

@@ -26,7 +26,8 @@ void pool_close(pool *p);
 
 uint32_t pool_threads(const pool *p);
 
-/* Runs fn(context, team) on every thread and returns when all have returned. Not reentrant. */
+/* Runs fn(context, team) on every thread and returns when all have returned; on the caller alone, as a team of one, for
+ * a while after the others kept it waiting for most of a job (another program has their processor). Not reentrant. */
 void pool_run(pool *p, void (*fn)(void *context, const team *t), void *context);
 
 /* Waits until every thread of the team is here; what was written before is visible after. */

@@ -330,13 +330,16 @@ int32_t sampler_pick(sampler *s, float *logits, const int32_t *recent, size_t n_
 
 /* ---- probabilities ---- */
 
+/* logit - best, also where both are infinite */
+static float below(float logit, float best) { return logit == best ? 0.0f : logit - best; }
+
 /* ln of the sum of e^(logits - best) */
 static double log_total(const float *logits, size_t vocab, float best) {
     double part[LANES] = {0}, sum = 0;
     float x[BLOCK];
     for (size_t at = 0; at < vocab; at += BLOCK) {
         size_t m = bp_min(BLOCK, vocab - at);
-        for (size_t j = 0; j < m; j++) x[j] = logits[at + j] <= best ? logits[at + j] - best : MINUS_INFINITY;
+        for (size_t j = 0; j < m; j++) x[j] = logits[at + j] <= best ? below(logits[at + j], best) : MINUS_INFINITY;
         for (size_t j = m; j < BLOCK; j++) x[j] = MINUS_INFINITY;
         bp_expf_each(x, BLOCK);
         for (size_t i = 0; i < BLOCK; i += LANES)
@@ -356,7 +359,7 @@ static float best_logit(const float *logits, size_t vocab) {
 }
 
 static float logprob_at(float logit, float best, double total) {
-    return logit > MINUS_INFINITY ? (float)((double)(logit - best) - total) : MINUS_INFINITY;
+    return logit > MINUS_INFINITY ? (float)((double)below(logit, best) - total) : MINUS_INFINITY;
 }
 
 float sampler_logprob(const float *logits, size_t vocab, int32_t id) {

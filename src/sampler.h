@@ -62,7 +62,7 @@ void sampler_resume(sampler *s, const sampler_options *o, uint64_t random);
  * never drawn: together they are below any probability that a vocabulary can show. */
 int32_t sampler_pick(sampler *s, float *logits, const int32_t *recent, size_t n_recent);
 
-/* ln softmax(logits)[id] of logits [vocab], at temperature 1; NaN counts as -inf. Absolute error below 1e-5 plus one
+/* ln softmax(logits)[id] of logits [vocab], at temperature 1; NaN counts as -inf; infinite ones share all probability. Absolute error below 1e-5 plus one
  * float32 rounding. */
 float sampler_logprob(const float *logits, size_t vocab, int32_t id);
 
@@ -71,7 +71,8 @@ typedef struct {
     float logprob;
 } sampler_alternative;
 
-/* out [n] <- the n most likely tokens of logits [vocab], best first, lower id first among equals; n <= vocab. */
+/* out [n] <- the n most likely tokens of logits [vocab], best first, lower id first among equals; n <= vocab. NaN has
+ * no place: where fewer than n are numbers, the rest has id -1 and logprob -inf. */
 void sampler_alternatives(sampler *s, const float *logits, size_t n, sampler_alternative *out);
 
 #endif

@@ -3,7 +3,7 @@
 static size_t most_mid(const linear *const *ws, size_t n) {
     size_t width = 0;
     for (size_t i = 0; i < n; i++)
-        for (uint32_t s = 0; s < ws[i]->n_stages; s++) width += ws[i]->stages[s].k;
+        for (uint32_t s = 0; s < ws[i]->n_laid; s++) width += ws[i]->stages[s].k;
     return width;
 }
 
@@ -24,7 +24,7 @@ static void need_signs(needs *n, const kernel_arith *arith, const kernel_signs *
 static void need_linear(needs *n, const kernel_arith *arith, const linear *w) {
     n->cols = bp_max(n->cols, bp_max(w->m, w->n));
     if (w->planes.bytes) need_signs(n, arith, &w->planes);
-    for (uint32_t s = 0; s < w->n_stages; s++) {
+    for (uint32_t s = 0; s < w->n_laid; s++) {
         const linear_stage *stage = &w->stages[s];
         need_signs(n, arith, &stage->A);
         need_signs(n, arith, &stage->B);

@@ -7,6 +7,8 @@
 #include "pool.h"
 #include "sha256.h"
 
+#include <time.h>
+
 static void check_errors(void) {
     bp_err e;
     CHECK(!bp_fail(&e, BP_ERR_FORMAT, 7, "tensor '%.*s' %s %d %u %zu %llu %%", 3, "abcdef", "x\ny", -5, 6u, (size_t)7,
@@ -57,11 +59,13 @@ enum { ROUNDS = 100 };
 typedef struct {
     uint32_t values[POOL_THREADS];
     uint32_t wrong[POOL_THREADS];
+    uint32_t count; /* of the team */
 } work;
 
 /* Each round every thread writes its slot and, after the barrier, must see everybody's. */
 static void count_rounds(void *context, const team *t) {
     work *w = context;
+    if (t->index == 0) w->count = t->count;
     for (uint32_t round = 1; round <= ROUNDS; round++) {
         w->values[t->index] = round;
         team_barrier(t);
@@ -78,8 +82,38 @@ static void check_pool(uint32_t threads) {
         pool_run(p, count_rounds, &w);
         uint32_t wrong = 0, ran = 0;
         for (uint32_t i = 0; i < threads; i++) wrong += w.wrong[i], ran += w.values[i] == ROUNDS;
-        CHECK(wrong == 0 && ran == threads, "%u threads: %u saw old values, %u ran", threads, wrong, ran);
+        CHECK(w.count == threads || w.count == 1, "%u threads: a team of %u", threads, w.count);
+        CHECK(wrong == 0 && ran == w.count, "%u threads: %u saw old values, %u ran", threads, wrong, ran);
     }
+    pool_close(p);
+}
+
+/* A job in which thread 1 is late; counts the team. */
+static void late_thread(void *context, const team *t) {
+    if (t->index == 1) nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    team_barrier(t);
+    if (t->index == 0) *(uint32_t *)context = t->count;
+}
+
+static void count_team(void *context, const team *t) {
+    if (t->index == 0) *(uint32_t *)context = t->count;
+}
+
+/* Thread 0 goes on alone when the others keep it waiting, and calls them again later. */
+static void check_pool_alone(void) {
+    pool *p = pool_open(2);
+    uint32_t count = 2, tries = 0;
+    for (; count == 2 && tries < 20; tries++) {
+        pool_run(p, late_thread, &count);
+        pool_run(p, count_team, &count); /* a busy machine may take so long to come here that the time is over */
+    }
+    CHECK(count == 1, "a late thread is waited for again");
+    double start = platform_seconds();
+    while (count == 1 && platform_seconds() < start + 20.0) {
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        pool_run(p, count_team, &count);
+    }
+    CHECK(count == 2, "a late thread is never called again");
     pool_close(p);
 }
 
@@ -88,6 +122,7 @@ int main(void) {
     check_arena();
     check_sha256();
     for (uint32_t threads = 1; threads <= 5; threads++) check_pool(threads);
+    check_pool_alone();
     CHECK(!pool_open(0) && !pool_open(POOL_THREADS + 1), "sizes out of range");
     double start = platform_seconds();
     CHECK(platform_seconds() >= start, "time goes on");

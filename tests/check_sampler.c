@@ -359,6 +359,24 @@ static void bench(void) {
     platform_free(s);
 }
 
+/* A file with infinite scales has infinite logits: they share all probability. */
+static void check_infinite(void) {
+    float logits[VOCAB];
+    sampler_alternative best[4];
+    sampler *s = sampler_new(VOCAB);
+    make_logits(logits, VOCAB, 1);
+    logits[9] = logits[3] = INFINITY;
+    CHECK(fabs((double)sampler_logprob(logits, VOCAB, 3) + log(2)) < 1e-6, "%g", (double)sampler_logprob(logits, VOCAB, 3));
+    CHECK(sampler_logprob(logits, VOCAB, 4) == -INFINITY, "%g", (double)sampler_logprob(logits, VOCAB, 4));
+    sampler_alternatives(s, logits, 4, best);
+    CHECK(best[0].id == 3 && best[1].id == 9 && best[0].logprob == best[1].logprob, "the infinite ones come first");
+    CHECK(best[2].id >= 0 && best[2].logprob == -INFINITY, "nothing is left for the others");
+    for (size_t i = 0; i < VOCAB; i++) logits[i] = i < VOCAB - 2 ? NAN : -INFINITY;
+    sampler_alternatives(s, logits, 4, best);
+    CHECK(best[1].id == VOCAB - 1 && best[2].id == -1 && best[3].logprob == -INFINITY, "what is no number has no place");
+    platform_free(s);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
         bench();
@@ -371,6 +389,7 @@ int main(int argc, char **argv) {
     check_counts(s);
     check_bias(s);
     check_alternatives();
+    check_infinite();
     check_seed(s);
     check_resume(s);
     check_options();

@@ -42,6 +42,21 @@ double wasm_model_number(const bp_model *model, uint32_t field) {
     return field < sizeof fields / sizeof fields[0] ? fields[field] : __builtin_nan("");
 }
 
+/* name [BP_NAME] <- its name; out [7 + 2 BP_STAGES] <- address of its type, rows, columns, planes, stages, stages at hand,
+ * bits, then k and bits of each stage. False past the last. */
+bool wasm_model_layer(const bp_model *model, uint32_t i, char *name, double *out) {
+    bp_layer l;
+    if (!bp_model_layer(model, i, &l)) return false;
+    const double fields[] = {(double)(size_t)l.type, l.rows, l.columns, l.planes, l.n_stages, l.loaded, (double)l.bits};
+    for (size_t j = 0; j < BP_NAME; j++) name[j] = l.name[j];
+    for (size_t j = 0; j < 7; j++) out[j] = fields[j];
+    for (size_t s = 0; s < BP_STAGES; s++) {
+        out[7 + 2 * s] = l.middle[s];
+        out[8 + 2 * s] = (double)l.stage_bits[s];
+    }
+    return true;
+}
+
 size_t wasm_session_bytes(const bp_model *model, uint32_t n_ctx, uint32_t chunk, uint32_t kv_bits) {
     bp_session_options o = {n_ctx, chunk, kv_bits};
     return bp_session_bytes(model, &o);

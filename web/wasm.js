@@ -10,14 +10,20 @@ const SIMD_PROBE = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1
 const THREADS_PROBE = [0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 5, 4, 1, 3, 1, 1, 10, 11, 1, 9, 0, 65,
   0, 254, 16, 2, 0, 26, 11];
 
-const validates = (bytes) => WebAssembly.validate(new Uint8Array(bytes));
+// (module (func (result v128) i32.const 0 i8x16.splat i32.const 0 i8x16.splat i8x16.relaxed_swizzle))
+const RELAXED_PROBE = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 15, 1, 13, 0, 65, 0, 253, 15, 65, 0,
+  253, 15, 253, 128, 2, 11];
+const PROBES = { simd: SIMD_PROBE, relaxed: RELAXED_PROBE, threads: THREADS_PROBE };
+
+/** Has this WebAssembly engine 'simd', 'relaxed' SIMD, 'threads'? */
+export const has = (feature) => WebAssembly.validate(new Uint8Array(PROBES[feature]));
 
 /** Most threads that pay: more than the physical cores only disturb each other, and memory is the limit past four. */
 function defaultThreads(logical) {
   return logical <= 2 ? logical : Math.min(4, Math.ceil(logical / 2));
 }
 
-const logicalCores = async () =>
+export const logicalCores = async () =>
   isNode() ? (await nodeModule('node:os')).availableParallelism() : (navigator.hardwareConcurrency ?? 1);
 
 /**
@@ -31,18 +37,19 @@ export async function chooseThreads(wanted) {
   if (wanted === 1) return { threads: 1, reason: null };
   if (globalThis.isSecureContext === false)
     return { threads: 1, reason: 'this page is not a secure context: threads need https or localhost' };
-  if (typeof SharedArrayBuffer === 'undefined' || (!isNode() && !globalThis.crossOriginIsolated))
+  if (!isNode() && !globalThis.crossOriginIsolated)
     return {
       threads: 1,
       reason: 'this page is not cross-origin isolated: serve it with the headers ' +
         'Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp',
     };
-  if (!validates(THREADS_PROBE)) return { threads: 1, reason: 'this WebAssembly engine has no threads' };
+  if (typeof SharedArrayBuffer === 'undefined') return { threads: 1, reason: 'this browser has no SharedArrayBuffer' };
+  if (!has('threads')) return { threads: 1, reason: 'this WebAssembly engine has no threads' };
   return { threads: wanted ?? defaultThreads(await logicalCores()), reason: null };
 }
 
 async function compile(url) {
-  if (!validates(SIMD_PROBE))
+  if (!has('simd'))
     fail('unsupported', 'this WebAssembly engine has no SIMD (Chrome 91, Firefox 89, Safari 16.4, Node 16 have it)');
   try {
     if (url.protocol === 'file:') return await WebAssembly.compile(await (await nodeModule('node:fs/promises')).readFile(url));
@@ -57,27 +64,38 @@ async function compile(url) {
   }
 }
 
-const moduleUrl = (threads) =>
-  threads > 1 ? new URL('./bitpair-threads.wasm', import.meta.url) : new URL('./bitpair.wasm', import.meta.url);
+// Whole literals: bundlers look for them.
+const RELAXED_URLS = () => [new URL('./bitpair-relaxed.wasm', import.meta.url), new URL('./bitpair-threads-relaxed.wasm', import.meta.url)];
+const PLAIN_URLS = () => [new URL('./bitpair.wasm', import.meta.url), new URL('./bitpair-threads.wasm', import.meta.url)];
 
 const now = () => performance.now() / 1000;
 
-/** Reserves address space for up to 4 GiB; hosts that refuse are asked for less. Nothing is committed yet. */
-function sharedMemory() {
-  const initial = 64;
-  for (const maximum of [65536, 32768, 16384, 8192]) {
+const LARGEST = 65536; // pages: 4 GiB, as both binaries say
+const PAGE = 65536;    // bytes
+
+/** Reserves address space for up to 4 GiB; hosts that refuse are asked for less, null when they refuse all. Nothing is committed yet. */
+function reserve(shared) {
+  for (const maximum of [LARGEST, LARGEST / 2, LARGEST / 4, LARGEST / 8]) {
     try {
-      return new WebAssembly.Memory({ initial, maximum, shared: true });
+      return { memory: new WebAssembly.Memory({ initial: shared ? 64 : 1, maximum, shared }), maximum };
     } catch {
       // try the next size
     }
   }
-  return fail('memory', 'this host gives no shared memory of 512 MiB: use threads: 1');
+  return null;
 }
 
-/** Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. */
-export async function openWasm(threads) {
-  const module = await compile(moduleUrl(threads));
+/** Bytes of address space that an engine gets at most. */
+export const memoryLimit = (shared) => (reserve(shared)?.maximum ?? 0) * PAGE;
+
+function sharedMemory() {
+  return reserve(true)?.memory ?? fail('memory', 'this host gives no shared memory of 512 MiB: use threads: 1');
+}
+
+/** Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. `relaxed`: the binary with relaxed SIMD. */
+export async function openWasm(threads, relaxed = has('relaxed')) {
+  const [single, shared] = relaxed ? RELAXED_URLS() : PLAIN_URLS();
+  const module = await compile(threads > 1 ? shared : single);
   const memory = threads > 1 ? sharedMemory() : null;
   return { wasm: new Wasm(await instantiate(module, memory), memory), module, memory };
 }

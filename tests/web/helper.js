@@ -62,26 +62,29 @@ async function drip(response, body) {
   response.end();
 }
 
-/** The engine itself, on this thread and `threads` - 1 workers: {wasm, engine, close}. onStack(pointer) per worker. */
-export async function openEngine(threads, { isa, arith, onStack } = {}) {
-  const { wasm, module, memory } = await openWasm(threads);
+/** The engine itself, on this thread and `threads` - 1 workers: {wasm, engine, close}. onStack(pointer) per worker; `relaxed`: its binary. */
+export async function openEngine(threads, { isa, arith, onStack, relaxed } = {}) {
+  const { wasm, module, memory } = await openWasm(threads, relaxed);
   const stacks = Array.from({ length: threads - 1 }, () => wasm.alloc(STACK_BYTES));
   stacks.forEach((stack) => onStack?.(stack));
   const workers = await Promise.all(stacks.map((stack) => startThread(module, memory, stack)));
   const named = (text, fn) => (text ? wasm.withText(text, fn) : fn(0));
   const engine = named(isa, (i) => named(arith, (a) => wasm.check(wasm.exports.wasm_engine_open(threads, i, a, wasm.error))));
-  workers.forEach((worker, i) => worker.postMessage({ type: 'run', engine, index: i + 1 }));
-  return { wasm, engine, close: () => Promise.all(workers.map((worker) => worker.terminate())) };
+  workers.forEach(({ port }, i) => port.postMessage({ type: 'run', engine, index: i + 1 }));
+  return { wasm, engine, close: () => Promise.all(workers.map(({ worker }) => worker.terminate())) };
 }
 
 async function startThread(module, memory, stack) {
   const worker = new Worker(new URL('../../web/worker.js', import.meta.url));
+  const { port1, port2 } = new MessageChannel();
   await new Promise((resolve, reject) => {
     worker.on('error', reject);
-    worker.on('message', ({ type, error }) => (type === 'ready' ? resolve() : reject(new Error(error.message))));
-    worker.postMessage({ type: 'thread', module, memory, stack });
+    port2.onmessage = ({ data: { type, error } }) => type === 'joined' && (error ? reject(new Error(error.message)) : resolve());
+    worker.postMessage({ type: 'thread', port: port1 }, [port1]);
+    port2.postMessage({ type: 'join', module, memory, stack });
   });
-  return worker;
+  port2.unref();
+  return { worker, port: port2 };
 }
 
 /** Opens `bytes` as a model: {model, session}, pointers. */

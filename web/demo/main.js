@@ -1,193 +1,98 @@
-// main.js - the demo page: load the model, hold one conversation.
+// main.js - the demo page: its parts, and what each tells the others.
 
-import { load } from '../index.js';
-import { CHAT_OPTIONS, MODEL_NAME, MODEL_PATH, SUGGESTIONS } from './config.js';
-import { Answer, say } from './messages.js';
+import { ChatView } from './chat-view.js';
+import { Chat } from './chat.js';
+import { Composer } from './composer.js';
+import { SUGGESTIONS } from './config.js';
+import { ConversationStore } from './conversation-store.js';
+import { $, iconButton } from './dom.js';
+import { acceptDrops } from './drop.js';
+import { InsidePanel } from './inside-panel.js';
+import { forTab } from './kept.js';
+import { LoaderView } from './loader-view.js';
+import { Loader } from './loader.js';
+import { ModelsDialog } from './models-dialog.js';
+import { isolation, onUpdate } from './offline.js';
+import { Settings } from './settings.js';
+import { Sidebar } from './sidebar.js';
+import { Status } from './status.js';
+import { toast } from './toast.js';
 
-const $ = (id) => document.getElementById(id);
-const other = new URLSearchParams(location.search).get('model'); // ?model=/models/other.gguf
-const modelUrl = other ?? MODEL_PATH;
+const loader = new Loader();
+const loaderView = new LoaderView(loader);
+const settings = new Settings();
+const status = new Status();
+const inside = new InsidePanel({
+  getModel: () => loader.model,
+  getSource: () => loader.source.file ?? loader.source.url,
+  getPrompt: () => chat.current.messages.findLast(({ role }) => role === 'user')?.text ?? SUGGESTIONS[0],
+});
+const store = await ConversationStore.open();
+const chat = new Chat({ store, loader, settings, status, hooks: inside });
+const composer = new Composer(chat);
+const sidebar = new Sidebar({ store, chat });
+const models = new ModelsDialog(loader);
 
-let model = null;
-let loading = null; // AbortController while a model loads
-let running = null; // AbortController while an answer of this conversation is made
-let messages = [];
+chat.view = new ChatView($('messages'), {
+  edit: (message, text) => chat.edit(message, text),
+  regenerate: (message) => chat.regenerate(message),
+  resume: (message) => chat.resume(message),
+  choose: (message) => chat.choose(message),
+  probabilities: (message, view) =>
+    view.showTokens(view.tokens ? null : chat.tokensOf(message), (element, tokens) => inside.renderProbabilities(element, tokens)),
+});
 
-const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
-const announce = (text) => ($('announcer').textContent = text);
-
-// ---- loading ----
-
-async function showSize() {
-  $('model-name').textContent = other?.split(/[?#]/)[0].split('/').pop() || other || MODEL_NAME;
-  const head = await fetch(modelUrl, { method: 'HEAD' }).catch(() => null);
-  const size = Number(head?.ok && head.headers.get('content-length'));
-  if (size > 0) $('model-size').textContent = `${megabytes(size)}, from this server`;
+function drawComposer() {
+  const empty = chat.current.messages.length === 0;
+  const usable = loader.model !== null || loader.state === 'loading';
+  document.body.classList.toggle('empty', empty);
+  $('hero').hidden = !empty;
+  $('mode').hidden = !settings.json;
+  composer.update({ usable, busy: chat.busy, empty });
 }
 
-function showProgress({ phase, loaded, total, rate, eta }) {
-  if (phase === 'ready') return;
-  const share = total ? loaded / total : 0;
-  $('strip').setAttribute('aria-valuenow', Math.floor(100 * share));
-  $('strip').firstElementChild.style.transform = `translateX(${100 * share - 100}%)`;
-  const parts = [total ? `${megabytes(loaded)} of ${megabytes(total)}` : megabytes(loaded)];
-  if (rate) parts.push(`${megabytes(rate)}/s`);
-  if (eta >= 1) parts.push(`${eta < 90 ? `${Math.ceil(eta)} s` : `${Math.ceil(eta / 60)} min`} left`);
-  $('progress-text').textContent = parts.join(' \u00b7 ');
-}
+loader.onchange = () => {
+  drawComposer();
+  loaderView.draw();
+};
+loader.onmodel = (model) => {
+  if (!model) chat.stopAll();
+  status.setModel(model);
+  inside.modelChanged(model);
+  if (model && !document.querySelector('dialog[open]')) composer.focus();
+};
+chat.onchange = () => {
+  document.title = chat.current.messages.length > 0 ? `${chat.current.title} \u2013 bitpair` : 'bitpair';
+  status.setConversation(chat.current);
+  loader.onchange();
+  sidebar.draw();
+};
+settings.onchange = drawComposer;
+store.onfailure = (error) => toast(
+  error.name === 'QuotaExceededError' ? 'There is no room left to keep your chats. Delete some, or a model under Models.' : `Your chats could not be kept: ${error.message}`);
+if (store.reason) toast(`This browser does not keep your chats: they end with this tab. (${store.reason})`);
 
-/** One sentence a visitor can act on, then what exactly went wrong. */
-function explain(error) {
-  const advice = {
-    http: 'The server does not have the model.',
-    network: 'The download broke off. Is the server still running?',
-    format: 'This is not a model file, or it is damaged.',
-    checksum: 'The file is damaged.',
-    memory: 'There is not enough memory. Closing other tabs may help.',
-    unsupported: 'This browser or this model is not supported.',
-    worker: 'The engine failed.',
-  };
-  return `${advice[error.code] ?? 'Something went wrong.'} (${error.message})`;
-}
+acceptDrops((file) => {
+  if (/\.json$/i.test(file.name) || file.type === 'application/json') sidebar.import(file);
+  else models.askFile(file);
+});
 
-async function loadModel() {
-  loading = new AbortController();
-  $('load').hidden = $('failure').hidden = true;
-  $('loading').hidden = false;
-  showProgress({ phase: 'download', loaded: 0, total: null });
-  announce('Loading the model');
-  try {
-    model = await load(modelUrl, { signal: loading.signal, onProgress: showProgress });
-    beginChat();
-  } catch (error) {
-    if (error.code !== 'aborted') {
-      $('failure-text').textContent = explain(error);
-      $('failure').hidden = false;
-      $('load').textContent = 'Try again';
-    }
-    $('load').hidden = false;
-    $('load').focus();
-  } finally {
-    $('loading').hidden = true;
-    loading = null;
-  }
-}
-
-function beginChat() {
-  $('start').hidden = true;
-  $('chat').hidden = $('composer').hidden = $('new-chat').hidden = false;
-  showStatus(null);
-  newChat();
-  announce('The model is ready');
-}
-
-// ---- conversation ----
-
-function newChat() {
-  running?.abort();
-  running = null; // the model itself lets the next question wait until this answer has ended
-  setBusy(false);
-  messages = [];
-  $('messages').replaceChildren();
-  $('suggestions').replaceChildren(...SUGGESTIONS.map((text) => {
-    const button = document.createElement('button');
-    button.type = 'button';
-    button.textContent = text;
-    button.addEventListener('click', () => send(text));
-    return button;
+for (const name of ['banner', 'kept']) {
+  $(name).append(iconButton('close', 'Dismiss', () => {
+    loaderView.keptDismissed = $('kept-text').textContent;
+    $(name).hidden = true;
   }));
-  $('prompt').focus();
 }
-
-function showStatus(stats) {
-  const { threads, isa, bitsPerWeight, memoryBytes } = model.info;
-  const parts = [`${threads} ${threads === 1 ? 'thread' : 'threads'}`, isa.toUpperCase()];
-  if (bitsPerWeight) parts.push(`${bitsPerWeight.toFixed(2)} bits per weight`);
-  parts.push(`${megabytes(memoryBytes)} of memory`);
-  if (stats?.decodeTokensPerSecond) parts.unshift(`${stats.decodeTokensPerSecond.toFixed(0)} tokens/s`);
-  $('status').textContent = parts.join(' \u00b7 ');
+isolation.then((isolated) => ($('banner').hidden = isolated));
+onUpdate(() => toast('A newer version of this page is here. A reload shows it.', { label: 'Reload', run: () => location.reload() }));
+for (const dialog of document.querySelectorAll('dialog')) {
+  dialog.addEventListener('click', (event) => event.target === dialog && dialog.close()); // outside of it
 }
+addEventListener('pagehide', () => chat.flush());
+document.addEventListener('visibilitychange', () => document.hidden && chat.flush());
 
-function setBusy(busy) {
-  $('send').hidden = busy;
-  $('stop').hidden = !busy;
-}
-
-function rest() {
-  running = null;
-  setBusy(false);
-  if (matchMedia('(pointer: fine)').matches) $('prompt').focus();
-}
-
-async function send(text) {
-  if (!text.trim() || running) return;
-  const stop = new AbortController();
-  const turn = (messages = [...messages, { role: 'user', content: text }]);
-  running = stop;
-  setBusy(true);
-  $('suggestions').replaceChildren();
-  say($('messages'), text);
-  const answer = new Answer($('messages'));
-  const shown = () => messages === turn;
-  try {
-    const end = await stream(turn, answer, stop.signal);
-    if (!shown()) return;
-    answer.finish(end);
-    messages = [...turn, { role: 'assistant', content: answer.text }];
-    if (end.stats) showStatus(end.stats);
-    announce(answer.text || 'No answer');
-  } catch (error) {
-    if (!shown()) return;
-    answer.fail(error.code === 'context' ? 'This conversation is too long for the model. Please begin a new chat.' : explain(error));
-    messages = turn.slice(0, -1);
-  } finally {
-    if (running === stop) rest();
-  }
-}
-
-async function stream(turn, answer, signal) {
-  const generation = model.chat(turn, { ...CHAT_OPTIONS, signal, onPrefill: (progress) => answer.reading(progress) });
-  for await (const chunk of generation) answer.append(chunk.text);
-  return generation.result;
-}
-
-// ---- wiring ----
-
-$('load').addEventListener('click', loadModel);
-$('cancel').addEventListener('click', () => loading?.abort());
-$('new-chat').addEventListener('click', newChat);
-$('stop').addEventListener('click', () => running?.abort());
-$('banner').hidden = globalThis.crossOriginIsolated;
-$('banner-close').addEventListener('click', () => ($('banner').hidden = true));
-
-$('composer').addEventListener('submit', (event) => {
-  event.preventDefault();
-  if (running || !$('prompt').value.trim()) return;
-  const text = $('prompt').value;
-  $('prompt').value = '';
-  fitPrompt();
-  send(text);
-});
-
-$('prompt').addEventListener('keydown', (event) => {
-  // While an input method composes, Enter picks a candidate; Safari tells only by key code 229.
-  if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return;
-  event.preventDefault();
-  $('composer').requestSubmit();
-});
-
-document.addEventListener('keydown', (event) => {
-  if (event.key !== 'Escape' || event.isComposing) return;
-  running?.abort();
-  loading?.abort();
-});
-
-/** Height follows the text where CSS cannot do it (field-sizing). */
-function fitPrompt() {
-  if (CSS.supports('field-sizing', 'content')) return;
-  $('prompt').style.height = 'auto';
-  $('prompt').style.height = `${$('prompt').scrollHeight + 2}px`;
-}
-$('prompt').addEventListener('input', fitPrompt);
-
-showSize();
+await sidebar.refresh();
+const last = sidebar.all.find(({ id }) => id === forTab.get('conversation'));
+await (last ? chat.open(last) : chat.begin());
+document.body.dataset.started = 'true';
+if (await loader.look()) loader.start();

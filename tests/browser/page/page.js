@@ -1,0 +1,29 @@
+// page.js - the package, where scripts of a test find it, and what several of them need.
+
+import * as bitpair from '/web/index.js';
+
+Object.assign(globalThis, { bitpair, opens, codeOf, logitsHash });
+
+/** Loads, answers, and lets go: {...info, text, phases: of the reports, retries}. */
+async function opens(source, options = {}, prompt = 'Once upon a time') {
+  const reports = [];
+  const model = await bitpair.load(source, { ...options, onProgress: (report) => reports.push(report) });
+  const text = await model.generate(prompt, { greedy: true, maxTokens: 12, ...options.generate }).text();
+  await model.dispose();
+  return { ...model.info, text, phases: [...new Set(reports.map(({ phase }) => phase))], retries: reports.at(-1).retries };
+}
+
+/** The code of the error that a promise ends with. */
+function codeOf(promise) {
+  return promise.then(() => 'none', (error) => error.code ?? String(error));
+}
+
+/** SHA-256 of the float32 logits of every position, as in tests/web/golden.test.js. */
+async function logitsHash(source, ids, threads) {
+  const model = await bitpair.load(source, { threads });
+  const rows = [];
+  for (let n = 1; n <= ids.length; n++) rows.push(await model.logits(ids.slice(0, n), { bos: false }));
+  await model.dispose();
+  const digest = await crypto.subtle.digest('SHA-256', await new Blob(rows).arrayBuffer());
+  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}

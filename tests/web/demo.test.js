@@ -1,0 +1,133 @@
+// The parts of the demo page that need no browser: conversations, files of them, and what the page says of its model.
+
+import assert from 'node:assert/strict';
+import { statSync } from 'node:fs';
+import { describe, test } from 'node:test';
+
+import { FIRST_TIER, MODEL_FACTS, MODEL_PATH, PLAIN_TEMPLATE } from '../../web/demo/config.js';
+import { addMessage, chooseMessage, matches, newConversation, pathOf, promptOf, siblingsOf, titleOf } from '../../web/demo/conversation.js';
+import { exportText, importText } from '../../web/demo/transfer.js';
+import { explain, explainCache, megabytes, seconds } from '../../web/demo/words.js';
+import { estimateMemory, load } from '../../web/index.js';
+import { FIXTURE, ROOT } from './helper.js';
+
+const texts = (conversation) => pathOf(conversation).map(({ text }) => text);
+
+/** Two questions, the first of them edited, and an answer made twice. */
+function branched() {
+  const c = newConversation(1000);
+  const first = addMessage(c, null, { role: 'user', text: 'one' }, 1001);
+  const answer = addMessage(c, first, { role: 'assistant', text: 'a', state: 'done' }, 1002);
+  addMessage(c, answer, { role: 'user', text: 'two' }, 1003);
+  const edited = addMessage(c, null, { role: 'user', text: 'ONE' }, 1004);
+  const b = addMessage(c, edited, { role: 'assistant', text: 'b', state: 'done' }, 1005);
+  const again = addMessage(c, edited, { role: 'assistant', text: 'B', state: 'done', tier: 2 }, 1006);
+  return { c, first, answer, edited, b, again };
+}
+
+describe('conversations', () => {
+  test('the latest branch is shown, and every other can be', () => {
+    const { c, first, answer, edited, b, again } = branched();
+    assert.deepEqual(texts(c), ['ONE', 'B']);
+    assert.deepEqual(siblingsOf(c, again), [b, again]);
+    assert.deepEqual(siblingsOf(c, first), [first, edited]);
+    chooseMessage(c, first);
+    assert.deepEqual(texts(c), ['one', 'a', 'two']);
+    chooseMessage(c, edited);
+    chooseMessage(c, b);
+    assert.deepEqual(texts(c), ['ONE', 'b']);
+    assert.deepEqual(siblingsOf(c, answer), [answer]);
+  });
+
+  test('what the model is asked: the path, the system prompt, the beginning of an answer that goes on', () => {
+    const { c, again } = branched();
+    assert.deepEqual(promptOf(c, again, 'Be brief.'), [
+      { role: 'system', content: 'Be brief.' }, { role: 'user', content: 'ONE' }, { role: 'assistant', content: 'B' }]);
+    again.text = '';
+    assert.deepEqual(promptOf(c, again, ''), [{ role: 'user', content: 'ONE' }]);
+  });
+
+  test('titles and search', () => {
+    const { c } = branched();
+    assert.equal(c.title, 'ONE');
+    assert.equal(titleOf('  first line\nsecond'), 'first line');
+    assert.equal([...titleOf('\u{1f600}'.repeat(100))].length, 60);
+    assert.equal(titleOf(' \n '), 'New chat');
+    assert.ok(matches(c, 'TWO') && matches(c, '') && !matches(c, 'three'));
+  });
+});
+
+describe('files of conversations', () => {
+  test('out and in again: the same; twice: nothing twice; changed: both', () => {
+    const { c } = branched();
+    const text = exportText([c]);
+    const { added } = importText(text, []);
+    assert.deepEqual(added, JSON.parse(JSON.stringify([c])));
+    assert.deepEqual(importText(text, added), { added: [], same: 1 });
+    const changed = importText(text, [{ ...c, title: 'other' }]);
+    assert.equal(changed.added.length, 1);
+    assert.notEqual(changed.added[0].id, c.id);
+  });
+
+  test('what is damaged or not ours is refused with a reason, what is unknown is left out', () => {
+    const { c } = branched();
+    const file = (change) => {
+      const copy = JSON.parse(exportText([c]));
+      change(copy);
+      return JSON.stringify(copy);
+    };
+    const bad = [
+      ['{', /not JSON/], ['null', /no conversations of this page/], ['[1]', /no conversations of this page/],
+      [file((f) => (f.version = 2)), /version 2/], [file((f) => (f.conversations = {})), /damaged/],
+      [file((f) => (f.conversations[0] = null)), /damaged/], [file((f) => (f.conversations[0].messages = 3)), /damaged/],
+      [file((f) => (f.conversations[0].messages[0].parent = f.conversations[0].messages[1].id)), /place/], // a circle
+      [file((f) => (f.conversations[0].messages[1].id = f.conversations[0].messages[0].id)), /place/],
+      [file((f) => (f.conversations[0].messages[0].role = 'system')), /not one/], [file((f) => (f.conversations[0].messages[0].text = 5)), /not one/],
+      [file((f) => (f.conversations[0].created = 'x')), /dates/],
+    ];
+    for (const [text, reason] of bad) assert.throws(() => importText(text, []), reason, text.slice(0, 80));
+    const { added: [read] } = importText(file((f) => {
+      f.conversations[0].evil = 1;
+      Object.assign(f.conversations[0].messages[0], { evil: 1, state: 'strange', tier: 'x' });
+      f.conversations[0].chosen.nowhere = 'x';
+    }), []);
+    assert.deepEqual(read, JSON.parse(JSON.stringify(c)));
+  });
+});
+
+test('words: sizes, times, errors', () => {
+  assert.deepEqual([megabytes(477120), megabytes(62178240), megabytes(2.5e9)], ['0.5 MB', '62 MB', '2.50 GB']);
+  assert.deepEqual([seconds(3.2), seconds(200)], ['4 s', '4 min']);
+  for (const code of ['http', 'network', 'format', 'checksum', 'memory', 'unsupported', 'io', 'worker', 'context', 'disposed']) {
+    const text = explain(Object.assign(new Error('the details'), { code }));
+    assert.match(text, /^[A-Z][^(]+[.?] .*\(the details\)$/, code);
+    assert.doesNotMatch(text, /That did not work/, code);
+  }
+  assert.match(explain(new Error('x')), /That did not work/);
+  assert.match(explainCache('there is room for 2.0 MB only'), /no room/);
+  assert.equal(explainCache(null), '');
+});
+
+test('what the page says of its model is true', async () => {
+  const file = `${ROOT}${MODEL_PATH.slice(1)}`;
+  assert.equal(MODEL_FACTS.tiers.at(-1), statSync(file).size);
+  const { total } = await estimateMemory(file, { threads: 2 });
+  assert.ok(Math.abs(total / MODEL_FACTS.memory - 1) < 0.05, `${total}`);
+  for (const [i, end] of MODEL_FACTS.tiers.entries()) assert.equal((await estimateMemory(file, { tier: i + 1 })).weights, end);
+  assert.ok(FIRST_TIER <= MODEL_FACTS.tiers.length);
+});
+
+test('an answer is continued from its beginning; a model without a chat template continues text', async () => {
+  const model = await load(FIXTURE, { threads: 1 });
+  const options = { template: PLAIN_TEMPLATE, greedy: true, repeatPenalty: 1.1, maxTokens: 12 };
+  const question = [{ role: 'user', content: 'Once upon a time' }];
+  const whole = await model.chat(question, options).text();
+  assert.match(whole, /\p{L}{3}/u);
+  const prompt = `${(await model.detokenize([model.info.bos], { special: true }))}Once upon a time`;
+  assert.equal(whole, await model.generate(prompt, { ...options, bos: false, special: true }).text());
+  const begun = await model.chat(question, { ...options, maxTokens: 6 }).text();
+  const rest = await model.chat([...question, { role: 'assistant', content: begun }], { ...options, maxTokens: 6, continueLast: true }).text();
+  assert.equal(begun + rest, whole);
+  await assert.rejects(model.chat(question, { ...options, continueLast: true }).text(), { code: 'argument', message: /continueLast/ });
+  await model.dispose();
+});

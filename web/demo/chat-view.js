@@ -1,0 +1,75 @@
+// chat-view.js - the messages of the conversation that is shown.
+//
+// actions: edit(message, text), regenerate(message), resume(message), choose(message), probabilities(message, view)
+
+import { AnswerView } from './answer-view.js';
+import { siblingsOf, pathOf } from './conversation.js';
+import { $ } from './dom.js';
+import { QuestionView } from './question-view.js';
+
+const NEAR = 80; // pixels from the end that still count as its end
+
+export class ChatView {
+  constructor(root, actions) {
+    this.root = root;
+    this.views = new Map(); // message id -> its view
+    this.following = true;
+    this.actions = { ...actions, atBottom: () => this.following, toBottom: () => this.toBottom() };
+    addEventListener('scroll', () => this.noteScroll(), { passive: true });
+    addEventListener('resize', () => this.following && this.toBottom());
+    $('to-end').addEventListener('click', () => this.toBottom(true));
+  }
+
+  /** situation: {busy, live: id of the answer made here, elsewhere: is another tab answering?, tokensOf(id)} */
+  show(conversation, situation) {
+    if (conversation.id !== this.shown) this.clear(conversation.id);
+    const path = pathOf(conversation);
+    path.forEach((message, i) => {
+      const view = this.viewOf(message);
+      if (this.root.children[i] !== view.element) this.root.insertBefore(view.element, this.root.children[i] ?? null);
+      view.update({
+        busy: situation.busy,
+        live: situation.live === message.id,
+        elsewhere: situation.elsewhere && message.state === 'writing',
+        siblings: siblingsOf(conversation, message),
+        tokens: situation.tokensOf(message.id),
+      });
+    });
+    while (this.root.children.length > path.length) this.root.lastElementChild.remove();
+  }
+
+  clear(id) {
+    this.shown = id;
+    this.views.clear();
+    this.root.replaceChildren();
+    this.following = true;
+  }
+
+  viewOf(message) {
+    const old = this.views.get(message.id);
+    if (old?.message === message) return old;
+    old?.element.remove();
+    const View = message.role === 'user' ? QuestionView : AnswerView;
+    const view = new View(message, this.actions);
+    this.views.set(message.id, view);
+    return view;
+  }
+
+  /** The view of an answer, if its conversation is the one that is shown. */
+  answer(message) {
+    const view = this.views.get(message.id);
+    return view?.message === message ? view : null;
+  }
+
+  noteScroll() {
+    const page = document.scrollingElement;
+    this.following = page.scrollHeight - page.scrollTop - innerHeight < NEAR;
+    $('to-end').hidden = this.following || this.root.childElementCount === 0;
+  }
+
+  toBottom(smooth = false) {
+    const page = document.scrollingElement;
+    const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
+    scrollTo({ top: page.scrollHeight, behavior: smooth && !calm ? 'smooth' : 'instant' });
+  }
+}

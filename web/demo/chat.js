@@ -1,0 +1,247 @@
+// chat.js - conversations and the answers in them: which one is shown, what is being written, what is kept.
+
+import { announce, announceAnswer } from './announcer.js';
+import { PLAIN_TEMPLATE } from './config.js';
+import { isAnswered, whenAnswered, whileAnswering } from './conversation-store.js';
+import { addMessage, chooseMessage, newConversation, pathOf, promptOf } from './conversation.js';
+import { forTab } from './kept.js';
+import { explain } from './words.js';
+
+const KEEP_EVERY = 300; // ms: so much of an answer may be lost when the tab dies
+
+export class Chat {
+  #runs = new Map(); // conversation id -> {answer, stop: AbortController}
+  #elsewhere = false;
+  #tokens = new Map(); // answer id -> its tokens with probabilities
+  #plain = new WeakSet(); // models without a chat template
+
+  /**
+   * @param {{store, loader, settings, status, hooks}} parts hooks: see inside-panel.js
+   * onchange(): the conversation that is shown, or whether it is being answered, has changed; onlist(): any other
+   */
+  constructor(parts) {
+    Object.assign(this, parts);
+    this.current = newConversation();
+    this.onchange = this.onlist = () => {};
+    this.store.listen(({ id }) => this.#heard(id));
+  }
+
+  /** ChatView, set once it is there */
+  view = null;
+
+  get busy() {
+    return this.#runs.has(this.current.id) || this.#elsewhere;
+  }
+
+  /** Is this conversation being answered in this tab? */
+  isRunning(id) {
+    return this.#runs.has(id);
+  }
+
+  draw() {
+    const run = this.#runs.get(this.current.id);
+    this.view.show(this.current, {
+      busy: this.busy, live: run?.answer.id, elsewhere: this.#elsewhere, tokensOf: (id) => this.#tokens.get(id),
+    });
+    this.onchange();
+  }
+
+  begin() {
+    return this.open(newConversation());
+  }
+
+  /** Shows a conversation. An answer in the one before goes on. */
+  async open(conversation) {
+    const running = this.#runs.get(conversation.id);
+    this.current = running?.conversation ?? conversation;
+    this.#elsewhere = !running && (await isAnswered(conversation.id));
+    if (this.#elsewhere) whenAnswered(conversation.id).then(() => this.#heard(conversation.id));
+    if (this.current !== conversation && !running) return; // something else was opened meanwhile
+    forTab.set('conversation', this.current.id);
+    this.draw();
+    this.view.toBottom();
+  }
+
+  send(text) {
+    if (this.busy || !text.trim()) return false;
+    const question = addMessage(this.current, pathOf(this.current).at(-1), { role: 'user', text: text.trim() });
+    this.#answerTo(question);
+    return true;
+  }
+
+  edit(message, text) {
+    const question = addMessage(this.current, this.#parentOf(message), { role: 'user', text });
+    this.#answerTo(question);
+  }
+
+  regenerate(answer) {
+    this.#answerTo(this.#parentOf(answer));
+  }
+
+  resume(answer) {
+    this.#run(this.current, answer);
+  }
+
+  choose(message) {
+    chooseMessage(this.current, message);
+    this.store.put(this.current);
+    this.draw();
+  }
+
+  stop() {
+    this.#runs.get(this.current.id)?.stop.abort();
+  }
+
+  stopAll() {
+    for (const { stop } of this.#runs.values()) stop.abort();
+  }
+
+  /** Gives up a conversation that is deleted. */
+  drop(id) {
+    const run = this.#runs.get(id);
+    if (run) run.dropped = true;
+    run?.stop.abort();
+    if (id === this.current.id) this.begin();
+  }
+
+  /** Writes what has not been written yet: the page may be about to go. */
+  flush() {
+    for (const run of this.#runs.values()) this.#keep(run, true);
+  }
+
+  tokensOf(answer) {
+    return this.#tokens.get(answer.id);
+  }
+
+  #parentOf({ parent }) {
+    return this.current.messages.find(({ id }) => id === parent) ?? null;
+  }
+
+  #answerTo(question) {
+    this.#run(this.current, addMessage(this.current, question, { role: 'assistant', state: 'writing' }));
+  }
+
+  async #run(conversation, answer) {
+    const run = { conversation, answer, stop: new AbortController() };
+    this.#runs.set(conversation.id, run);
+    Object.assign(answer, { state: 'writing', problem: undefined, finishReason: undefined });
+    this.draw();
+    this.view.toBottom();
+    const mine = await whileAnswering(conversation.id, async () => {
+      this.#keep(run, true).then(() => this.onlist());
+      await this.#write(run);
+      return true;
+    });
+    this.#runs.delete(conversation.id);
+    conversation.updated = Date.now();
+    // What another tab has written there is newer: only this page shows what was not done.
+    if (mine) this.#keep(run, true).then(() => this.onlist());
+    else Object.assign(answer, { state: 'failed', problem: 'Another tab is answering this conversation.' });
+    if (this.current === conversation) this.draw();
+  }
+
+  async #write(run) {
+    const { answer } = run;
+    try {
+      const end = await this.#generate(run);
+      Object.assign(answer, { state: 'done', finishReason: end.finishReason });
+      this.#note(answer, end.stats);
+      if (this.#shows(run)) announceAnswer(answer.id, answer.text || 'No answer', true);
+    } catch (error) {
+      if (run.stop.signal.aborted) return Object.assign(answer, { state: 'done', finishReason: 'abort' });
+      Object.assign(answer, { state: 'failed', problem: explain(error) });
+    }
+    return undefined;
+  }
+
+  #note(answer, stats) {
+    if (!stats) return;
+    answer.tokens = stats.completionTokens;
+    answer.speed = stats.decodeTokensPerSecond ?? undefined;
+    answer.first = stats.timeToFirstToken ?? undefined;
+    answer.context = stats.promptTokens + stats.completionTokens;
+    answer.seed = String(stats.seed);
+    answer.firstTier = stats.firstTier ?? answer.tier;
+    answer.tier = stats.lastTier ?? answer.tier;
+    this.status.answered(stats);
+    this.hooks.answerEnded(stats);
+  }
+
+  async #generate(run) {
+    const { answer, stop } = run;
+    this.view.answer(answer)?.waitFor(this.loader.model ? '' : 'Waiting for the model');
+    const model = await this.loader.whenReady(stop.signal);
+    this.view.answer(answer)?.waitFor('');
+    const { tiers, tier } = model.info;
+    Object.assign(answer, { model: this.loader.name, tiers, tier, json: this.settings.json || undefined });
+    this.hooks.answerStarted({ id: answer.id, model: answer.model, tier: answer.tier, text: answer.text });
+    try {
+      return await this.#stream(run, model, this.#plain.has(model) ? PLAIN_TEMPLATE : undefined);
+    } catch (error) {
+      if (error.code !== 'unsupported' || !/chat template/.test(error.message)) throw error;
+      this.#plain.add(model);
+      return this.#stream(run, model, PLAIN_TEMPLATE);
+    }
+  }
+
+  async #stream(run, model, template) {
+    const { answer, conversation, stop } = run;
+    answer.plain = template ? true : undefined;
+    const tokens = this.hooks.wantsTokens() && answer.text === '' ? [] : null;
+    const generation = model.chat(promptOf(conversation, answer, this.settings.system), {
+      ...this.settings.options(),
+      template,
+      continueLast: answer.text !== '',
+      logprobs: tokens ? 10 : undefined,
+      signal: stop.signal,
+      onPrefill: (progress) => {
+        this.view.answer(answer)?.reading(progress);
+        this.status.reading(progress);
+        this.hooks.prefill(progress);
+      },
+    });
+    for await (const chunk of generation) this.#take(run, chunk, tokens);
+    if (tokens?.length) this.#tokens.set(answer.id, tokens);
+    return generation.result;
+  }
+
+  #take(run, { text, id, logprobs }, tokens) {
+    const { answer } = run;
+    answer.text += text;
+    if (id !== null) this.status.token(this.#shows(run));
+    if (tokens && logprobs) {
+      const token = { ...logprobs, tier: answer.tier, time: performance.now() };
+      tokens.push(token);
+      this.hooks.token(token);
+    } else if (id !== null) {
+      this.hooks.token({ text, id, tier: answer.tier, time: performance.now() });
+    }
+    this.#keep(run, false);
+    if (!this.#shows(run)) return;
+    this.view.answer(answer)?.grow();
+    announceAnswer(answer.id, answer.text);
+  }
+
+  #shows({ conversation }) {
+    return conversation === this.current;
+  }
+
+  #keep(run, now) {
+    const time = Date.now();
+    if (run.dropped || (!now && time - (run.kept ?? 0) < KEEP_EVERY)) return Promise.resolve();
+    run.kept = time;
+    return this.store.put(run.conversation);
+  }
+
+  /** Another tab has written a conversation. */
+  async #heard(id) {
+    this.onlist();
+    if (id !== this.current.id || this.#runs.has(id)) return;
+    const found = await this.store.get(id);
+    if (id !== this.current.id || this.#runs.has(id)) return;
+    if (!found) return announce('This conversation was deleted in another tab.');
+    this.current = found;
+    this.#elsewhere = await isAnswered(id);
+    this.draw();
+  }
+}

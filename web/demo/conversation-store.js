@@ -1,0 +1,132 @@
+// conversation-store.js - conversations in IndexedDB, or in memory where a browser refuses that. A conversation is written whole,
+// and again and again while an answer grows: of writes that wait, only the latest is made.
+
+const NAME = 'bitpair-demo';
+const STORE = 'conversations';
+
+const settled = (request) => new Promise((resolve, reject) => {
+  request.onsuccess = () => resolve(request.result);
+  request.onerror = () => reject(request.error);
+});
+
+function openDatabase() {
+  const request = indexedDB.open(NAME, 1);
+  request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: 'id' });
+  return settled(request);
+}
+
+/** Tells other tabs of this page what has changed, and hears it from them. */
+class Tabs {
+  constructor() {
+    this.channel = typeof BroadcastChannel === 'function' ? new BroadcastChannel(NAME) : null;
+  }
+
+  tell(message) {
+    this.channel?.postMessage(message);
+  }
+
+  listen(heard) {
+    if (this.channel) this.channel.onmessage = ({ data }) => heard(data);
+  }
+}
+
+export class ConversationStore {
+  #database;
+  #tabs = new Tabs();
+  #waiting = new Map(); // id -> conversation to be written
+  #writing = null;
+  #memory = new Map();
+
+  /** reason: why nothing is kept, else null */
+  constructor(database, reason) {
+    this.#database = database;
+    this.reason = reason;
+    this.onfailure = () => {};
+  }
+
+  static async open() {
+    try {
+      return new ConversationStore(await openDatabase(), null);
+    } catch (error) {
+      return new ConversationStore(null, error?.message ?? 'this browser has no IndexedDB');
+    }
+  }
+
+  /** The one that was written to last comes first. */
+  async all() {
+    const found = this.#database ? await settled(this.#store('readonly').getAll()) : [...this.#memory.values()];
+    return found.sort((a, b) => b.updated - a.updated);
+  }
+
+  async get(id) {
+    return this.#database ? settled(this.#store('readonly').get(id)) : this.#memory.get(id);
+  }
+
+  /** Resolves when the conversation, as it is then, is kept. A store that is full is told to `onfailure`, and asked again next time. */
+  put(conversation) {
+    this.#waiting.set(conversation.id, conversation);
+    this.#writing ??= this.#write().finally(() => (this.#writing = null));
+    return this.#writing;
+  }
+
+  async delete(id) {
+    this.#waiting.delete(id);
+    await this.#writing;
+    if (this.#database) await settled(this.#store('readwrite').delete(id));
+    this.#memory.delete(id);
+    this.#tabs.tell({ id });
+  }
+
+  /** heard({id}): another tab has changed this conversation. */
+  listen(heard) {
+    this.#tabs.listen(heard);
+  }
+
+  async #write() {
+    await null; // so that changes made together are one write
+    while (this.#waiting.size > 0) {
+      const batch = [...this.#waiting.values()];
+      this.#waiting.clear();
+      try {
+        await this.#keep(batch);
+        for (const { id } of batch) this.#tabs.tell({ id });
+      } catch (error) {
+        this.onfailure(error);
+      }
+    }
+  }
+
+  async #keep(batch) {
+    if (!this.#database) return batch.forEach((each) => this.#memory.set(each.id, each));
+    const store = this.#store('readwrite');
+    const done = new Promise((resolve, reject) => {
+      store.transaction.oncomplete = resolve;
+      store.transaction.onabort = () => reject(store.transaction.error ?? new Error('the store gave up'));
+    });
+    for (const each of batch) store.put(each);
+    return done;
+  }
+
+  #store(mode) {
+    return this.#database.transaction(STORE, mode).objectStore(STORE);
+  }
+}
+
+const lockName = (id) => `${NAME}-answer-${id}`;
+
+/** Runs work while other tabs can see that this conversation is being answered here. null: it is answered elsewhere. */
+export function whileAnswering(id, work) {
+  if (!navigator.locks) return work();
+  return navigator.locks.request(lockName(id), { ifAvailable: true }, (lock) => (lock ? work() : null));
+}
+
+/** Resolves when no other tab answers this conversation any more, however that came to its end. */
+export function whenAnswered(id) {
+  return navigator.locks.request(lockName(id), { mode: 'shared' }, () => {});
+}
+
+/** Is some tab answering this conversation? */
+export async function isAnswered(id) {
+  const { held = [] } = (await navigator.locks?.query()) ?? {};
+  return held.some(({ name }) => name === lockName(id));
+}

@@ -1,0 +1,148 @@
+// sidebar.js - the list of conversations: search, open, rename, delete, export, import.
+
+import { matches } from './conversation.js';
+import { $, download, iconButton, make } from './dom.js';
+import { isComposing } from './keys.js';
+import { toast } from './toast.js';
+import { exportName, exportText, importText } from './transfer.js';
+import { count, when } from './words.js';
+
+const TITLE_MOST = 200;
+
+export class Sidebar {
+  constructor({ store, chat }) {
+    Object.assign(this, { store, chat, all: [], renaming: null });
+    $('new-chat').addEventListener('click', () => {
+      this.close();
+      chat.begin();
+      $('prompt').focus();
+    });
+    $('search').addEventListener('input', () => this.draw());
+    $('export').addEventListener('click', () => this.export());
+    $('import').addEventListener('click', () => $('import-file').click());
+    $('import-file').addEventListener('change', () => this.importPicked());
+    chat.onlist = () => this.refresh();
+  }
+
+  /** Reads the list anew. Calls while one is under way share the one after it. */
+  refresh() {
+    this.again = true;
+    this.reading ??= this.read().finally(() => (this.reading = null));
+    return this.reading;
+  }
+
+  async read() {
+    while (this.again) {
+      this.again = false;
+      this.all = await this.store.all();
+    }
+    this.draw();
+  }
+
+  draw() {
+    if (this.renaming) return;
+    const found = this.all.filter((each) => matches(each, $('search').value));
+    const focused = document.activeElement?.closest?.('#conversations li')?.dataset.id;
+    const label = document.activeElement?.getAttribute('aria-label');
+    $('conversations').replaceChildren(...found.map((each) => this.item(each)));
+    if (focused) this.focusItem(focused, label);
+    $('no-conversations').hidden = found.length > 0;
+    $('no-conversations').textContent = this.all.length > 0 ? 'Nothing found' : 'Your chats will be here. They stay in this browser.';
+    $('export').disabled = this.all.length === 0;
+  }
+
+  /** The list is made anew; the focus stays where it was. */
+  focusItem(id, label) {
+    const item = $('conversations').querySelector(`[data-id="${CSS.escape(id)}"]`);
+    const button = label ? item?.querySelector(`[aria-label="${CSS.escape(label)}"]`) : null;
+    (button ?? item?.querySelector('.open') ?? $('search')).focus();
+  }
+
+  item(conversation) {
+    const { id, title, updated } = conversation;
+    const current = id === this.chat.current.id;
+    const open = make('button', { type: 'button', class: 'open', 'aria-current': current ? 'true' : undefined, onclick: () => this.open(conversation) },
+      make('span', { class: 'title', dir: 'auto', text: title }),
+      make('span', { class: 'date', text: this.chat.isRunning(id) ? 'writing' : when(updated) }));
+    return make('li', { 'data-id': id, class: current ? 'current' : '' }, open, make('span', { class: 'item-actions' },
+      iconButton('edit', `Rename ${title}`, () => this.rename(conversation)),
+      iconButton('trash', `Delete ${title}`, () => this.delete(conversation))));
+  }
+
+  open(conversation) {
+    this.close();
+    this.chat.open(conversation);
+  }
+
+  /** Where the list is a drawer. */
+  close() {
+    if ($('sidebar').matches(':popover-open')) $('sidebar').hidePopover();
+  }
+
+  rename(conversation) {
+    const item = $('conversations').querySelector(`[data-id="${CSS.escape(conversation.id)}"]`);
+    const box = make('input', { type: 'text', 'aria-label': 'Title', maxlength: TITLE_MOST, dir: 'auto' });
+    box.value = conversation.title;
+    this.renaming = conversation.id;
+    const end = async (keep) => {
+      if (!this.renaming) return;
+      this.renaming = null;
+      if (keep && box.value.trim()) await this.retitle(conversation, box.value.trim());
+      await this.refresh();
+      this.focusItem(conversation.id);
+    };
+    box.addEventListener('keydown', (event) => {
+      if (isComposing(event) || !['Enter', 'Escape'].includes(event.key)) return;
+      event.preventDefault();
+      event.stopPropagation();
+      end(event.key === 'Enter');
+    });
+    box.addEventListener('blur', () => end(true));
+    item.replaceChildren(box);
+    box.select();
+  }
+
+  async retitle(conversation, title) {
+    const { current } = this.chat;
+    const target = current.id === conversation.id ? current : conversation;
+    Object.assign(target, { title, named: true });
+    await this.store.put(target);
+    this.chat.onchange();
+  }
+
+  async delete(conversation) {
+    this.chat.drop(conversation.id);
+    await this.store.delete(conversation.id);
+    await this.refresh();
+    $('search').focus();
+    toast(`\u201c${conversation.title}\u201d is deleted.`, {
+      label: 'Undo',
+      run: async () => {
+        await this.store.put(conversation);
+        await this.refresh();
+      },
+    });
+  }
+
+  async export() {
+    download(exportName(), exportText(await this.store.all()));
+  }
+
+  async importPicked() {
+    const [file] = $('import-file').files;
+    $('import-file').value = '';
+    if (file) await this.import(file);
+  }
+
+  async import(file) {
+    try {
+      const { added, same } = importText(await file.text(), this.all);
+      for (const conversation of added) this.store.put(conversation);
+      await this.store.put(added[0] ?? this.chat.current);
+      await this.refresh();
+      toast(`${count(added.length, 'conversation')} imported${same ? `, ${same} were here already` : ''}.`);
+    } catch (error) {
+      toast(error.message);
+    }
+  }
+}

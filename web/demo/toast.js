@@ -1,0 +1,23 @@
+// toast.js - a line at the edge of the page that goes away by itself, with one thing to do about it.
+
+import { $, iconButton, make } from './dom.js';
+
+const STAYS = 9000;
+
+/** @param {{label: string, run: Function}} [action] */
+export function toast(text, action) {
+  const line = make('div', { class: 'toast', role: 'status' }, make('span', { text }));
+  const close = () => line.remove();
+  if (action) {
+    line.append(make('button', { type: 'button', class: 'quiet', text: action.label, onclick: () => {
+      close();
+      action.run();
+    } }));
+  }
+  line.append(iconButton('close', 'Dismiss', close));
+  $('toasts').replaceChildren(line);
+  let timer = setTimeout(close, STAYS);
+  // It must not go away while it is read or reached for.
+  for (const event of ['pointerenter', 'focusin']) line.addEventListener(event, () => clearTimeout(timer));
+  for (const event of ['pointerleave', 'focusout']) line.addEventListener(event, () => (timer = setTimeout(close, STAYS)));
+}
