@@ -301,6 +301,7 @@ bool gguf_open(gguf *g, arena *a, const void *bytes, uint64_t size, bp_err *e) {
     if (!read_header(&r, &l, NULL, NULL)) return false;
     *g = (gguf){.bytes = bytes,
                 .size = size,
+                .room = size,
                 .full_size = l.full_size,
                 .data_offset = l.data_offset,
                 .alignment = l.alignment,
@@ -328,9 +329,13 @@ const gguf_tensor *gguf_tensor_find(const gguf *g, const char *name) {
     return i < g->n_tensors ? &g->tensors[i] : NULL;
 }
 
-const void *gguf_data(const gguf *g, const gguf_tensor *t) {
-    return t->offset <= g->size && t->bytes <= g->size - t->offset ? g->bytes + t->offset : NULL;
+static const void *place_within(const gguf *g, const gguf_tensor *t, uint64_t size) {
+    return t->offset <= size && t->bytes <= size - t->offset ? g->bytes + t->offset : NULL;
 }
+
+const void *gguf_data(const gguf *g, const gguf_tensor *t) { return place_within(g, t, g->size); }
+
+const void *gguf_place(const gguf *g, const gguf_tensor *t) { return place_within(g, t, g->room); }
 
 uint64_t gguf_item_u64(const gguf_key *key, uint64_t i) {
     uint64_t v = 0;

@@ -49,6 +49,7 @@ typedef struct {
 typedef struct {
     const uint8_t *bytes;
     uint64_t size;        /* bytes at hand */
+    uint64_t room;        /* bytes that are, or will be, at these addresses; gguf_open: size */
     uint64_t full_size;   /* bytes of the complete file: the end of its last tensor */
     uint64_t data_offset; /* start of tensor data */
     uint64_t alignment;
@@ -76,6 +77,9 @@ const gguf_tensor *gguf_tensor_find(const gguf *g, const char *name);
 
 /* The bytes of a tensor, or NULL where the file at hand ends before the tensor does. */
 const void *gguf_data(const gguf *g, const gguf_tensor *t);
+
+/* Where they are or will be; NULL where there is no room for them. */
+const void *gguf_place(const gguf *g, const gguf_tensor *t);
 
 /* Scalars: true and *out when the key exists and its kind converts without loss (integers of any width, bool; floats).
  * */

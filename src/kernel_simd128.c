@@ -3,22 +3,9 @@
 #include <wasm_simd128.h>
 
 #include "kernel_impl.h"
+#include "kernel_vec_simd128.h"
 
-#define KERNEL_VEC_LANES 4
-typedef float vf __attribute__((vector_size(16)));
-static inline vf vf_set(float x) { return (vf)wasm_f32x4_splat(x); }
-
-static inline vf vf_max(vf x, vf y) { return (vf)wasm_f32x4_pmax((v128_t)x, (v128_t)y); }
-static inline vf vf_min(vf x, vf y) { return (vf)wasm_f32x4_pmin((v128_t)x, (v128_t)y); }
-
-/* The sign-extended half, moved up by 13 bits, has four copies of the sign on top: three are cleared. The exponent is
- * moved by a multiplication with 2^112, as in bp_half_to_float; infinities and NaN do not occur in a cache. */
-static inline vf vf_halves(const uint16_t *h) {
-    const v128_t bits = wasm_i32x4_shl(wasm_i32x4_load16x4(h), 13);
-    const v128_t scaled = wasm_v128_and(bits, wasm_i32x4_const_splat((int32_t)0x8fffffff));
-    return (vf)wasm_f32x4_mul(scaled, wasm_f32x4_const_splat(5.192296858534828e33f));
-}
-#include "kernel_vec.h"
+#include "kernel_rows.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -353,29 +340,6 @@ static void popcount_batch_simd128(float *y, size_t y_stride, const kernel_signs
         popcount_product_simd128(y + i * y_stride, w, (const uint8_t *)inputs + i * token_bytes, first, end);
 }
 
-/* ---- half precision ---- */
-
-/* bp_half_from_float, lane by lane, as u32 */
-static inline v128_t to_half4(const float *x) {
-    const v128_t bits = wasm_v128_load(x);
-    const v128_t sign = wasm_v128_and(wasm_u32x4_shr(bits, 16), wasm_i32x4_const_splat(0x8000));
-    const v128_t raw = wasm_v128_and(bits, wasm_i32x4_const_splat(0x7fffffff));
-    const v128_t a = wasm_i32x4_min(raw, wasm_i32x4_const_splat(0x477fe000));
-    const v128_t tiny =
-        wasm_i32x4_sub(wasm_f32x4_add(a, wasm_f32x4_const_splat(0.5f)), wasm_i32x4_const_splat(0x3f000000));
-    const v128_t even = wasm_v128_and(wasm_u32x4_shr(a, 13), wasm_i32x4_const_splat(1));
-    const v128_t rounded = wasm_i32x4_add(wasm_i32x4_add(a, even), wasm_i32x4_const_splat(0xfff - 0x38000000));
-    const v128_t is_tiny = wasm_i32x4_lt(a, wasm_i32x4_const_splat(0x38800000));
-    const v128_t h = wasm_v128_bitselect(tiny, wasm_u32x4_shr(rounded, 13), is_tiny);
-    return wasm_v128_andnot(wasm_v128_or(h, sign), wasm_i32x4_gt(raw, wasm_i32x4_const_splat(0x7f800000)));
-}
-
-static void to_half_simd128(uint16_t *y, const float *x, size_t n) {
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) wasm_v128_store(y + i, wasm_u16x8_narrow_i32x4(to_half4(x + i), to_half4(x + i + 4)));
-    for (; i < n; i++) y[i] = bp_half_from_float(x[i]);
-}
-
 void kernel_fill_simd128(kernel_table *table) {
     table->lut8.prepare = lut8_prepare_simd128;
     table->lut8.product = lut8_product_streams;
@@ -388,6 +352,5 @@ void kernel_fill_simd128(kernel_table *table) {
     table->dots = dots_vec;
     table->rmsnorm = rmsnorm_vec;
     table->swiglu = swiglu_vec;
-    table->to_half = to_half_simd128;
-    table->attention = attention_vec;
+    kernel_fill_attention_simd128(table);
 }

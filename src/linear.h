@@ -6,6 +6,7 @@
 
 #include "kernel.h"
 #include "pool.h"
+#include "profile.h"
 #include "quant.h"
 
 typedef struct {
@@ -29,6 +30,7 @@ typedef struct {
     /* factorized: n_stages > 0 */
     const linear_stage *stages;
     uint32_t n_stages;
+    uint32_t n_laid; /* stages [n_laid] that there is room for: those past n_stages may come while the model is open */
 } linear;
 
 /* Scratch memory and the choices of a run. One per thread; `mid` is shared by the team. */
@@ -39,6 +41,7 @@ typedef struct {
     uint8_t *inputs; /* own: prepared inputs, linear_inputs_bytes */
     float *row;      /* own: products [KERNEL_LANES][most padded rows of a factor], and one dense row [most inputs] */
     void *batch;     /* own: scratch of kernel_arith.batch */
+    profile *profile; /* own: NULL unless time is measured */
 } linear_work;
 
 /* Floats of one output row in memory: n padded to whole tiles. */

@@ -9,6 +9,7 @@ typedef struct {
     arena *a;
     const gguf *g;
     bp_err *e;
+    bool later; /* what is laid out now belongs to a tier that is not at hand: it is not read */
 } builder;
 
 enum { NAME = 96 }; /* longest tensor or key name that we look up, with room */
@@ -124,7 +125,7 @@ static const void *tensor_data(builder *b, const char *name, uint64_t count, uin
                 (unsigned long long)elements, (unsigned long long)count);
         return NULL;
     }
-    const void *data = gguf_data(b->g, t);
+    const void *data = b->later ? gguf_place(b->g, t) : gguf_data(b->g, t);
     if (!data)
         bp_fail(b->e, BP_ERR_FORMAT, t->offset, "file is truncated: tensor '%s' ends at byte %llu, the file at %llu",
                 name, (unsigned long long)(t->offset + t->bytes), (unsigned long long)b->g->size);
@@ -141,7 +142,7 @@ static bool widen(builder *b, const char *name, uint64_t count, const float **ou
         return bp_fail(b->e, BP_ERR_FORMAT, 0, "tensor '%s' is %s, not a float type", name, quant_name(type));
     float *values = ARENA_NEW(b->a, float, (size_t)count);
     if (b->a->overflow) return bp_fail(b->e, BP_ERR_MEMORY, 0, "no memory for tensor '%s'", name);
-    if (values && !b->g->header_only) quant_dequantize(type, data, values, (size_t)count);
+    if (values && !b->g->header_only && !b->later) quant_dequantize(type, data, values, (size_t)count);
     *out = values;
     return true;
 }
@@ -211,24 +212,27 @@ uint64_t model_stage_bits(uint64_t n, uint64_t m, uint64_t k) {
 
 static bool factorized_view(builder *b, const char *name, const gguf_key *shape, linear *w) {
     uint64_t stages = shape->count - 2;
-    uint32_t used = (uint32_t)bp_min((size_t)stages, b->m->tier);
+    uint32_t laid = (uint32_t)bp_min((size_t)stages, b->m->laid);
     if (stages > b->m->n_tiers)
         return bp_fail(b->e, BP_ERR_FORMAT, 0, "layer '%s' has %llu stages in a file of %u tiers", name,
                        (unsigned long long)stages, (unsigned)b->m->n_tiers);
-    linear_stage *out = ARENA_NEW(b->a, linear_stage, used);
+    linear_stage *out = ARENA_NEW(b->a, linear_stage, laid);
     for (uint32_t s = 0; s < stages; s++) {
         uint64_t k = gguf_item_u64(shape, 2 + s);
         if (k < KERNEL_PAD || k > 1 << 20 || k % KERNEL_PAD)
             return bp_fail(b->e, BP_ERR_FORMAT, 0, "layer '%s': middle dimension %llu is not a multiple of 32", name,
                            (unsigned long long)k);
         for (uint32_t t = s; t < b->m->n_tiers; t++) b->m->tier_bits[t] += model_stage_bits(w->n, w->m, k);
-        if (s >= used) continue; /* of a tier that is not at hand */
+        if (s >= laid) continue; /* of a tier that is not wanted */
         linear_stage stage = {.k = (uint32_t)k};
+        b->later = s >= b->m->tier;
         if (!stage_view(b, name, s, w, &stage)) return false;
         if (out) out[s] = stage;
     }
+    b->later = false;
     w->stages = out;
-    w->n_stages = used;
+    w->n_stages = (uint32_t)bp_min(laid, b->m->tier);
+    w->n_laid = laid;
     return true;
 }
 
@@ -326,22 +330,26 @@ bool model_tiers(const gguf *file, uint64_t *ends, uint32_t *n, bp_err *e) {
     return true;
 }
 
-/* Which prefix of the file is at hand; a length that is neither whole nor a tier's end is a truncated file. */
+/* *tier <- tiers in the first `size` bytes; a length that is neither whole nor a tier's end is a truncated file. */
+static bool prefix_tiers(builder *b, uint64_t size, uint32_t *tier) {
+    const model *m = b->m;
+    for (uint32_t i = 0; i < m->n_tiers; i++)
+        if (m->tier_end[i] <= size) *tier = i + 1;
+    if (*tier == 0 || (size < b->g->full_size && m->tier_end[*tier - 1] != size))
+        return bp_fail(b->e, BP_ERR_FORMAT, size, "file is truncated: %llu of %llu bytes, and no tier ends there",
+                       (unsigned long long)size, (unsigned long long)b->g->full_size);
+    return true;
+}
+
 static bool read_tiers(builder *b) {
     model *m = b->m;
     if (!model_tiers(b->g, m->tier_end, &m->n_tiers, b->e)) return false;
     m->factorized = m->n_tiers > 0;
-    if (!m->factorized) return true;
-    for (uint32_t i = 0; i < m->n_tiers; i++)
-        if (m->tier_end[i] <= b->g->size) m->tier = i + 1;
-    if (m->tier == 0 || (b->g->size < b->g->full_size && m->tier_end[m->tier - 1] != b->g->size))
-        return bp_fail(b->e, BP_ERR_FORMAT, b->g->size, "file is truncated: %llu of %llu bytes, and no tier ends there",
-                       (unsigned long long)b->g->size, (unsigned long long)b->g->full_size);
-    return true;
+    return !m->factorized || (prefix_tiers(b, b->g->size, &m->tier) && prefix_tiers(b, b->g->room, &m->laid));
 }
 
 bool model_open(model *m, arena *a, const gguf *file, bp_err *e) {
-    builder b = {m, a, file, e};
+    builder b = {m, a, file, e, false};
     *m = (model){.file = file};
     model_config *c = &m->config;
     if (!read_tiers(&b) || !read_config(&b) || !tables_view(&b) ||
@@ -385,8 +393,20 @@ static bool load_model(loaded *l, bp_err *e) {
     return model_open(&l->model, &a, &l->file, e);
 }
 
-/* file_size: bytes of the file that are, or will be, at hand */
-static model *open_loaded(const void *bytes, uint64_t size, uint64_t file_size, bp_err *e) {
+/* The file ends, for now, where its first `tier` tiers do. */
+static bool end_at(gguf *file, uint32_t tier, bp_err *e) {
+    uint64_t ends[MODEL_TIERS];
+    uint32_t n;
+    if (!model_tiers(file, ends, &n, e)) return false;
+    if (tier < 1 || tier > n || ends[tier - 1] > file->room)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "there are no %u tiers in %llu bytes of this file", (unsigned)tier,
+                       (unsigned long long)file->room);
+    file->size = ends[tier - 1];
+    return true;
+}
+
+/* file_size: bytes of the file that are, or will be, at hand; tier: those at hand, 0 for all */
+static model *open_loaded(const void *bytes, uint64_t size, uint64_t file_size, uint32_t tier, bp_err *e) {
     loaded *l = platform_alloc(sizeof *l);
     if (!l) {
         bp_fail(e, BP_ERR_MEMORY, 0, "no memory for a model");
@@ -394,18 +414,39 @@ static model *open_loaded(const void *bytes, uint64_t size, uint64_t file_size, 
     }
     bool good = load_file(l, bytes, size, e);
     if (good && file_size > size) {
-        l->file.size = file_size;
+        l->file.size = l->file.room = file_size;
         l->file.header_only = true;
     }
-    if (good && load_model(l, e)) return &l->model;
+    if (good && (!tier || end_at(&l->file, tier, e)) && load_model(l, e)) return &l->model;
     model_unload(&l->model);
     return NULL;
 }
 
-model *model_load(const void *bytes, uint64_t size, bp_err *e) { return open_loaded(bytes, size, size, e); }
+model *model_load(const void *bytes, uint64_t size, bp_err *e) { return open_loaded(bytes, size, size, 0, e); }
+
+model *model_load_tiers(const void *bytes, uint64_t size, uint32_t tier, bp_err *e) {
+    return open_loaded(bytes, size, size, tier, e);
+}
 
 model *model_preview(const void *bytes, uint64_t size, uint64_t file_size, bp_err *e) {
-    return open_loaded(bytes, size, file_size, e);
+    return open_loaded(bytes, size, file_size, 0, e);
+}
+
+bool model_raise(model *m, uint32_t tier, bp_err *e) {
+    loaded *l = (loaded *)(void *)m; /* the model is its first member */
+    if (tier < m->tier)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "the model uses %u tiers: it cannot go back to %u", (unsigned)m->tier,
+                       (unsigned)tier);
+    gguf before = l->file;
+    model opened;
+    arena a = arena_measure();
+    if (!end_at(&l->file, tier, e) || !model_open(&opened, &a, &l->file, e)) {
+        l->file = before;
+        return false;
+    }
+    /* The layout depends on the room alone: opened again over the same memory everything has its old address. */
+    a = arena_over(l->memory, a.used);
+    return model_open(m, &a, &l->file, e);
 }
 
 void model_unload(model *m) {

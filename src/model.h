@@ -52,6 +52,7 @@ typedef struct {
     bool factorized;
     uint32_t n_tiers;                /* 0 for a dense model */
     uint32_t tier;                   /* tiers at hand: 1..n_tiers (layers use the stages of these) */
+    uint32_t laid;                   /* tiers that there is room for: tier..n_tiers */
     uint64_t tier_end[MODEL_TIERS];  /* file length at which tier i is complete */
     uint64_t linear_weights;         /* number of weights in the linear layers of the blocks */
     uint64_t tier_bits[MODEL_TIERS]; /* bits stored for them up to tier i, scales counted (dense: tier_bits[0]) */
@@ -68,6 +69,13 @@ bool model_tiers(const gguf *file, uint64_t *ends, uint32_t *n, bp_err *e);
 
 /* gguf_open and model_open in memory of their own; NULL on failure (also BP_ERR_MEMORY). bytes stay the caller's. */
 model *model_load(const void *bytes, uint64_t size, bp_err *e);
+
+/* The same with memory for `size` bytes, of which those of the first `tier` tiers are there yet. */
+model *model_load_tiers(const void *bytes, uint64_t size, uint32_t tier, bp_err *e);
+
+/* The first `tier` tiers are there now. Nothing moves: layers gain stages. On failure nothing is changed:
+ * BP_ERR_ARGUMENT for fewer than now, or more than there is room for; BP_ERR_FORMAT when a stage lies outside. */
+bool model_raise(model *m, uint32_t tier, bp_err *e);
 
 /* The same from the header alone, bytes [size]: a model as it would be with the first file_size bytes at hand. Its
  * shapes and sizes are right, its weights are not there. */

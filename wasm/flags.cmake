@@ -9,13 +9,13 @@ add_compile_options(-msimd128 -mbulk-memory -mnontrapping-fptoint -mmutable-glob
 
 # The kernels are compiled once per binary, everything else once with and once without threads.
 set(KERNEL_SOURCES src/kernel.c src/kernel_simd128.c)
-set(COMMON_SOURCES ${ENGINE_SOURCES} src/platform_wasm.c wasm/exports.c)
+set(COMMON_SOURCES ${ENGINE_SOURCES} src/kernel_attention_simd128.c src/platform_wasm.c wasm/exports.c)
 list(REMOVE_ITEM COMMON_SOURCES src/kernel.c)
 # This file defines memcpy and its like: the compiler must not turn their bodies into calls of themselves.
 set_source_files_properties(src/platform_wasm.c PROPERTIES COMPILE_OPTIONS "-fno-builtin")
 
 # What runs once per model, call or token is built for size: the page downloads it, and its time is in the kernels.
-set_source_files_properties(src/err.c src/gguf.c src/model.c src/sampler.c src/session.c src/session_state.c src/engine.c src/engine_state.c src/engine_inside.c
+set_source_files_properties(src/err.c src/gguf.c src/model.c src/sampler.c src/session.c src/session_attention.c src/session_state.c src/kernel_attention_ref.c src/engine.c src/engine_state.c src/engine_inside.c
   src/tokenizer_open.c src/tokenizer.c src/tokenizer_pre.c src/tokenizer_nfc.c src/tokenizer_bpe.c src/grammar.c src/grammar_parse.c src/grammar_compile.c src/grammar_vocabulary.c src/engine_grammar.c PROPERTIES COMPILE_OPTIONS "-Os")
 
 file(STRINGS wasm/exports.txt lines REGEX "^[a-z_]")

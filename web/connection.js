@@ -8,16 +8,42 @@ const PROGRESS = 1 << 16;    // bytes after which a failure counts as the first 
 const FIRST_DELAY = 0.25;    // seconds, doubled from failure to failure
 const LONGEST_DELAY = 8;
 
+/** Holds what is read, while the caller wants that. */
+export class Gate {
+  #waiting = [];
+  closed = false;
+  changed = () => {}; // (closed), for whoever wants to know
+
+  close(yes) {
+    if (yes === this.closed) return;
+    this.closed = yes;
+    this.changed(yes);
+    if (!yes) for (const go of this.#waiting.splice(0)) go();
+  }
+
+  async pass(signal) {
+    signal.throwIfAborted();
+    while (this.closed) {
+      await new Promise((resolve) => {
+        this.#waiting.push(resolve);
+        signal.addEventListener('abort', resolve, { once: true });
+      });
+      signal.throwIfAborted();
+    }
+  }
+}
+
 export class Connections {
-  /** retries: failures in a row that are borne; signal: ends everything. */
-  constructor(source, meter, retries, signal) {
-    Object.assign(this, { source, meter, retries, signal });
+  /** retries: failures in a row that are borne; signal: ends everything; gate: before each read. */
+  constructor(source, meter, retries, signal, gate = new Gate()) {
+    Object.assign(this, { source, meter, retries, signal, gate });
     this.received = 0; // bytes
   }
 
   /** A reader of bytes from `start` on. A connection that is silent for so many seconds has failed. */
   async open(start, end, fresh, seconds = SILENT_SECONDS) {
     const { signal } = this;
+    await this.gate.pass(signal);
     const own = new AbortController();
     const stop = () => own.abort(signal.reason);
     const silent = transient(new BitpairError('network', `${this.source.name} sent nothing for ${seconds} s`));
@@ -44,6 +70,7 @@ export class Connections {
   /** The next chunk of a reader, behind `at`; empty when the reader is spent and another must go on; null at the end of the source. */
   async read(reader, at) {
     const { source } = this;
+    await this.gate.pass(this.signal);
     const chunk = await reader.read();
     this.signal.throwIfAborted();
     if (chunk !== null) {

@@ -1,79 +1,177 @@
-// engine.js - load() and the model it gives: starts the workers, hands requests to them one after another, and turns their
-// messages into promises and iterators.
+// engine.js - load() and what goes before it: checks what the caller gives, starts the worker that reads the model, and follows the
+// reading until all of it is there.
 
 import { cacheName } from './cache.js';
-import { loadTemplates, renderChat } from './chat.js';
-import { BitpairError, abortError, fail, packError, unpackError } from './errors.js';
-import { ASYNC_DISPOSE, Generation, completeOptions } from './generation.js';
-import { chooseGrammar } from './grammar.js';
-import { LOAD_ID, isNode, nodeModule, startWorker } from './protocol.js';
+import { pageCapabilities } from './capabilities.js';
+import { loadTemplates } from './chat.js';
+import { LoadController, follow } from './control.js';
+import { Crew } from './crew.js';
+import { BitpairError, abortError, fail } from './errors.js';
+import { Model } from './model.js';
+import { LOAD_ID, REST_ID, isNode, nodeModule, startWorker } from './protocol.js';
 
 const ABORT_SECONDS = 0.5; // for a worker to close its files and connections itself
 
-/**
- * Opens a model. See index.d.ts.
- */
+/** Opens a model. See index.d.ts. */
 export async function load(source, options = {}) {
-  return withWorker('load', source, options, async (crew, opened, last) => {
-    if (opened.template.source) await loadTemplates().catch(() => {}); // chat() will say it
-    const { bytes, cacheReason } = opened.info;
-    options.onProgress?.({ phase: 'ready', loaded: bytes, total: bytes, rate: null, eta: 0, retries: last?.retries ?? 0, cacheReason });
-    return new Model(crew, opened);
+  const checked = checkOptions(options);
+  return withWorker(source, options, async (crew, request) => {
+    const following = new Following(options);
+    const loading = request('load', checked);
+    const rest = crew.request('rest', {}, { id: REST_ID, onMessage: (message) => following.receive(message) });
+    rest.catch(() => {}); // whoever asks for model.complete hears of it
+    const letGo = options.control ? follow(options.control, (paused) => crew.link.post({ type: 'pause', id: LOAD_ID, paused })) : () => {};
+    try {
+      const opened = await loading;
+      if (opened.template.source) await loadTemplates().catch(() => {}); // chat() will say it
+      following.open(opened);
+      const complete = rest.then((file) => following.finish(file)).finally(letGo);
+      return { value: new Model(crew, opened, explained(complete, options.signal)), rest: complete };
+    } catch (error) {
+      letGo();
+      throw error;
+    }
   });
+}
+
+/** Memory that load() would take. See index.d.ts. */
+export async function estimateMemory(source, options = {}) {
+  const checked = checkOptions(options);
+  return withWorker(source, options, async (crew, request) => {
+    const sizes = await request('estimate', checked);
+    await crew.end(new BitpairError('disposed', 'the estimate is done'));
+    return { value: sizes, rest: null };
+  });
+}
+
+/** What this host can do. See index.d.ts. */
+export async function capabilities() {
+  let crew = null;
+  try {
+    crew = new Crew(await startWorker(), null);
+    return { workerReason: null, ...await crew.request('capabilities', {}) };
+  } catch (error) {
+    return { workerReason: error.message, ...await pageCapabilities() };
+  } finally {
+    await crew?.end(new BitpairError('disposed', 'the capabilities are known'));
+  }
+}
+
+/** What a load tells its caller as it goes on. */
+class Following {
+  constructor({ onProgress, onTier, startAt }) {
+    Object.assign(this, { onProgress, onTier, startAt });
+    this.opened = null; // {info, template, total}, once the model is open
+    this.early = [];    // tiers that came before the page knew of it
+    this.last = null;   // the last report
+  }
+
+  receive({ type, report, info }) {
+    if (type === 'progress') {
+      this.last = report;
+      this.onProgress?.(report);
+    } else if (this.opened) {
+      this.raise(info);
+    } else {
+      this.early.push(info);
+    }
+  }
+
+  update(news) {
+    this.opened.info = Object.freeze({ ...this.opened.info, ...news });
+  }
+
+  raise(info) {
+    this.update(info);
+    this.onTier?.(info.tier);
+  }
+
+  open(opened) {
+    this.opened = opened;
+    this.update({});
+    const { tier, tiers } = opened.info;
+    if (tiers > 0) this.onTier?.(tier);
+    this.report('ready');
+    for (const info of this.early) this.raise(info);
+  }
+
+  /** All is there. */
+  finish({ size, verified, cached, cachedBytes, cacheReason }) {
+    this.update({ bytes: size, verified, cached, cachedBytes, cacheReason });
+    if (this.startAt !== undefined) this.report('complete');
+  }
+
+  report(phase) {
+    const { bytes, tier, cacheReason } = this.opened.info;
+    const { loaded = 0, rate = null, eta = null, retries = 0, paused = false } = this.last ?? {};
+    const whole = this.startAt === undefined || phase === 'complete';
+    const sizes = whole ? { loaded: bytes, total: bytes, rate: null, eta: 0 } : { loaded: Math.max(loaded, bytes), total: this.opened.total, rate, eta };
+    this.onProgress?.({ phase, paused, tier, ...sizes, retries, cacheReason });
+  }
+}
+
+/** The rest of a load, with the reason of the signal where that has stopped it. */
+function explained(complete, signal) {
+  const told = complete.then(() => {}, (error) => {
+    throw error?.code === 'aborted' ? abortError(signal) : error;
+  });
+  told.catch(() => {});
+  return told;
 }
 
 /**
- * Memory that load() would take. See index.d.ts.
+ * Has a worker of its own open the source. work(crew, request) -> {value: what the caller gets, rest: a promise of what goes on after
+ * that, or null}; request(type, options) asks the worker.
  */
-export async function estimateMemory(source, options = {}) {
-  return withWorker('estimate', source, options, async (crew, sizes) => {
-    await crew.end(new BitpairError('disposed', 'the estimate is done'));
-    return sizes;
-  });
-}
-
-/** Has a worker of its own open the source; then done(crew, result, the last report) makes what the caller gets. */
-async function withWorker(type, source, options, done) {
-  const { signal, onProgress } = options;
-  const checked = checkOptions(options);
+async function withWorker(source, { signal }, work) {
   if (signal?.aborted) throw abortError(signal);
   const { message, pull = null, close } = await describeSource(source).catch(sourceError);
   const crew = new Crew(await startWorker(), pull);
-  let timer;
-  let last = null;
+  let timer = null;
+  let open = false; // has the caller what it wanted?
   const abort = () => {
     crew.link.post({ type: 'abort', id: LOAD_ID });
-    timer = setTimeout(() => crew.end(abortError(signal)), 1000 * ABORT_SECONDS);
+    if (!open) timer = setTimeout(() => crew.end(abortError(signal)), 1000 * ABORT_SECONDS);
+  };
+  const end = async () => {
+    signal?.removeEventListener('abort', abort);
+    crew.pull = null;
+    await close?.();
   };
   signal?.addEventListener('abort', abort, { once: true });
   try {
     if (signal?.aborted) await crew.end(abortError(signal));
-    const result = await crew.request(type, { source: message, options: checked }, {
-      id: LOAD_ID,
-      onMessage: ({ report }) => onProgress?.((last = report)),
-    });
-    crew.pull = null;
+    const { value, rest } = await work(crew, (type, options) => crew.request(type, { source: message, options }, { id: LOAD_ID }));
     if (signal?.aborted) throw abortError(signal);
-    return await done(crew, result, last);
+    open = true;
+    if (rest) rest.catch(() => {}).finally(end);
+    else await end();
+    return value;
   } catch (error) {
     const reason = error.code === 'aborted' ? abortError(signal) : error;
     await crew.end(reason);
+    await end();
     throw reason;
   } finally {
     clearTimeout(timer);
-    signal?.removeEventListener('abort', abort);
-    await close?.();
   }
 }
 
-function checkOptions({ threads, contextSize = 0, verify = true, tier, retries = 5, integrity, cache }) {
+const KV_BITS = { q8: 8, f16: 16 };
+
+function checkOptions({ threads, contextSize = 0, kvCache = 'q8', verify = true, tier, startAt, control, retries = 5, integrity, cache }) {
   const count = (name, value, low) => {
     if (!(Number.isInteger(value) && value >= low && value < 2 ** 31)) fail('argument', `${name} must be a whole number from ${low} on, not ${value}`);
   };
   count('contextSize', contextSize, 0);
   count('retries', retries, 0);
   if (tier !== undefined) count('tier', tier, 1);
-  return { threads, contextSize, verify: !!verify, tier, retries, integrity: parseIntegrity(integrity), cache: cacheName(cache) };
+  const first = startAt === 'first-tier' ? 1 : startAt;
+  if (first !== undefined) count('startAt', first, 1);
+  if (first > tier) fail('argument', `startAt ${first}: only ${tier} tiers are wanted`);
+  if (control !== undefined && !(control instanceof LoadController)) fail('argument', 'control must be a LoadController');
+  if (!Object.hasOwn(KV_BITS, kvCache)) fail('argument', `kvCache must be 'q8' or 'f16', not ${kvCache}`);
+  return { threads, contextSize, kvBits: KV_BITS[kvCache], verify: !!verify, tier, startAt: first, retries, integrity: parseIntegrity(integrity), cache: cacheName(cache) };
 }
 
 /** 'sha256-' and 64 hex digits or base64 -> hex digits */
@@ -144,248 +242,4 @@ function requestInit({ headers, credentials, cache, mode, redirect, referrerPoli
   for (const key in init) if (init[key] === undefined || init[key] === '') delete init[key];
   if (headers) init.headers = Object.fromEntries(new Headers(headers));
   return init;
-}
-
-/** The engine worker, the threads it asked for, and the requests that are open. */
-class Crew {
-  constructor(link, pull) {
-    this.link = link;
-    this.pull = pull; // of a source that stays here
-    this.threads = [];
-    this.requests = new Map(); // id -> {resolve, reject, onMessage, failure: what onMessage threw}
-    this.lastId = LOAD_ID;
-    this.ended = null; // the error that every further request gets
-    link.onmessage = (message) => this.receive(message);
-    link.onerror = (error) => this.end(new BitpairError('worker', `the worker failed: ${error.message}`, { cause: error }));
-  }
-
-  newId() {
-    return ++this.lastId;
-  }
-
-  /** Sends a request and waits for its result; onMessage gets what comes before that. */
-  request(type, fields, { id = this.newId(), onMessage } = {}) {
-    return new Promise((resolve, reject) => {
-      if (this.ended) return reject(this.ended);
-      try {
-        this.link.post({ type, id, ...fields });
-      } catch (error) {
-        return reject(new BitpairError('argument', `an option cannot be sent to the worker: ${error.message}`, { cause: error }));
-      }
-      this.requests.set(id, { resolve, reject, onMessage });
-      return this.link.hold(true);
-    });
-  }
-
-  receive(message) {
-    if (this.ended) return;
-    const { type, id } = message;
-    if (type === 'result' || type === 'error') this.settle(id, message);
-    else if (type === 'pull') this.sendPiece(message);
-    else if (type === 'spawn') this.spawn(message);
-    else this.notify(id, message);
-  }
-
-  /** What a callback of the caller throws becomes the error of its request, once the engine has stopped working on it. */
-  notify(id, message) {
-    const request = this.requests.get(id);
-    if (!request || request.failure) return;
-    try {
-      request.onMessage?.(message);
-    } catch (error) {
-      request.failure = { error };
-      if (id === LOAD_ID) this.end(error);
-      else this.link.post({ type: 'abort', id });
-    }
-  }
-
-  settle(id, { type, value, error }) {
-    const { resolve, reject, failure } = this.requests.get(id);
-    this.requests.delete(id);
-    if (this.requests.size === 0) this.link.hold(false);
-    if (type === 'result') return failure ? reject(failure.error) : resolve(value);
-    const unpacked = unpackError(error);
-    reject(unpacked);
-    // After a trap nothing in that memory can be relied on.
-    return unpacked.code === 'worker' ? this.end(unpacked) : undefined;
-  }
-
-  async sendPiece({ offset, size }) {
-    try {
-      const bytes = await this.pull(offset, size);
-      if (!this.ended) this.link.post({ type: 'piece', bytes }, bytes ? [bytes.buffer] : []);
-    } catch (error) {
-      const known = error instanceof BitpairError ? error : new BitpairError('io', `the source cannot be read: ${error?.message ?? error}`);
-      if (!this.ended) this.link.post({ type: 'piece', error: packError(known) });
-    }
-  }
-
-  /** Starts `count` workers and gives the engine worker a port to each. Those that do not come up are left out. */
-  async spawn({ count }) {
-    const started = await Promise.allSettled(Array.from({ length: count }, () => this.startThread()));
-    const failure = started.find(({ status }) => status === 'rejected')?.reason;
-    const ports = started.map(({ value }) => value).filter(Boolean);
-    this.link.post({ type: 'threads', ports, reason: failure ? failure.message : null }, ports);
-  }
-
-  /** -> the port that leads to it */
-  async startThread() {
-    const thread = await startWorker();
-    if (this.ended) return thread.terminate();
-    this.threads.push(thread);
-    thread.hold(false);
-    const { port1, port2 } = new MessageChannel();
-    try {
-      await new Promise((resolve, reject) => {
-        thread.onerror = reject;
-        thread.onmessage = resolve;
-        thread.post({ type: 'thread', port: port1 }, [port1]);
-      });
-    } catch (error) {
-      this.threads.splice(this.threads.indexOf(thread), 1);
-      await thread.terminate();
-      throw error;
-    }
-    // From here on the engine counts on it: without it the others would wait for ever.
-    thread.onerror = (error) => this.end(new BitpairError('worker', `a thread failed: ${error.message}`, { cause: error }));
-    thread.onmessage = ({ error }) => this.end(unpackError(error));
-    return port2;
-  }
-
-  /** Ends all workers, and with them their memory; open and later requests fail with `error`. */
-  async end(error) {
-    if (this.ended) return;
-    this.ended = error;
-    const open = [...this.requests.values()];
-    this.requests.clear();
-    await Promise.all([this.link, ...this.threads].map((link) => link.terminate()));
-    for (const { reject } of open) reject(error);
-  }
-}
-
-const aborted = (signal) =>
-  new Promise((resolve) => (signal.aborted ? resolve() : signal.addEventListener('abort', resolve, { once: true })));
-
-export class Model {
-  #crew;
-  #template;
-  #last = Promise.resolve(); // settles when the latest call that uses the session has ended
-
-  constructor(crew, { info, template }) {
-    this.#crew = crew;
-    this.#template = template;
-    this.info = Object.freeze(info);
-  }
-
-  generate(prompt, options = {}) {
-    return this.#generation(() => prompt, { bos: true, special: false, ...options });
-  }
-
-  chat(messages, options = {}) {
-    const template = { ...this.#template, source: options.template ?? this.#template.source };
-    return this.#generation(() => renderChat(template, messages, options), { ...options, bos: false, special: true });
-  }
-
-  async tokenize(text, { bos = false, special = false } = {}) {
-    if (typeof text !== 'string') fail('argument', 'tokenize() takes a string');
-    return this.#crew.request('tokenize', { text, options: { bos, special } });
-  }
-
-  async detokenize(ids, { special = false } = {}) {
-    return this.#crew.request('detokenize', { ids: checkIds(ids), options: { special } });
-  }
-
-  async embed(texts, { pooling = 'mean', normalize = true, bos = true, special = false } = {}) {
-    const one = typeof texts === 'string';
-    const prompts = one ? [texts] : Array.isArray(texts) ? texts.map(checkPrompt) : fail('argument', 'embed() takes a string or an array');
-    if (pooling !== 'mean' && pooling !== 'last') fail('argument', `pooling must be 'mean' or 'last', not ${pooling}`);
-    const vectors = await this.#inTurn('embed', { prompts, options: { pooling, normalize: !!normalize, bos, special } });
-    return one ? vectors[0] : vectors;
-  }
-
-  async score(text, { bos = true, special = false } = {}) {
-    return this.#inTurn('score', { prompt: checkPrompt(text), options: { bos, special } });
-  }
-
-  async logits(prompt, { bos = true, special = false } = {}) {
-    return this.#inTurn('logits', { prompt: checkPrompt(prompt), options: { bos, special } });
-  }
-
-  async saveState() {
-    return this.#inTurn('saveState', {});
-  }
-
-  async restoreState(state) {
-    if (!(state instanceof Uint8Array)) fail('argument', 'restoreState() takes the Uint8Array that saveState() gave');
-    return this.#inTurn('restoreState', { bytes: state });
-  }
-
-  async layers() {
-    return this.#crew.request('layers', {});
-  }
-
-  async fileTiers() {
-    return this.#crew.request('tiers', {});
-  }
-
-  async signs(layer, stage, factor) {
-    return this.#crew.request('signs', { layer, stage, factor });
-  }
-
-  async scales(layer, stage) {
-    return this.#crew.request('scales', { layer, stage });
-  }
-
-  async dispose() {
-    await this.#crew.end(new BitpairError('disposed', 'the model was disposed'));
-  }
-
-  [ASYNC_DISPOSE]() {
-    return this.dispose();
-  }
-
-  /** A request that uses the session: it waits until the calls before it have ended. */
-  #inTurn(type, fields) {
-    const running = this.#last.then(() => this.#crew.request(type, fields));
-    this.#last = running.catch(() => {});
-    return running;
-  }
-
-  /** A generation that, once started, waits for its turn. */
-  #generation(makePrompt, options) {
-    return new Generation(async (stop, receive) => {
-      const complete = { ...completeOptions(options), grammar: await chooseGrammar(options) };
-      const prompt = checkPrompt(await makePrompt());
-      let begun = false;
-      const running = this.#last.then(() => {
-        begun = true;
-        return this.#run(prompt, complete, options.onPrefill, stop, receive);
-      });
-      this.#last = running.catch(() => {});
-      // One that is stopped while it waits ends at once, and does nothing when its turn comes.
-      return Promise.race([running, aborted(stop).then(() => (begun ? running : null))]);
-    }, options.signal);
-  }
-
-  #run(prompt, options, onPrefill, stop, receive) {
-    if (stop.aborted) return null;
-    const id = this.#crew.newId();
-    stop.addEventListener('abort', () => this.#crew.link.post({ type: 'abort', id }), { once: true });
-    return this.#crew.request('generate', { prompt, options }, {
-      id,
-      onMessage: (message) => {
-        if (message.type === 'prefill') onPrefill?.({ done: message.done, total: message.total });
-        else receive(message);
-      },
-    });
-  }
-}
-
-const checkPrompt = (prompt) => (typeof prompt === 'string' ? prompt : checkIds(prompt));
-
-function checkIds(ids) {
-  const list = typeof ids === 'object' && Number.isInteger(ids?.length) ? Array.from(ids) : null;
-  if (!list?.every((id) => Number.isInteger(id) && id >= 0 && id < 2 ** 31))
-    fail('argument', 'a string or an array of token ids is needed');
-  return list;
 }

@@ -14,6 +14,7 @@ const FIRST_RANGE = 1 << 20; // bytes of the first request
 const SPAN_PIECES = 8;       // most pieces of one later request
 const TRIES = 3;             // of a piece, or a header, that does not match its checksum
 const RESTARTS = 2;          // after the file has changed on its server
+const COPY_LANES = 4;        // pieces of a copy that are checked at the same time
 const ASK_SECONDS = 5;       // to ask whether a complete copy is current: without an answer it is used
 
 /**
@@ -22,7 +23,10 @@ const ASK_SECONDS = 5;       // to ask whether a complete copy is current: witho
  * @param {object} described the source, as engine.js describes it
  * @param {{tier?: number, verify: boolean, integrity: string | null, cache?: string, retries: number}} options integrity: 64 hex
  *   digits; cache: name of the store
- * @param {{pull: Function, progress: Function, signal: AbortSignal}} page pull(offset, size) -> bytes; progress(report)
+ * @param {{pull: Function, progress: Function, signal: AbortSignal, gate: Gate, tier?: Function, arrived?: Function}} page
+ *   pull(offset, size) -> bytes; progress(report); gate: see connection.js; tier(n, file): the first n tiers are there and checked,
+ *   file as below with `room`, bytes up to which the file may grow; true: they are in use from now on, so that nothing of them may be
+ *   moved, freed or written again; arrived(): something came
  * @returns {Promise<{pointer: number, size: number, verified: boolean, cached: boolean, cachedBytes: number, cacheReason: string | null}>}
  *   the file in the heap, `size` where its last tier ends; memory is freed if reading fails
  */
@@ -36,14 +40,16 @@ async function reading(wasm, described, options, page, work) {
   const source = await openSource(described, page.pull, name !== undefined);
   const copy = await Copy.open(described.url, name);
   const meter = new Meter(page.progress);
+  page.gate.changed = (paused) => meter.pause(paused);
+  if (page.gate.closed) meter.pause(true);
   try {
     for (let restarts = 0; ; restarts++) {
-      const run = new Reading({ wasm, source, copy, options, meter, signal: page.signal });
+      const run = new Reading({ wasm, source, copy, options, meter, page });
       try {
         return await work(run);
       } catch (error) {
         run.release();
-        if (!error.changed || restarts === RESTARTS) throw readError(error, source, page.signal);
+        if (!error.changed || restarts === RESTARTS || run.live) throw readError(error, source, page.signal);
         source.forget();
         copy.suspect = true;
         meter.again();
@@ -62,12 +68,13 @@ function readError(error, { name, remote }, signal) {
 }
 
 class Reading {
-  constructor({ wasm, source, copy, options, meter, signal }) {
-    Object.assign(this, { wasm, source, copy, options, meter });
+  constructor({ wasm, source, copy, options, meter, page }) {
+    Object.assign(this, { wasm, source, copy, options, meter, page });
+    const { signal } = page;
     this.stop = new AbortController(); // ends all connections
     if (signal.aborted) this.stop.abort(signal.reason);
     signal.addEventListener('abort', () => this.stop.abort(signal.reason));
-    this.net = new Connections(source, meter, options.retries, this.stop.signal);
+    this.net = new Connections(source, meter, options.retries, this.stop.signal, page.gate);
     this.head = null;   // the first bytes, the whole header among them
     this.header = null; // see parse()
     this.same = false;  // is the copy's header this one?
@@ -75,6 +82,10 @@ class Reading {
     this.loaded = 0;    // bytes in their place
     this.cachedBytes = 0;
     this.busy = 0;      // lanes that have something to do
+    this.whole = 0;     // pieces from the first on that are there
+    this.tier = 0;      // tiers that are
+    this.live = false;  // are they in use?
+    meter.tier = 0;
   }
 
   async load() {
@@ -100,7 +111,7 @@ class Reading {
 
   release() {
     this.stop.abort();
-    if (this.pointer) this.wasm.free(this.pointer);
+    if (this.pointer && !this.live) this.wasm.free(this.pointer);
     this.pointer = 0;
   }
 
@@ -243,8 +254,9 @@ class Reading {
   /** end: where the wanted tier ends; limit: where its last piece does, so that it can be checked; count: pieces up to there. */
   plan() {
     const { size, tiers, dataOffset, pieceBytes } = this.header;
-    const { tier } = this.options;
+    const { tier, startAt } = this.options;
     if (tier > tiers.length) fail('argument', tiers.length ? `tier ${tier}: the file has ${tiers.length}` : `tier ${tier}: this file has no tiers`);
+    if (tiers.length > 0 && startAt > tiers.length) fail('argument', `startAt ${startAt}: the file has ${tiers.length} tiers`);
     this.end = tier ? tiers[tier - 1] : size;
     this.count = Math.ceil((this.end - dataOffset) / pieceBytes);
     this.limit = Math.min(size, dataOffset + this.count * pieceBytes);
@@ -263,6 +275,19 @@ class Reading {
     this.count = Math.ceil((this.end - this.header.dataOffset) / this.header.pieceBytes);
   }
 
+  /** Piece i is in its place, and good. */
+  finish(i) {
+    const { tiers, dataOffset, pieceBytes } = this.header;
+    this.done[i] = 1;
+    while (this.done[this.whole]) this.whole++;
+    while (this.tier < tiers.length && tiers[this.tier] <= this.end) {
+      if (Math.ceil((tiers[this.tier] - dataOffset) / pieceBytes) > this.whole) return;
+      this.meter.tier = ++this.tier;
+      const file = { ...this.result(), size: tiers[this.tier - 1], room: this.end };
+      this.live = this.page.tier?.(this.tier, file) || this.live;
+    }
+  }
+
   pieceStart(i) {
     return this.header.dataOffset + i * this.header.pieceBytes;
   }
@@ -271,31 +296,53 @@ class Reading {
     return Math.min(this.header.size, this.pieceStart(i + 1));
   }
 
-  /** Is piece i, in its place, what the header says? */
-  good(i) {
+  /**
+   * Is piece i, in its place, what the header says? The host's own SHA-256 has the instructions for it and runs beside this thread;
+   * pages that are not secure contexts do not have it.
+   * @param {Uint8Array} [bytes] the same, in memory that is not shared
+   */
+  async good(i, bytes) {
+    const { wasm, pointer } = this;
     const { pieces } = this.header;
     if (!pieces || !this.options.verify) return true;
-    const start = this.pieceStart(i);
-    return this.wasm.exports.bp_piece_good(this.pointer + start, this.pieceEnd(i) - start, this.pointer + pieces + 32 * i) !== 0;
+    const [start, digest] = [this.pieceStart(i), pointer + pieces + 32 * i];
+    const size = this.pieceEnd(i) - start;
+    const { subtle } = globalThis.crypto ?? {};
+    if (!subtle) return wasm.exports.bp_piece_good(pointer + start, size, digest) !== 0;
+    const found = await subtle.digest('SHA-256', bytes ?? wasm.bytes(pointer + start, size).slice());
+    return hex(new Uint8Array(found)) === hex(wasm.bytes(digest, 32));
   }
 
   // ---- the copy ----
 
   async fromCopy() {
-    for (const i of this.copy.log.pieces) {
-      const [start, end] = [this.pieceStart(i), this.pieceEnd(i)];
-      if (i >= this.count || end > this.limit || this.done[i]) continue;
-      const bytes = await this.copy.read(start, end);
-      this.stop.signal.throwIfAborted();
-      if (!bytes) continue;
-      this.wasm.bytes(this.pointer + start, bytes.length).set(bytes);
-      if (!this.good(i)) continue;
-      this.done[i] = 1;
-      this.cachedBytes += bytes.length;
-      this.loaded += Math.max(0, end - Math.max(start, this.head.length));
-      this.report();
-    }
+    const pieces = [...this.copy.log.pieces].filter((i) => i < this.count && this.pieceEnd(i) <= this.limit);
+    const reader = await this.copy.reader();
+    const lane = async () => {
+      const room = new Uint8Array(this.header.pieceBytes);
+      while (pieces.length > 0) await this.takeCopy(reader, pieces.shift(), room);
+    };
+    // All of them must have ended before the memory may be freed.
+    const ended = await Promise.allSettled(Array.from({ length: COPY_LANES }, lane));
+    await reader.close();
+    for (const { reason } of ended) if (reason) throw reason;
     this.meter.restart();
+  }
+
+  async takeCopy(reader, i, room) {
+    const [start, end] = [this.pieceStart(i), this.pieceEnd(i)];
+    const bytes = room.subarray(0, end - start);
+    await this.net.gate.pass(this.stop.signal);
+    const there = !this.done[i] && (await reader.fill(start, bytes));
+    this.stop.signal.throwIfAborted();
+    if (!there) return;
+    this.wasm.bytes(this.pointer + start, bytes.length).set(bytes);
+    if (!(await this.good(i, bytes))) return;
+    this.cachedBytes += bytes.length;
+    this.loaded += Math.max(0, end - Math.max(start, this.head.length));
+    this.finish(i);
+    this.page.arrived?.();
+    this.report();
   }
 
   async keepHead() {
@@ -378,26 +425,31 @@ class Reading {
   takeRest(piece) {
     const at = this.pieceStart(piece);
     const last = this.missing.at(-1);
-    for (let i = piece; i <= last; i++) {
-      if (!this.missing.includes(i)) this.loaded -= this.pieceEnd(i) - this.pieceStart(i);
-      this.done[i] = 0;
-    }
     this.missing = [];
     return { at, piece, end: Math.min(this.limit, this.pieceEnd(last)), fresh: this.tries.size > 0 };
   }
 
   /** Without ranges all connections would bring the same: the last one does the work. */
   giveBack(span) {
-    this.loaded -= span.at - this.pieceStart(span.piece);
+    if (!this.done[span.piece]) this.loaded -= span.at - this.pieceStart(span.piece);
     for (let i = span.piece; i < this.count && this.pieceStart(i) < span.end; i++) if (!this.done[i]) this.missing.push(i);
     this.missing.sort((a, b) => a - b);
   }
 
+  /** Pieces that are there already stay as they are: the model may be using them. */
   place(span, chunk) {
-    const part = chunk.subarray(0, span.end - span.at);
-    this.wasm.bytes(this.pointer + span.at, part.length).set(part);
-    span.at += part.length;
-    this.loaded += part.length;
+    const { dataOffset, pieceBytes } = this.header;
+    for (let part = chunk.subarray(0, span.end - span.at); part.length > 0;) {
+      const i = Math.floor((span.at - dataOffset) / pieceBytes);
+      const n = Math.min(part.length, this.pieceEnd(i) - span.at);
+      if (!this.done[i]) {
+        this.wasm.bytes(this.pointer + span.at, n).set(part.subarray(0, n));
+        this.loaded += n;
+      }
+      span.at += n;
+      part = part.subarray(n);
+    }
+    this.page.arrived?.();
     this.report();
   }
 
@@ -406,8 +458,8 @@ class Reading {
     for (; span.piece < this.count && this.pieceEnd(span.piece) <= span.at; span.piece++) {
       const i = span.piece;
       if (this.done[i]) continue;
-      if (this.good(i)) {
-        this.done[i] = 1;
+      if (await this.good(i)) {
+        this.finish(i);
         await this.keep(i);
       } else {
         this.refuse(i);

@@ -25,7 +25,7 @@ const MOST_ANSWERS = 128;
 
 /** The caller's options with all that is left out, checked as far as types go; the engine checks the ranges. */
 export function completeOptions(options) {
-  const complete = { bos: !!options.bos, special: !!options.special, ignoreEnd: !!options.ignoreEnd };
+  const complete = { bos: !!options.bos, special: !!options.special, ignoreEnd: !!options.ignoreEnd, fresh: !!options.fresh };
   for (const [key, value] of Object.entries(DEFAULTS)) complete[key] = checkNumber(key, options[key] ?? value);
   if (complete.maxTokens < 1) fail('argument', 'maxTokens must be at least 1');
   if (options.greedy) complete.temperature = 0;
@@ -88,7 +88,8 @@ export class Generation {
 
   /**
    * @param {(stop: AbortSignal, receive: Function) => Promise<object | null>} run does the work and gives the stats, null if it
-   *   never began; receive() gets the messages 'token' and 'answer' of protocol.js
+   *   never began; receive(message, reader) gets the messages 'token' and 'answer' of protocol.js, and of tools.js what makes a
+   *   reader of an answer's tool calls, or null
    * @param {AbortSignal | undefined} signal the caller's
    */
   constructor(run, signal) {
@@ -143,19 +144,21 @@ export class Generation {
   async #collect() {
     const answers = [];
     let end = null; // chunk that ends the latest answer: it waits, since the very last one carries the stats
-    const stats = await this.#run(this.#stop.signal, (message) => {
-      const { type, index, text, finishReason, stop } = message;
+    const readers = [];
+    const stats = await this.#run(this.#stop.signal, (message, reader) => {
+      const { type, index, tier, finishReason, stop } = message;
       const answer = (answers[index] ??= newAnswer());
-      answer.text += text;
+      if (reader) readers[index] ??= reader();
+      const part = { ...readText(answer, message, readers[index]), index, tier };
       if (end) this.#push(end);
       end = null;
-      if (type === 'token') return this.#push(tokenChunk(answer, message));
+      if (type === 'token') return this.#push(tokenChunk(answer, message, part));
       Object.assign(answer, { finishReason, stop });
-      end = { text, id: null, index, finishReason, stop, stats: null };
+      end = { ...part, id: null, finishReason, stop, stats: null };
       return undefined;
     });
     answers[0] ??= newAnswer();
-    end ??= { text: '', id: null, index: 0, finishReason: 'abort', stop: null, stats: null };
+    end ??= { text: '', id: null, index: 0, tier: 0, finishReason: 'abort', stop: null, stats: null };
     this.#push({ ...end, stats });
     return { ...answers[0], stats, answers };
   }
@@ -182,12 +185,21 @@ export class Generation {
 }
 
 /** An answer nothing is known of: one that was stopped before its turn came. */
-const newAnswer = () => ({ text: '', ids: [], logprobs: null, finishReason: 'abort', stop: null });
+const newAnswer = () => ({ text: '', ids: [], logprobs: null, toolCalls: [], finishReason: 'abort', stop: null });
+
+/** Notes what a message adds to its answer: {text, toolCalls?} of a chunk. */
+function readText(answer, { type, text }, reader) {
+  const read = reader ? reader.push(text, type === 'answer') : { text, calls: [] };
+  answer.text += read.text;
+  answer.toolCalls.push(...read.calls);
+  return read.calls.length > 0 ? { text: read.text, toolCalls: read.calls } : { text: read.text };
+}
 
 /** Notes a token in its answer and gives its chunk. */
-function tokenChunk(answer, { index, token, text, logprobs }) {
+function tokenChunk(answer, { token, logprobs }, part) {
   answer.ids.push(token);
-  if (!logprobs) return { text, id: token, index };
+  const chunk = { ...part, id: token };
+  if (!logprobs) return chunk;
   (answer.logprobs ??= []).push(logprobs);
-  return { text, id: token, index, logprobs };
+  return { ...chunk, logprobs };
 }

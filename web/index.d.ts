@@ -53,10 +53,27 @@ export interface LoadOptions {
   /** Positions of the context, prompt and answer together. Default: the smaller of 2048 and what the model was trained for. */
   contextSize?: number;
   /**
+   * How keys and values of the context are kept: 'q8', 8 bits with a scale per head, or 'f16', half precision with twice the memory.
+   * 'q8' takes `2 * layers * kvHeads * (headSize + 4)` bytes per position: 25 MB for 2048 positions of SmolLM2-135M. Default 'q8'.
+   */
+  kvCache?: 'q8' | 'f16';
+  /**
    * Read the first `tier` tiers of the file only: fewer bytes, less memory, less quality. 1 to `model.info.tiers`. Default: all.
    * Up to 1 MiB more is read, so that the last piece can be checked.
    */
   tier?: number;
+  /**
+   * Resolve as soon as the first tiers are there, and go on reading: 'first-tier', or how many. Memory is taken for all of them at once.
+   * Each further tier is taken up between two tokens when the last of its pieces is checked; keys and values of earlier tokens stay
+   * as they are. So an answer depends on when tiers arrive, even with a seed: see `Chunk.tier`, `GenerateStats.firstTier` and
+   * `lastTier`; once `model.complete` has resolved, `generate({ fresh: true })` gives what a model that was loaded whole gives. A file
+   * without tiers is read to its end first.
+   */
+  startAt?: 'first-tier' | number;
+  /** Called with each number of tiers that the model begins to use, from the first on. What it throws is treated as from `onProgress`. */
+  onTier?: (tier: number) => void;
+  /** To hold the reading and let it go on, before and after load() has resolved. */
+  control?: LoadController;
   /** Check each piece against its SHA-256 digest. Default true. Files without digests (plain GGUF) are accepted either way. */
   verify?: boolean;
   /**
@@ -81,14 +98,38 @@ export interface LoadOptions {
    * what Retry-After asks for, up to a minute. 64 KiB more begin the count anew. Default 5.
    */
   retries?: number;
-  /** Called about ten times a second while the model loads. What it throws ends the loading. */
+  /**
+   * Called about ten times a second while the model loads. What it throws ends the loading: load() rejects with it, or after that
+   * `model.complete`.
+   */
   onProgress?: (progress: LoadProgress) => void;
-  /** Stops loading: the promise rejects with code 'aborted', workers and memory are gone. What has arrived stays in the cache. */
+  /**
+   * Stops loading: the promise rejects with code 'aborted', workers and memory are gone. What has arrived stays in the cache. After
+   * load() has resolved it stops the reading of what is missing: `model.complete` rejects, the model stays at its tier.
+   */
   signal?: AbortSignal;
 }
 
+/**
+ * Holds a load: `load(url, { control })`. What is in flight still arrives, then nothing is read until resume(); connections that the
+ * server closes meanwhile are opened anew. Its state is that of every load it is given to.
+ */
+export class LoadController {
+  readonly paused: boolean;
+  pause(): void;
+  resume(): void;
+}
+
 export interface LoadProgress {
-  phase: 'download' | 'ready';
+  /**
+   * 'ready': once, when load() is about to resolve. With `startAt` the download goes on after it, and 'complete' is the last report
+   * where all could be read.
+   */
+  phase: 'download' | 'ready' | 'complete';
+  /** Is it held by `LoadOptions.control`? */
+  paused: boolean;
+  /** Tiers of the file that are at hand and checked; 0 before the first. */
+  tier: number;
   /** Bytes at hand, in memory. */
   loaded: number;
   /** Bytes to be read in all; null until they are known. */
@@ -130,7 +171,7 @@ export interface MemoryEstimate {
  */
 export function estimateMemory(
   source: ModelSource,
-  options?: Pick<LoadOptions, 'threads' | 'contextSize' | 'tier' | 'integrity' | 'cache' | 'retries' | 'signal'>,
+  options?: Pick<LoadOptions, 'threads' | 'contextSize' | 'kvCache' | 'tier' | 'integrity' | 'cache' | 'retries' | 'signal'>,
 ): Promise<MemoryEstimate>;
 
 export interface CachedModel {
@@ -159,19 +200,21 @@ export const cache: {
   clear(name?: string): Promise<void>;
 };
 
-export interface Model {
-  readonly info: Readonly<ModelInfo>;
+/** One timeline of tokens through a model. Several share its weights; they run side by side and do not know of each other. */
+export interface Session {
+  /** Positions of its context. */
+  readonly contextSize: number;
 
   /**
    * Continues a prompt: text (BOS is added if the model wants it; names of control tokens are plain text) or token ids.
-   * Nothing runs before the first `next()`, `result` or `text()`. One generation runs at a time; others wait in order.
+   * Nothing runs before the first `next()`, `result` or `text()`. Of one session one generation runs at a time; others wait in order.
    * What the prompt shares with the previous prompt and answer is not computed again.
    */
   generate(prompt: string | ArrayLike<number>, options?: RawGenerateOptions): Generation;
 
   /**
    * Answers a conversation, by the chat template in the model file.
-   * Errors of the template (roles in an order it refuses, say) have code 'argument'.
+   * Errors of the template (roles in an order it refuses, one that does not end) have code 'argument'.
    */
   chat(messages: readonly ChatMessage[], options?: ChatOptions): Generation;
 
@@ -194,17 +237,54 @@ export interface Model {
 
   /**
    * What the session holds: the tokens of the last prompt and answer with their keys and values, sampling options and random
-   * numbers. About `2 * layers * kvHeads * headSize * 2` bytes per token. Checksummed; for this model and tier only, on any machine.
+   * numbers. `2 * layers * kvHeads * (headSize + 4)` bytes per token ('f16': `headSize * 2`). Checksummed; for this model, tier and kvCache only,
+   * on any machine.
    */
   saveState(): Promise<Uint8Array>;
 
   /**
    * Takes up a saved state: a prompt that begins with its tokens is not computed again. The model it is given to may have another
    * contextSize and number of threads.
-   * @throws {BitpairError} 'format', 'unsupported' (of another version), 'checksum' (damaged), 'argument' (of another model or tier),
+   * @throws {BitpairError} 'format', 'unsupported' (of another version), 'checksum' (damaged), 'argument' (of another model, tier or kvCache),
    *   'context' (longer than this context). Then nothing is changed.
    */
   restoreState(state: Uint8Array): Promise<void>;
+
+  /** A new session that goes on from what this one holds, with the same contextSize: its answers cost no prefill of that. */
+  fork(): Promise<Session>;
+
+  /** Frees its memory. Running and later calls fail with code 'disposed'. */
+  dispose(): Promise<void>;
+
+  /** dispose(), for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+export interface SessionOptions {
+  /** Positions of its context. Default: as many as the model's own session has. */
+  contextSize?: number;
+}
+
+/** A model, and its own session. */
+export interface Model extends Session {
+  /** A snapshot: a new object after each tier. */
+  readonly info: Readonly<ModelInfo>;
+
+  /** Tiers in use now, and those of the file; 0 for a plain GGUF model. */
+  readonly tier: number;
+  readonly tiers: number;
+
+  /**
+   * Resolves when all is there that load() was asked for; without `startAt` it is resolved. Rejects when the rest cannot be had
+   * (codes as load(); 'aborted' by its signal, 'disposed'): the model stays at its tier.
+   */
+  readonly complete: Promise<void>;
+
+  /** A new, empty session over the same weights. @throws {BitpairError} 'memory', 'argument' */
+  session(options?: SessionOptions): Promise<Session>;
+
+  /** What it takes, has done and holds, as of now; also while it answers. */
+  stats(): Promise<ModelStats>;
 
   /** Text -> token ids. */
   tokenize(text: string, options?: TokenizeOptions): Promise<number[]>;
@@ -230,11 +310,31 @@ export interface Model {
   /** The scales of a stage. @throws {BitpairError} as signs(). */
   scales(layer: string, stage: number): Promise<StageScales>;
 
-  /** Ends the workers and frees all memory. Running and later calls fail with code 'disposed'. */
+  /** Ends the workers and frees all memory, sessions included. Running and later calls fail with code 'disposed'; a download ends. */
   dispose(): Promise<void>;
+}
 
-  /** dispose(), for `await using`. */
-  [Symbol.asyncDispose](): Promise<void>;
+export interface ModelStats {
+  /** Bytes of WebAssembly memory: `total` of all, `weights` for the file, `sessions` for all sessions; the rest is the engine's own. */
+  memory: { total: number; weights: number; sessions: number };
+  /** Sessions that are open, the model's own included. */
+  sessions: number;
+  /** Since load(): tokens fed as prompts, of prompts taken over from before, and generated. */
+  tokens: { prompt: number; reused: number; generated: number };
+  /** Tokens per second, over all that was measured since load(); null before. */
+  rates: { prefill: number | null; decode: number | null };
+  tier: number;
+  tiers: number;
+  bitsPerWeight: number;
+  threads: number;
+  threadsReason: string | null;
+  /** Kernels in use. */
+  isa: string;
+  /** As in `info`, but while it loads as far as it has come. */
+  cache: { cached: boolean; bytes: number; reason: string | null };
+  /** Bytes of the file at hand, and those to be read. */
+  loaded: number;
+  total: number;
 }
 
 export interface ModelInfo {
@@ -254,7 +354,9 @@ export interface ModelInfo {
   trainedContext: number;
   /** Context of this session. */
   contextSize: number;
-  /** Quality tiers of the file and how many of them are loaded; 0 for a plain GGUF model. */
+  /** How its keys and values are kept. */
+  kvCache: 'q8' | 'f16';
+  /** Quality tiers of the file and how many of them are in use; 0 for a plain GGUF model. */
   tiers: number;
   tier: number;
   /** Bits per weight of the linear layers at this tier, all scales counted. */
@@ -334,9 +436,58 @@ export interface StageScales {
   b: Float32Array;
 }
 
+/** What this host can do, as a worker of it sees. Nothing is downloaded but the package's own script; safe on a server. */
+export function capabilities(): Promise<Capabilities>;
+
+export interface Capabilities {
+  /** null: workers start. Else nothing works here; the rest is what the page sees. */
+  workerReason: string | null;
+  /** SIMD of 128 bits: without it load() fails with code 'unsupported'. */
+  simd: boolean;
+  relaxedSimd: boolean;
+  /** Threads that load() would use, and why not more. */
+  threads: number;
+  threadsReason: string | null;
+  logicalProcessors: number;
+  /** Is the page cross-origin isolated? Node counts as such. */
+  crossOriginIsolated: boolean;
+  secureContext: boolean;
+  /** Where models are kept: 'opfs' (the origin private file system), 'cache-api', 'folder' (Node); null: nowhere, and why. */
+  storage: 'opfs' | 'cache-api' | 'folder' | null;
+  storageReason: string | null;
+  /** Bytes that this origin (or the disk) still has room for; null where it is not told. */
+  storageBytes: number | null;
+  /** Address space that an engine gets at most, bytes: the limit of model and contexts together. The host may have less memory. */
+  memoryLimit: number;
+  /** Bytes of memory of the device, rounded by the browser; null where it is not told. */
+  deviceMemory: number | null;
+}
+
 export interface ChatMessage {
   role: 'system' | 'user' | 'assistant' | 'tool';
-  content: string;
+  /** May be left out or null in an assistant's message that has `toolCalls`. */
+  content?: string | null;
+  /** Of an assistant: the tools that it called. */
+  toolCalls?: readonly ToolCall[];
+  /** Of a tool's answer: the call's `id`, and the tool's name. */
+  toolCallId?: string;
+  name?: string;
+}
+
+/** A function that the model may ask for. */
+export interface Tool {
+  name: string;
+  description?: string;
+  /** JSON schema of its arguments, an object. */
+  parameters?: object;
+}
+
+/** Something that the model asks for. */
+export interface ToolCall {
+  /** Made up here: 'call_' and a number, unique in its conversation as far as `messages` shows it. */
+  id: string;
+  name: string;
+  arguments: { [name: string]: unknown };
 }
 
 export interface GenerateOptions {
@@ -402,6 +553,8 @@ export interface GenerateOptions {
   jsonSchema?: object | boolean;
   /** Only a JSON object, of any content. */
   json?: boolean;
+  /** Compute the whole prompt anew, also what it shares with the one before. Default false. */
+  fresh?: boolean;
   /** Ends the answer when one of these appears; it is not part of the text. They may span tokens. */
   stop?: string | readonly string[];
   /** Go on past tokens that end a turn, for measuring. Default false. */
@@ -455,6 +608,19 @@ export interface ChatOptions extends GenerateOptions {
   template?: string;
   /** The last message, of the assistant, is the beginning of the answer: go on with it. Only what is new is given. Default false. */
   continueLast?: boolean;
+  /**
+   * Functions that the model may ask for. The template tells the model of them if it knows tools; else a system message does, in the
+   * words of SmolLM2. Calls are cut out of the text and come as `toolCalls`: in the chunk that ends them, and in the result.
+   * Understood are `<tool_call>{"name": ..., "arguments": ...}</tool_call>` (Hermes, Qwen, SmolLM2 also with a list) and a whole
+   * answer {"name": ..., "parameters": ...} where the template asks for that (Llama 3). What looks like a call but is not JSON, or
+   * names no tool of the list, stays text.
+   */
+  tools?: readonly Tool[];
+  /**
+   * 'auto': the model chooses. 'none': it is told of no tools. 'required', or { name }: the answer is one call of some tool, or of this
+   * one, with arguments that satisfy its schema (see `jsonSchema`), by a grammar. Default 'auto'.
+   */
+  toolChoice?: 'auto' | 'none' | 'required' | { name: string };
 }
 
 export interface TokenizeOptions {
@@ -476,6 +642,10 @@ export interface TokenChunk {
   id: number;
   /** Which of `n` answers it belongs to, from 0. */
   index: number;
+  /** Tiers that the model used when it chose this token. */
+  tier: number;
+  /** Tool calls that this token has ended. */
+  toolCalls?: ToolCall[];
   /** Where the option `logprobs` asks for it. */
   logprobs?: TokenLogprobs;
   finishReason?: undefined;
@@ -486,6 +656,8 @@ export interface FinalChunk {
   text: string;
   id: null;
   index: number;
+  tier: number;
+  toolCalls?: ToolCall[];
   finishReason: FinishReason;
   /** The stop string that was met. */
   stop: string | null;
@@ -500,6 +672,8 @@ export interface Answer {
   ids: number[];
   /** One entry per token; null unless the option `logprobs` asks for them. */
   logprobs: TokenLogprobs[] | null;
+  /** In the order of the text; empty where there are none. */
+  toolCalls: ToolCall[];
   finishReason: FinishReason;
   stop: string | null;
 }
@@ -526,6 +700,9 @@ export interface GenerateStats {
   /** Seconds from the start of the prefill to the first token; null if there was none. */
   timeToFirstToken: number | null;
   seed: number | bigint;
+  /** Tiers that the model used at the first token and at the last; they differ where tiers arrived meanwhile. */
+  firstTier: number;
+  lastTier: number;
 }
 
 /**
@@ -550,7 +727,7 @@ export interface Generation extends AsyncGenerator<Chunk, GenerateResult, undefi
  * - `context`: the prompt is longer than the context, or that is full and `overflow` is 'error'
  * - `argument`: a call with a value that is not allowed; the message names it
  * - `aborted`: load() was stopped by its signal; `cause` is the signal's reason, `name` is 'AbortError'
- * - `disposed`: the model is gone
+ * - `disposed`: the model, or the session, is gone
  * - `worker`: a worker did not start, or failed; the model is gone
  */
 export type ErrorCode =
@@ -568,10 +745,10 @@ export type ErrorCode =
  * for await (const { choices } of await client.chat.completions.create({ messages, stream: true })) write(choices[0]?.delta.content ?? '');
  * ```
  *
- * What is left out or null has the default of `generate()`, not OpenAI's; penalties look at the last 1024 tokens. `tools`,
- * `functions`, `audio`, `prediction`, `suffix`, `echo`, a `best_of` that differs from `n`, image parts and a `response_format` other
+ * What is left out or null has the default of `generate()`, not OpenAI's; penalties look at the last 1024 tokens. `functions`,
+ * `audio`, `prediction`, `suffix`, `echo`, a `best_of` that differs from `n`, image parts and a `response_format` other
  * than text are refused with code 'unsupported'; parameters that only concern a service (`user`, `store`, ...) have no effect.
- * `finish_reason` is 'stop' or 'length' (also for a full context). Errors are BitpairErrors with `status` 400 and `type`
+ * `finish_reason` is 'stop', 'length' (also for a full context) or 'tool_calls'. Errors are BitpairErrors with `status` 400 and `type`
  * 'invalid_request_error' where the request is at fault, else 500 and 'server_error'. A request stopped by its signal rejects with
  * code 'aborted'; a stream just ends.
  */
@@ -626,13 +803,24 @@ export interface OpenAISamplingParams {
 
 export interface OpenAIChatParams extends OpenAISamplingParams {
   /** role 'developer' is read as 'system'; content is text, or parts of type 'text'. */
-  messages: readonly { role: string; content?: string | null | readonly { type: string }[] }[];
+  messages: readonly {
+    role: string;
+    content?: string | null | readonly { type: string }[] | undefined;
+    tool_calls?: readonly object[] | undefined;
+    tool_call_id?: string | undefined;
+    name?: string | undefined;
+  }[];
   /** Default: as many as fit into the context. */
   max_completion_tokens?: number | null | undefined;
   max_tokens?: number | null | undefined;
   logprobs?: boolean | null | undefined;
   /** 0 to 20. */
   top_logprobs?: number | null | undefined;
+  /** Of type 'function'; see `ChatOptions.tools`. A call comes whole in one delta of a stream. */
+  tools?: readonly object[] | null | undefined;
+  /** 'none', 'auto', 'required', or { type: 'function', function: { name } }. */
+  tool_choice?: string | object | null | undefined;
+  parallel_tool_calls?: boolean | null | undefined;
 }
 
 export interface OpenAICompletionParams extends OpenAISamplingParams {
@@ -670,6 +858,13 @@ export interface OpenAIChatLogprobs {
   refusal: null;
 }
 
+export interface OpenAIToolCall {
+  id: string;
+  type: 'function';
+  /** arguments: JSON */
+  function: { name: string; arguments: string };
+}
+
 export interface OpenAIChatCompletion {
   id: string;
   object: 'chat.completion';
@@ -678,9 +873,10 @@ export interface OpenAIChatCompletion {
   model: string;
   choices: {
     index: number;
-    message: { role: 'assistant'; content: string; refusal: null };
+    /** content is null where there are tool calls and no text. */
+    message: { role: 'assistant'; content: string | null; refusal: null; tool_calls?: OpenAIToolCall[] };
     logprobs: OpenAIChatLogprobs | null;
-    finish_reason: 'stop' | 'length';
+    finish_reason: 'stop' | 'length' | 'tool_calls';
   }[];
   usage: OpenAIUsage;
 }
@@ -693,9 +889,9 @@ export interface OpenAIChatCompletionChunk {
   /** One; none in the chunk that has the usage. */
   choices: {
     index: number;
-    delta: { role?: 'assistant'; content?: string; refusal?: null };
+    delta: { role?: 'assistant'; content?: string; refusal?: null; tool_calls?: (OpenAIToolCall & { index: number })[] };
     logprobs: OpenAIChatLogprobs | null;
-    finish_reason: 'stop' | 'length' | null;
+    finish_reason: 'stop' | 'length' | 'tool_calls' | null;
   }[];
   /** With `stream_options.include_usage`: null but in the last chunk. */
   usage?: OpenAIUsage | null;

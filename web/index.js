@@ -3,5 +3,6 @@
 
 export { BitpairError } from './errors.js';
 export { cache } from './cache.js';
-export { estimateMemory, load } from './engine.js';
+export { LoadController } from './control.js';
+export { capabilities, estimateMemory, load } from './engine.js';
 export { openai } from './openai.js';

@@ -8,6 +8,8 @@ export class Meter {
     this.send = send;
     this.total = null;
     this.retries = 0;
+    this.tier = 0;
+    this.paused = false;
     this.cacheReason = null;
     this.last = -Infinity;
     this.loaded = 0;
@@ -17,6 +19,12 @@ export class Meter {
   /** What came before says nothing about the rate from here on. */
   restart() {
     this.samples = [];
+  }
+
+  pause(yes) {
+    this.paused = yes;
+    this.restart();
+    this.report(this.loaded, true);
   }
 
   /** Something is tried again. */
@@ -33,9 +41,9 @@ export class Meter {
     this.samples.push([time, loaded]);
     while (this.samples.length > 2 && time - this.samples[0][0] > RATE_WINDOW) this.samples.shift();
     const [since, from] = this.samples[0];
-    const rate = time > since ? Math.max(0, loaded - from) / (time - since) : null;
-    const { total, retries, cacheReason } = this;
+    const rate = !this.paused && time > since ? Math.max(0, loaded - from) / (time - since) : null;
+    const { total, retries, cacheReason, paused, tier } = this;
     const eta = loaded === total ? 0 : rate > 0 && total !== null ? Math.max(0, total - loaded) / rate : null;
-    this.send({ phase: 'download', loaded, total, rate, eta, retries, cacheReason });
+    this.send({ phase: 'download', paused, tier, loaded, total, rate, eta, retries, cacheReason });
   }
 }

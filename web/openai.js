@@ -8,7 +8,7 @@ const MOST_RECENT = 1024; // OpenAI's penalties count the whole text; this is th
 const COMPLETION_TOKENS = 16; // OpenAI's default of completions
 
 /** What would change the answer's meaning if it were ignored. Other parameters that are not known have no effect. */
-const REFUSED = ['tools', 'functions', 'audio', 'prediction', 'web_search_options', 'suffix', 'echo'];
+const REFUSED = ['functions', 'audio', 'prediction', 'web_search_options', 'suffix', 'echo'];
 
 /** OpenAI's names, and those that llama.cpp's server has added to them -> ours. */
 const RENAMED = {
@@ -79,8 +79,37 @@ function plainMessages(messages) {
     ...message,
     role: message?.role === 'developer' ? 'system' : message?.role,
     content: plainContent(message?.content),
+    toolCalls: message?.tool_calls?.map(ownCall),
+    toolCallId: message?.tool_call_id,
   }));
 }
+
+/* ---- tools ---- */
+
+function ownCall({ id, type, function: called }) {
+  if (type !== 'function') fail('unsupported', `tool calls of type ${type} are not supported`);
+  try {
+    return { id, name: called.name, arguments: JSON.parse(called.arguments || '{}') };
+  } catch {
+    return fail('argument', `the arguments of tool call ${id} are not JSON`);
+  }
+}
+
+/** Options `tools` and `toolChoice` of chat(). */
+function toolOptions({ tools, tool_choice: choice }) {
+  if (!given(tools)) return {};
+  const own = tools.map(({ type, function: described }) => {
+    if (type !== 'function') fail('unsupported', `tools of type ${type} are not supported`);
+    return { name: described.name, description: described.description, parameters: described.parameters };
+  });
+  const named = typeof choice === 'object' && choice !== null;
+  if (named && choice.type !== 'function') fail('unsupported', `tool_choice of type ${choice.type} is not supported`);
+  return { tools: own, toolChoice: named ? { name: choice.function.name } : (choice ?? 'auto') };
+}
+
+const theirCall = ({ id, name, arguments: values }) => ({ id, type: 'function', function: { name, arguments: JSON.stringify(values) } });
+
+const endOf = (finishReason, calls) => (finishReason === 'stop' && calls > 0 ? 'tool_calls' : FINISH[finishReason]);
 
 function plainContent(content) {
   if (!Array.isArray(content)) return content ?? '';
@@ -152,29 +181,41 @@ async function createChat(model, params, { signal } = {}) {
   checkParams(params);
   const most = params.max_completion_tokens ?? params.max_tokens ?? model.info.contextSize;
   const options = samplingOptions(params, most, params.logprobs ? (params.top_logprobs ?? 0) : null, signal);
-  const generation = model.chat(plainMessages(params.messages), options);
+  const generation = model.chat(plainMessages(params.messages), { ...options, ...toolOptions(params) });
   if (params.stream) return streamChat(model, params, generation);
   const { answers, stats } = await finished(generation);
   return {
     ...envelope(model, params, 'chatcmpl', 'chat.completion'),
-    choices: answers.map(({ text, finishReason, logprobs }, index) => ({
+    choices: answers.map(({ text, toolCalls, finishReason, logprobs }, index) => ({
       index,
-      message: { role: 'assistant', content: text, refusal: null },
+      message: chatMessage(text, toolCalls),
       logprobs: chatLogprobs(logprobs),
-      finish_reason: FINISH[finishReason],
+      finish_reason: endOf(finishReason, toolCalls.length),
     })),
     usage: usageOf(stats),
   };
 }
 
+function chatMessage(text, calls) {
+  const message = { role: 'assistant', content: text, refusal: null };
+  return calls.length > 0 ? { ...message, content: text || null, tool_calls: calls.map(theirCall) } : message;
+}
+
 function streamChat(model, params, generation) {
   const begun = new Set(); // indices of the answers whose role was said
+  const called = [];       // of each answer: how many tool calls were told
   const choice = (index, delta, logprobs = null, finish = null) => ({ index, delta, logprobs, finish_reason: finish });
-  const choices = ({ index, text, logprobs, finishReason }) => {
+  const calls = (index, list) => {
+    const from = called[index] ?? 0;
+    called[index] = from + list.length;
+    return list.map((call, i) => ({ index: from + i, ...theirCall(call) }));
+  };
+  const choices = ({ index, text, toolCalls, logprobs, finishReason }) => {
     const list = begun.has(index) ? [] : [choice(index, { role: 'assistant', content: '', refusal: null })];
     begun.add(index);
     if (text || logprobs) list.push(choice(index, { content: text }, logprobs ? chatLogprobs([logprobs]) : null));
-    if (finishReason) list.push(choice(index, {}, null, FINISH[finishReason]));
+    if (toolCalls) list.push(choice(index, { tool_calls: calls(index, toolCalls) }));
+    if (finishReason) list.push(choice(index, {}, null, endOf(finishReason, called[index] ?? 0)));
     return list;
   };
   const head = envelope(model, params, 'chatcmpl', 'chat.completion.chunk');

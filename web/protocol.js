@@ -2,34 +2,38 @@
 // Node's worker_threads.
 //
 //   page -> engine worker                            engine worker -> page
-//     load {source, options}                           spawn {count}: please start so many threads
-//     estimate {source, options}                       pull {offset, size}: bytes of a source in the page, please
+//     load {source, options}, rest                     spawn {count}: please start so many threads
+//     estimate {source, options}, capabilities         pull {offset, size}: bytes of a source in the page, please
 //     threads {ports, reason}  answer to spawn         progress {id, report: see LoadProgress in index.d.ts}
-//     piece {bytes | error}    answer to pull
-//     generate {id, prompt | ids, options}             prefill {id, done, total}, token {id, index, token, text, logprobs},
-//     abort {id}                                       answer {id, index, text, finishReason, stop}: the end of one of n
-//     tokenize {id, text, special}                     result {id, value}, error {id, error}
+//     piece {bytes | error}    answer to pull          tier {id, info: what has changed of model.info}
+//     pause {id, paused}                               prefill {id, done, total}, token {id, index, token, text, tier, logprobs},
+//     generate {id, session, prompt | ids, options}    answer {id, index, text, tier, finishReason, stop}: the end of one of n
+//     abort {id}                                       result {id, value}, error {id, error}
+//     tokenize {id, text, special}
 //     detokenize {id, ids, special}
-//     embed {id, prompts, options}
-//     score, logits {id, prompt, options}
-//     saveState {id}, restoreState {id, bytes}
+//     embed {id, session, prompts, options}
+//     score, logits {id, session, prompt, options}
+//     saveState {id, session}, restoreState {id, session, bytes}
+//     session {id, contextSize}, fork {id, session}, close {id, session}, stats {id}
 //     layers, tiers {id}, signs {id, layer, stage, factor}, scales {id, layer, stage}
 //
 //   page -> thread worker                            thread worker -> page
 //     thread {port}: of the engine worker              ready; failed {error}
 //
 //   engine worker -> thread worker, through that port  thread worker -> engine worker
-//     join {module, memory, stack}                     joined {error?}
+//     join {module, memory, stack}                     hello, then joined {error?}
 //     run {engine, index}
 //
 // The memory does not pass through the page: it would hold on to it until its next garbage collection, and Safari has room for
 // few memories that can be shared.
 //
-// `load` and `estimate` have id 0, other requests count from 1. What uses the session runs one at a time; the page queues it.
+// `load` and `estimate` have id 0, `rest` has 1: its result comes when all of the file is there, and what is told of the reading
+// bears its id. Other requests count on from there. What uses a session runs one at a time; the page queues it.
 
 import { fail } from './errors.js';
 
 export const LOAD_ID = 0;
+export const REST_ID = 1;
 
 /** Bytes of the stack of each additional thread; the linker gives the first one 1 MiB. */
 export const STACK_BYTES = 256 * 1024;
@@ -40,10 +44,10 @@ const NODE = typeof process === 'object' && !!process?.versions?.node && process
 export const isNode = () => NODE;
 
 /**
- * A built-in module of Node. The name is not a literal inside import(), so that bundlers for the web leave it alone.
+ * A built-in module of Node; not by import(), which bundlers for the web would follow.
  * @param {string} name e.g. 'node:fs'
  */
-export const nodeModule = (name) => import(/* webpackIgnore: true */ /* @vite-ignore */ name);
+export const nodeModule = async (name) => process.getBuiltinModule(name);
 
 /**
  * Starts web/worker.js.

@@ -2,7 +2,6 @@
 // strings. Runs in the engine worker; everything here is synchronous but generate(), which lets messages in between.
 
 import { fail } from './errors.js';
-import { makeYield } from './protocol.js';
 
 const BOS = 1;      // BP_TOKENIZE_BOS
 const SPECIAL = 2;  // BP_TOKENIZE_SPECIAL
@@ -16,11 +15,14 @@ const LISTEN_SECONDS = 0.01; // between two looks at the messages while decoding
 const now = () => performance.now() / 1000;
 
 export class Runner {
-  /** model and session are pointers of the engine. */
-  constructor(wasm, model, session) {
+  /** host: see host.js; session is a pointer of the engine. */
+  constructor(host, session) {
+    const { wasm } = host;
+    this.host = host;
     this.wasm = wasm;
-    this.model = model;
+    this.model = host.model;
     this.session = session;
+    this.tier = host.tier; // that the last token was fed at
     this.timeline = []; // the ids behind the session's KV cache
     this.piece = wasm.alloc(PIECE_BYTES);
     this.chunk = wasm.exports.bp_session_chunk(session);
@@ -28,8 +30,18 @@ export class Runner {
     this.alternatives = wasm.alloc(8 * MOST_ALTERNATIVES); // {i32 id, f32 logprob}
     this.step = Math.min(FIRST_STEP, this.chunk); // tokens of one step of prefill
     this.prefilled = 0;
-    this.pause = makeYield();
     this.spm = this.string('tokenizer.ggml.model') === 'llama';
+  }
+
+  /** Lets others do what they have to. */
+  pause() {
+    return this.host.breathe();
+  }
+
+  close() {
+    const { wasm } = this;
+    for (const pointer of [this.piece, this.ids, this.alternatives]) wasm.free(pointer);
+    wasm.exports.bp_session_close(this.session);
   }
 
   /** A string of the file's header, or null. */
@@ -39,11 +51,6 @@ export class Runner {
       const text = wasm.exports.bp_model_string(this.model, name, wasm.cells);
       return text ? wasm.text(text, wasm.u32(wasm.cells)) : null;
     });
-  }
-
-  /** A number of the model: see wasm_model_number. */
-  number(field) {
-    return this.wasm.exports.wasm_model_number(this.model, field);
   }
 
   tokenize(text, { bos = false, special = false }) {
@@ -86,7 +93,7 @@ export class Runner {
   async generate(prompt, options, emit, control) {
     const started = now();
     this.checkSinks(options);
-    const cached = this.rewind(prompt);
+    const cached = this.rewind(prompt, options.fresh);
     this.setSampling(options, 0); // refuses bad options before the work
     const fed = await this.prefill(prompt, cached, emit.prefill, control);
     const prefillSeconds = now() - started;
@@ -105,10 +112,14 @@ export class Runner {
   async answer(index, options, emit, control) {
     this.setSampling(options, index); // begins anew: random numbers do not depend on how the prompt was cut
     const out = new Text(options.stop);
-    const token = (id, text, logprobs) => emit.token(index, id, text, logprobs);
+    let firstTier = null;
+    const token = (id, text, logprobs) => {
+      firstTier ??= this.tier;
+      emit.token(index, id, text, logprobs);
+    };
     const run = control.aborted ? { finishReason: 'abort', count: 0, first: null } : await this.decode(options, out, token, control);
     emit.answer(index, { finishReason: run.finishReason, stop: out.found, text: out.end() });
-    return { ...run, ended: now() };
+    return { ...run, ended: now(), firstTier: firstTier ?? this.tier, lastTier: this.tier };
   }
 
   checkPrompt(prompt) {
@@ -120,10 +131,10 @@ export class Runner {
 
   /** Keeps what the prompt shares with the timeline, all but its last token: that one has to be fed for its logits.
    *  What a shift has left is not that of the prompt. */
-  rewind(prompt) {
+  rewind(prompt, fresh = false) {
     this.checkPrompt(prompt);
     let shared = 0;
-    const most = Math.min(prompt.length - 1, this.wasm.exports.bp_session_exact(this.session));
+    const most = fresh ? 0 : Math.min(prompt.length - 1, this.wasm.exports.bp_session_exact(this.session));
     while (shared < most && prompt[shared] === this.timeline[shared]) shared++;
     this.wasm.check(this.wasm.exports.bp_session_rewind(this.session, shared, this.wasm.error));
     this.timeline.length = shared;
@@ -159,6 +170,7 @@ export class Runner {
     new Int32Array(wasm.memory.buffer, this.ids >>> 0, ids.length).set(ids);
     wasm.check(wasm.exports.bp_session_feed(this.session, this.ids, ids.length, wasm.error));
     this.timeline.push(...ids);
+    this.tier = this.host.tier;
   }
 
   /** Feeds prompt[at...]; report(done, total) after each step; false when it was aborted. */
@@ -248,6 +260,8 @@ function decodeStats(runs, started) {
     decodeSeconds: seconds,
     decodeTokensPerSecond: tokens > 0 ? tokens / seconds : null,
     timeToFirstToken: runs[0].first === null ? null : runs[0].first - started,
+    firstTier: runs[0].firstTier,
+    lastTier: runs.at(-1).lastTier,
   };
 }
 

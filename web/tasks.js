@@ -88,4 +88,5 @@ export function restoreState(runner, bytes) {
   wasm.withBytes(bytes, (pointer, size) => wasm.check(exports.bp_session_restore(session, pointer, size, wasm.error)));
   const tokens = new Int32Array(wasm.memory.buffer, exports.bp_session_tokens(session) >>> 0, exports.bp_session_position(session));
   runner.timeline = Array.from(tokens);
+  runner.tier = runner.host.tier; // a state of another one is refused
 }

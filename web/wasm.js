@@ -23,7 +23,7 @@ function defaultThreads(logical) {
   return logical <= 2 ? logical : Math.min(4, Math.ceil(logical / 2));
 }
 
-const logicalCores = async () =>
+export const logicalCores = async () =>
   isNode() ? (await nodeModule('node:os')).availableParallelism() : (navigator.hardwareConcurrency ?? 1);
 
 /**
@@ -70,17 +70,26 @@ const PLAIN_URLS = () => [new URL('./bitpair.wasm', import.meta.url), new URL('.
 
 const now = () => performance.now() / 1000;
 
-/** Reserves address space for up to 4 GiB; hosts that refuse are asked for less. Nothing is committed yet. */
-function sharedMemory() {
-  const initial = 64;
-  for (const maximum of [65536, 32768, 16384, 8192]) {
+const LARGEST = 65536; // pages: 4 GiB, as both binaries say
+const PAGE = 65536;    // bytes
+
+/** Reserves address space for up to 4 GiB; hosts that refuse are asked for less, null when they refuse all. Nothing is committed yet. */
+function reserve(shared) {
+  for (const maximum of [LARGEST, LARGEST / 2, LARGEST / 4, LARGEST / 8]) {
     try {
-      return new WebAssembly.Memory({ initial, maximum, shared: true });
+      return { memory: new WebAssembly.Memory({ initial: shared ? 64 : 1, maximum, shared }), maximum };
     } catch {
       // try the next size
     }
   }
-  return fail('memory', 'this host gives no shared memory of 512 MiB: use threads: 1');
+  return null;
+}
+
+/** Bytes of address space that an engine gets at most. */
+export const memoryLimit = (shared) => (reserve(shared)?.maximum ?? 0) * PAGE;
+
+function sharedMemory() {
+  return reserve(true)?.memory ?? fail('memory', 'this host gives no shared memory of 512 MiB: use threads: 1');
 }
 
 /** Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. `relaxed`: the binary with relaxed SIMD. */

@@ -1,17 +1,20 @@
 // worker.js - the worker's entry. The first message decides what it becomes: the engine worker, which holds the model and
 // runs its requests, or one of the threads that help it.
 
+import { hostCapabilities } from './capabilities.js';
+import { Gate } from './connection.js';
 import { fail, packError, unpackError } from './errors.js';
 import { readHeader, readModel } from './fetch.js';
+import { Host } from './host.js';
 import * as inside from './layers.js';
-import { LOAD_ID, STACK_BYTES, connectPage } from './protocol.js';
-import { Runner } from './runner.js';
+import { LOAD_ID, REST_ID, STACK_BYTES, connectPage } from './protocol.js';
 import * as tasks from './tasks.js';
 import { chooseThreads, joinWasm, openWasm } from './wasm.js';
 
-let runner = null;
+let host = null;
+let rest = null; // settles when all of the file is read
 const answers = {}; // resolvers of what the page was asked for: 'threads', 'piece'
-const controls = new Map(); // id of a running generate -> {aborted}
+const controls = new Map(); // id of what can be stopped -> {aborted, gate?}
 
 function ask(message, answer) {
   return new Promise((resolve) => {
@@ -21,11 +24,18 @@ function ask(message, answer) {
 }
 
 const handlers = {
-  load, estimate, tokenize, detokenize, generate, embed, score, logits, saveState, restoreState,
-  layers: () => inside.layers(runner),
-  tiers: () => inside.tiers(runner, runner.number(NUMBERS.indexOf('tier'))),
-  signs: ({ layer, stage, factor }) => inside.signs(runner, layer, stage, factor),
-  scales: ({ layer, stage }) => inside.scales(runner, layer, stage),
+  load, estimate, capabilities: hostCapabilities, generate, embed, score, logits, saveState, restoreState,
+  rest: () => rest,
+  stats: () => host.stats(),
+  session: ({ contextSize }) => host.open(contextSize),
+  fork: ({ session }) => host.fork(session),
+  close: ({ session }) => host.close(session),
+  tokenize: ({ text, options }) => host.main.tokenize(text, options),
+  detokenize: ({ ids, options }) => host.main.detokenize(ids, options),
+  layers: () => inside.layers(host),
+  tiers: () => inside.tiers(host, host.tier),
+  signs: ({ layer, stage, factor }) => inside.signs(host, layer, stage, factor),
+  scales: ({ layer, stage }) => inside.scales(host, layer, stage),
 };
 
 const port = connectPage(async (message) => {
@@ -39,6 +49,8 @@ const port = connectPage(async (message) => {
   } else if (type === 'abort') {
     const control = controls.get(id);
     if (control) control.aborted = true;
+  } else if (type === 'pause') {
+    controls.get(id)?.gate.close(message.paused);
   } else if (type === 'thread') {
     serve(message.port);
   } else if (type in answers) {
@@ -53,40 +65,78 @@ function serve(team) {
     async join({ module, memory, stack }) {
       let error;
       exports = await joinWasm(module, memory, stack, STACK_BYTES).catch((reason) => void (error = packError(reason)));
-      team.postMessage({ error });
+      team.postMessage({ type: 'joined', error });
     },
     async run({ engine, index }) {
       exports.bp_engine_thread(engine, index);
     },
   };
+  team.onmessageerror = () => team.postMessage({ type: 'joined', error: packError(new Error('a message could not be read')) });
   team.onmessage = ({ data }) => orders[data.type](data).catch((error) => port.post({ type: 'failed', error: packError(error) }));
   port.post({ type: 'ready' });
+  team.postMessage({ type: 'hello' });
 }
 
-/** Opens engine, model and session; returns what becomes model.info. */
+/** Opens engine, model and session; returns what becomes of them in the page. With `startAt` the reading goes on behind it: `rest`. */
 async function load({ source, options }) {
-  let { threads, reason } = await chooseThreads(options.threads);
-  const { wasm, module, memory } = await openWasm(threads);
-  let team = [];
-  if (threads > 1) ({ team, threads, reason } = await gather(wasm, module, memory, threads));
+  const link = page(); // before the first wait: the page may pause or stop it at once
+  let fulfil;
+  rest = new Promise((resolve) => (fulfil = resolve));
+  const chosen = await chooseThreads(options.threads);
+  const { wasm, module, memory } = await openWasm(chosen.threads);
+  const opening = new Host({ wasm, contextSize: options.contextSize, kvBits: options.kvBits });
+  opening.told = (info) => port.post({ type: 'tier', id: REST_ID, info });
+  const ready = openEngine(opening, module, memory, chosen); // the file is read meanwhile
+
+  const opened = new Promise((resolve, reject) => {
+    let begun = false; // the tiers that are there belong to the model, though the threads may still be on their way
+    const begin = (file, n) => {
+      begun = true;
+      resolve(ready.then(() => opening.start(file, n)));
+    };
+    const tier = (n, file) => {
+      if (options.startAt === undefined || (!begun && n < options.startAt)) return false;
+      if (opening.model) opening.raise(n, file);
+      else if (begun) ready.then(() => opening.raise(n, file)).catch(reject);
+      else begin(file, n);
+      return true;
+    };
+    const read = async () => {
+      const file = await readModel(wasm, source, options, { ...link, tier, arrived: () => opening.arrivals++ });
+      await ready;
+      await opening.finish(file);
+      if (!begun) begin({ ...file, room: file.size }, 0);
+      await opened;
+      return opening.file;
+    };
+    const reading = read().finally(() => (opening.reading = false));
+    reading.catch(reject);
+    fulfil(reading);
+  });
+  rest.catch(() => {}); // told by `opened`, or to whoever asks for the rest
+  const description = await opened;
+  host = opening;
+  return description;
+}
+
+/** Gathers the threads and opens the engine for them. */
+async function openEngine(opening, module, memory, chosen) {
+  const { wasm } = opening;
+  const { team, threads, reason } = await gather(wasm, module, memory, chosen);
   const engine = wasm.check(wasm.exports.wasm_engine_open(threads, 0, 0, wasm.error));
   team.forEach((thread, i) => thread.postMessage({ type: 'run', engine, index: i + 1 }));
-
-  const file = await readModel(wasm, source, options, page());
-  const model = wasm.check(wasm.exports.bp_model_open(engine, file.pointer, file.size, wasm.error));
-  const session = wasm.check(wasm.exports.wasm_session_open(model, options.contextSize, 0, wasm.error));
-  runner = new Runner(wasm, model, session);
-  const { size, verified, cached, cachedBytes, cacheReason } = file;
-  return describe(wasm, engine, model, { threads, threadsReason: reason, bytes: size, verified, cached, cachedBytes, cacheReason });
+  Object.assign(opening, { engine, threads, threadsReason: reason });
 }
 
 /** What the reading of a model needs of the page. */
 function page() {
   const stop = new AbortController();
-  controls.set(LOAD_ID, { set aborted(yes) { if (yes) stop.abort(); } });
+  const gate = new Gate();
+  controls.set(LOAD_ID, { gate, set aborted(yes) { if (yes) stop.abort(); } });
   return {
+    gate,
     signal: stop.signal,
-    progress: (report) => port.post({ type: 'progress', id: LOAD_ID, report }),
+    progress: (report) => port.post({ type: 'progress', id: REST_ID, report }),
     pull: async (offset, size) => {
       const { bytes, error } = await ask({ type: 'pull', offset, size }, 'piece');
       if (error) throw unpackError(error);
@@ -97,14 +147,15 @@ function page() {
 
 /** Memory that load() would take. Everything but the weights and the session is there when the header is: it is measured. */
 async function estimate({ source, options }) {
+  const link = page();
   const { threads } = await chooseThreads(options.threads);
   const { wasm } = await openWasm(1);
   const { exports } = wasm;
   const engine = wasm.check(exports.wasm_engine_open(threads, 0, 0, wasm.error));
-  const { head, end } = await readHeader(wasm, source, options, page());
+  const { head, end } = await readHeader(wasm, source, options, link);
   return wasm.withBytes(head, (bytes) => {
     const model = wasm.check(exports.bp_model_preview(engine, bytes, head.length, end, wasm.error));
-    const session = exports.wasm_session_bytes(model, options.contextSize, 0) >>> 0;
+    const session = exports.wasm_session_bytes(model, options.contextSize, 0, options.kvBits) >>> 0;
     if (session === 0) fail('argument', `a context of ${options.contextSize} is more than this model or the memory allows`);
     const engineBytes = wasm.memory.buffer.byteLength - head.length + (threads - 1) * STACK_BYTES;
     return { total: end + session + engineBytes, weights: end, session, engine: engineBytes, threads };
@@ -112,7 +163,8 @@ async function estimate({ source, options }) {
 }
 
 /** Has the page start the other threads; the engine is opened for those that came: team, their ports. */
-async function gather(wasm, module, memory, threads) {
+async function gather(wasm, module, memory, { threads, reason: alone }) {
+  if (threads === 1) return { team: [], threads, reason: alone };
   const { ports, reason } = await ask({ type: 'spawn', count: threads - 1 }, 'threads');
   const joined = await Promise.allSettled(ports.map((thread) => join(thread, { module, memory, stack: wasm.alloc(STACK_BYTES) })));
   const team = ports.filter((_, i) => joined[i].status === 'fulfilled');
@@ -120,71 +172,56 @@ async function gather(wasm, module, memory, threads) {
   return { team, threads: team.length + 1, reason: failure && `a thread did not start: ${failure}` };
 }
 
+/** Not before the thread has said something: in Firefox a port that is still on its way loses shared memory now and then. */
 function join(thread, message) {
   return new Promise((resolve, reject) => {
-    thread.onmessage = ({ data: { error } }) => (error ? reject(unpackError(error)) : resolve());
-    thread.postMessage({ type: 'join', ...message });
+    thread.onmessage = ({ data: { type, error } }) => {
+      if (error) reject(unpackError(error));
+      else if (type === 'hello') thread.postMessage({ type: 'join', ...message });
+      else resolve();
+    };
   });
 }
 
-const NUMBERS = ['layers', 'width', 'feedForward', 'heads', 'kvHeads', 'headSize', 'vocabulary', 'trainedContext', 'tiers', 'tier',
-  'bitsPerWeight', 'bos', 'eos'];
+const promptIds = (runner, prompt, options) => (typeof prompt === 'string' ? runner.tokenize(prompt, options) : prompt);
 
-function describe(wasm, engine, model, rest) {
-  const { exports } = wasm;
-  const info = { ...rest, architecture: wasm.cString(exports.wasm_model_arch(model)) };
-  NUMBERS.forEach((name, field) => (info[name] = exports.wasm_model_number(model, field)));
-  info.name = runner.string('general.name');
-  info.contextSize = exports.bp_session_capacity(runner.session);
-  info.isa = wasm.cString(exports.bp_engine_isa(engine));
-  info.memoryBytes = wasm.memory.buffer.byteLength;
-  const token = (id) => (id < 0 ? '' : new TextDecoder().decode(runner.tokenBytes(id, true)));
-  return {
-    info,
-    template: { source: runner.string('tokenizer.chat_template'), bos: token(info.bos), eos: token(info.eos) },
-  };
+/** Runs what must see one tier from its beginning to its end. */
+const steadily = (session, work) => host.steadily(() => work(host.session(session)));
+
+function embed({ session, prompts, options }) {
+  return steadily(session, (runner) => {
+    const lists = prompts.map((prompt) => promptIds(runner, prompt, options));
+    return tasks.embed(runner, lists, options, host.number('width'));
+  });
 }
 
-function tokenize({ text, options }) {
-  return runner.tokenize(text, options);
+function score({ session, prompt, options }) {
+  return steadily(session, (runner) => tasks.score(runner, promptIds(runner, prompt, options)));
 }
 
-function detokenize({ ids, options }) {
-  return runner.detokenize(ids, options);
+function logits({ session, prompt, options }) {
+  return steadily(session, (runner) => tasks.logits(runner, promptIds(runner, prompt, options), host.number('vocabulary')));
 }
 
-const promptIds = (prompt, options) => (typeof prompt === 'string' ? runner.tokenize(prompt, options) : prompt);
-
-async function embed({ prompts, options }) {
-  const lists = prompts.map((prompt) => promptIds(prompt, options));
-  return tasks.embed(runner, lists, options, runner.number(NUMBERS.indexOf('width')));
+function saveState({ session }) {
+  return tasks.saveState(host.session(session));
 }
 
-function score({ prompt, options }) {
-  return tasks.score(runner, promptIds(prompt, options));
+function restoreState({ session, bytes }) {
+  return tasks.restoreState(host.session(session), bytes);
 }
 
-function logits({ prompt, options }) {
-  return tasks.logits(runner, promptIds(prompt, options), runner.number(NUMBERS.indexOf('vocabulary')));
-}
-
-function saveState() {
-  return tasks.saveState(runner);
-}
-
-function restoreState({ bytes }) {
-  return tasks.restoreState(runner, bytes);
-}
-
-async function generate({ id, prompt, options }) {
+async function generate({ id, session, prompt, options }) {
+  const runner = host.session(session);
   const control = { aborted: false };
   controls.set(id, control);
   try {
-    return await runner.generate(promptIds(prompt, options), options, {
+    const stats = await runner.generate(promptIds(runner, prompt, options), options, {
       prefill: (done, total) => port.post({ type: 'prefill', id, done, total }),
-      token: (index, token, text, logprobs) => port.post({ type: 'token', id, index, token, text, logprobs }),
-      answer: (index, end) => port.post({ type: 'answer', id, index, ...end }),
+      token: (index, token, text, logprobs) => port.post({ type: 'token', id, index, token, text, tier: runner.tier, logprobs }),
+      answer: (index, end) => port.post({ type: 'answer', id, index, tier: runner.tier, ...end }),
     }, control);
+    return host.count(stats);
   } finally {
     controls.delete(id);
   }

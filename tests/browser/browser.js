@@ -5,14 +5,16 @@ import { chromium } from 'playwright-core';
 
 import { demoHandler, listen } from '../../scripts/serve.js';
 
-const FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+export const FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync'];
 
-export async function openBrowser() {
+export function chromiumPath() {
   const path = process.env.CHROMIUM ?? '/usr/bin/chromium';
   if (!existsSync(path)) throw new Error(`${path} is missing: run scripts/setup.sh, or set CHROMIUM`);
-  return chromium.launch({ executablePath: path, args: FLAGS });
+  return path;
 }
+
+export const openBrowser = async () => chromium.launch({ executablePath: chromiumPath(), args: FLAGS });
 
 /** -> {url(path), close()}; options as for demoHandler */
 export async function openServer(options) {

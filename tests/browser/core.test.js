@@ -133,13 +133,24 @@ function suite(name) {
     assert.equal(found.loading, 'aborted');
   });
 
+  // WebKit has room for a few shared memories only, and frees one when nobody holds it any more.
+  test('threads come and go', limits, async () => {
+    const rounds = name === 'webkit-safari' ? 20 : 5;
+    const counts = await page.evaluate(async (small, n) => {
+      const found = [];
+      for (let i = 0; i < n; i++) found.push((await opens(small, { threads: 2, cache: false })).threads);
+      return found;
+    }, SMALL, rounds);
+    assert.deepEqual(counts, Array(rounds).fill(threads ? 2 : 1));
+  });
+
   test('cache: kept for the next load, without a network, until it is deleted', limits, async () => {
     await forget();
     const first = await opens(LARGE);
     assert.deepEqual([first.cached, first.cachedBytes, first.cacheReason], [true, 0, null]);
     assert.equal(await page.evaluate(async () => {
       if (typeof navigator.storage?.getDirectory !== 'function') return false;
-      return (await navigator.storage.getDirectory()).getDirectoryHandle('bitpair').then(() => true, () => false);
+      return navigator.storage.getDirectory().then((root) => root.getDirectoryHandle('bitpair')).then(() => true, () => false);
     }), folder);
     site.requests = 0;
     const second = await opens(LARGE);

@@ -2,11 +2,12 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { after, before, describe, test } from 'node:test';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 
+import { MODEL_FACTS } from '../../web/demo/config.js';
 import { FIXTURE } from '../web/helper.js';
 import { openBrowser, openPage, openServer } from './browser.js';
-import { SMALL, answered, ask, drop, isModel, loaded, ready, shot, started, visit } from './demo.js';
+import { SMALL, answered, ask, checkAxe, drop, isModel, loaded, openGatedServer, ready, shot, started, visit } from './demo.js';
 
 const bytes = readFileSync(FIXTURE);
 let browser;
@@ -25,7 +26,7 @@ const cached = (page) => page.evaluate(async () => (await import('/web/index.js'
 test('before anything is asked: what it is, how large, and nothing of the model is fetched', async () => {
   const page = await openPage(browser, server);
   const asked = [];
-  page.on('request', (request) => asked.push(new URL(request.url()).pathname));
+  page.on('request', (request) => request.method() === 'GET' && asked.push(new URL(request.url()).pathname));
   await page.goto(server.url());
   await started(page);
   await page.locator('#model-size').filter({ hasText: '62 MB, about 127 MB of memory' }).waitFor();
@@ -53,6 +54,7 @@ test('a missing model: a clear message, and Try again works', async () => {
   await page.getByRole('button', { name: 'Load the model' }).click();
   await page.getByRole('alert').filter({ hasText: 'The server does not have this model' }).waitFor();
   await shot(page, 'failed');
+  await checkAxe(page);
   broken = false;
   await page.getByRole('button', { name: 'Try again' }).click();
   await ready(page);
@@ -87,11 +89,97 @@ test('no room to keep the model: it works, and the page says so', async () => {
   await ready(page);
   await page.getByText('There is no room to keep this model for the next visit').waitFor();
   await shot(page, 'no-room');
+  await checkAxe(page);
   await page.locator('#kept').getByRole('button', { name: 'Dismiss' }).click();
   await ask(page, 'Once upon a time');
   await answered(page);
   assert.ok(await page.locator('#kept').isHidden());
   await page.context().close();
+});
+
+describe('tier by tier', () => {
+  const [first, second, size] = MODEL_FACTS.tiers;
+  const MARGIN = 2 << 20; // the last piece of a tier ends a little later
+  let gated;
+  let page;
+  before(async () => {
+    gated = await openGatedServer();
+  });
+  beforeEach(async () => {
+    gated.gate.at = first / 2;
+    page = await visit(browser, gated, { model: null, settings: { seed: '1', maxTokens: 24 } });
+    await page.getByRole('button', { name: 'Load the model' }).click();
+    await page.locator('#progress-text').filter({ hasText: /^1\d MB of 62 MB/ }).waitFor();
+  });
+  afterEach(() => page?.context().close());
+  after(() => gated?.close());
+
+  const whole = () => page.locator('#strip .whole').count();
+  const tier = () => page.locator('#tier').textContent();
+
+  test('the strip fills, and the conversation begins at the second tier; each answer says at which it was made', { timeout: 240000 }, async () => {
+    assert.equal(await page.locator('#strip .tier').count(), 3);
+    const on = await page.locator('#strip i.on').count();
+    assert.ok(on > 20 && on < 40, `${on}`);
+    await shot(page, 'filling');
+    gated.gate.raise(first + MARGIN);
+    await page.waitForFunction(() => document.querySelectorAll('#strip .whole').length === 1);
+    assert.equal(await page.locator('body').getAttribute('data-model'), 'loading'); // one tier is not usable
+    await ask(page, 'What is the capital of France?');
+    gated.gate.raise(second + MARGIN);
+    await page.locator('body[data-model=arriving]').waitFor();
+    assert.equal(await tier(), 'tier 2 of 3');
+    await answered(page);
+    assert.match(await page.locator('.assistant .facts').textContent(), /^tier 2 of 3/);
+    assert.ok(await page.locator('#arrival').isVisible());
+    await shot(page, 'arriving');
+    await checkAxe(page);
+    gated.gate.raise(size);
+    await ready(page);
+    assert.equal(await tier(), 'tier 3 of 3');
+    assert.ok(await page.locator('#arrival').isHidden());
+    assert.match(await page.locator('.assistant .facts').textContent(), /^tier 2 of 3/);
+    await page.getByRole('button', { name: 'Answer again' }).click();
+    await answered(page);
+    await page.locator('.assistant .facts').filter({ hasText: /^tier 3 of 3/ }).waitFor();
+    assert.deepEqual(page.problems, []);
+  });
+
+  test('pause, resume, cancel, and go on from what is kept', { timeout: 240000 }, async () => {
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await page.locator('#progress-text').filter({ hasText: 'paused' }).waitFor();
+    await shot(page, 'paused');
+    gated.gate.raise(first + MARGIN);
+    await page.waitForTimeout(1000);
+    assert.equal(await whole(), 0); // what was in flight came, no more
+    await page.getByRole('button', { name: 'Resume' }).click();
+    await page.waitForFunction(() => document.querySelectorAll('#strip .whole').length === 1);
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await page.getByRole('button', { name: 'Load the model' }).waitFor();
+    assert.ok(await page.getByRole('button', { name: 'Load the model' }).evaluate((button) => button === document.activeElement));
+    await page.reload();
+    await started(page);
+    await page.locator('#model-size').filter({ hasText: /\d+ MB are here already/ }).waitFor();
+    gated.gate.raise(size);
+    await page.getByRole('button', { name: 'Go on loading' }).click();
+    await ready(page);
+    assert.deepEqual(page.problems, []);
+  });
+
+  test('the rest can be stopped, and asked for later', { timeout: 240000 }, async () => {
+    gated.gate.raise(second + MARGIN);
+    await page.locator('body[data-model=arriving]').waitFor();
+    await page.locator('#arrival').getByRole('button', { name: 'Stop' }).click();
+    await page.getByText('Tier 2 of 3 is in use. The rest was not loaded.').waitFor();
+    await ask(page, 'What is the capital of France?');
+    await answered(page);
+    await shot(page, 'stopped-at-two');
+    await checkAxe(page);
+    gated.gate.raise(size);
+    await page.getByRole('button', { name: 'Load the rest' }).click();
+    await page.locator('#tier').filter({ hasText: 'tier 3 of 3' }).waitFor({ timeout: 60000 });
+    assert.deepEqual(page.problems, []);
+  });
 });
 
 describe('a file of the visitor', () => {
@@ -125,6 +213,7 @@ describe('a file of the visitor', () => {
     await page.getByRole('button', { name: 'Load it' }).click();
     await page.getByRole('alert').filter({ hasText: 'The file is damaged: its bytes do not match its checksums' }).waitFor();
     await shot(page, 'damaged');
+    await checkAxe(page);
     assert.ok(await page.locator('#messages .message').first().isVisible()); // the conversation is still there
     for (const [name, content, reason] of [['notes.gguf', Buffer.from('these are notes, not weights. '.repeat(9)), /not a model file/], ['cut.gguf', bytes.subarray(0, 9000), /damaged/]]) {
       await drop(page, name, '', content);
@@ -176,6 +265,7 @@ test('not isolated: a banner names the headers, and one thread still works', asy
   await banner.waitFor();
   assert.match(await banner.textContent(), /Cross-Origin-Opener-Policy: same-origin[^]*Cross-Origin-Embedder-Policy: require-corp/);
   await shot(page, 'banner');
+  await checkAxe(page);
   await page.getByRole('button', { name: 'Load the model' }).click();
   await page.locator('#status').filter({ hasText: '1 thread ' }).waitFor();
   await banner.getByRole('button', { name: 'Dismiss' }).click();

@@ -1,12 +1,18 @@
 // demo.js - what tests do on the demo page, as a visitor would.
 
-import { mkdirSync } from 'node:fs';
+import assert from 'node:assert/strict';
+import { mkdirSync, readFileSync } from 'node:fs';
 
+import { AxeBuilder } from '@axe-core/playwright';
+
+import { demoHandler, listen } from '../../scripts/serve.js';
+import { MODEL_PATH } from '../../web/demo/config.js';
 import { ROOT } from '../web/helper.js';
 import { openPage } from './browser.js';
 
 export const SMALL = '/models/tinystories-656k.gguf';
 export const SHOTS = `${ROOT}tests/out`;
+const embedded = readFileSync(`${ROOT}${MODEL_PATH}`);
 mkdirSync(SHOTS, { recursive: true });
 
 /** For page.route(): requests for models. */
@@ -50,6 +56,17 @@ export const writing = (page, length = 5) =>
 
 export const shot = (page, name) => page.screenshot({ path: `${SHOTS}/${name}.png` });
 
+/** axe finds nothing. rules: only these */
+export async function checkAxe(page, rules) {
+  // What is sliding in has colours of its own until it is there.
+  await page.evaluate(() => Promise.all(document.getAnimations().filter((each) => each.effect.getTiming().iterations === 1).map((each) => each.finished.catch(() => {}))));
+  const axe = new AxeBuilder({ page });
+  if (rules) axe.withRules(rules);
+  const { violations, passes } = await axe.analyze();
+  assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(' | ')}`), []);
+  assert.ok(passes.length > 0);
+}
+
 /** Files let fall on the page. files: [{name, type, bytes}] */
 export async function drop(page, name, type, bytes) {
   const transfer = await page.evaluateHandle(([file, kind, data]) => {
@@ -58,4 +75,55 @@ export async function drop(page, name, type, bytes) {
     return made;
   }, [name, type, Buffer.from(bytes).toString('base64')]);
   for (const event of ['dragenter', 'dragover', 'drop']) await page.dispatchEvent('body', event, { dataTransfer: transfer });
+}
+
+/**
+ * The page's server, whose embedded model stops coming at the byte `gate.at` until that is raised.
+ * -> {url(path), close(), gate: {at, raise(to)}}
+ */
+export async function openGatedServer() {
+  const pages = demoHandler();
+  const waiting = new Set();
+  const gate = {
+    at: Infinity,
+    raise(to) {
+      gate.at = to;
+      for (const go of waiting) go();
+      waiting.clear();
+    },
+  };
+  const server = await listen(async (request, response) => {
+    if (new URL(request.url, 'http://host').pathname !== MODEL_PATH || request.method !== 'GET') return pages(request, response);
+    const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range).map(Number);
+    const end = Math.min(to, embedded.length - 1) + 1;
+    response.writeHead(206, {
+      etag: '"1"', 'content-range': `bytes ${from}-${end - 1}/${embedded.length}`, 'content-length': end - from, 'cross-origin-resource-policy': 'same-origin',
+    });
+    for (let at = from; at < end && !response.destroyed;) {
+      const next = Math.min(end, gate.at, at + (1 << 18));
+      if (next <= at) await new Promise((resolve) => waiting.add(resolve));
+      else if (!response.write(embedded.subarray(at, (at = next)))) await flowing(response);
+    }
+    return response.end();
+  }, 0);
+  return {
+    gate,
+    url: (path = '/') => `http://127.0.0.1:${server.address().port}${path}`,
+    close: () => {
+      gate.raise(Infinity);
+      server.closeAllConnections();
+      server.close();
+    },
+  };
+}
+
+/** Resolves when more can be written, or nobody listens any more. */
+function flowing(response) {
+  return new Promise((resolve) => {
+    const go = () => {
+      response.off('drain', go).off('close', go);
+      resolve();
+    };
+    response.on('drain', go).on('close', go);
+  });
 }

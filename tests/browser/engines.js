@@ -22,14 +22,15 @@ import { openFirefox } from './drive/firefox.js';
 import { openWebkit } from './drive/webkit.js';
 
 /**
- * webkit has neither SharedArrayBuffer nor storage but the Cache API, as in older Safari; webkit-safari is as Safari is now.
- * threads: does a page that is cross-origin isolated get SharedArrayBuffer? folder: is there an origin private file system?
+ * webkit has neither SharedArrayBuffer nor a private file system; webkit-safari has what Safari has. Its private file system is
+ * there and refuses, as in Safari's private windows: WebKit under automation keeps nothing.
+ * threads: does a page that is cross-origin isolated get SharedArrayBuffer? folder: is there a private file system that works?
  */
 export const ENGINES = {
   chromium: { open: openChromium, threads: true, folder: true },
   firefox: { open: openFirefox, threads: true, folder: true },
   webkit: { open: () => openWebkit({ safari: false }), threads: false, folder: false },
-  'webkit-safari': { open: () => openWebkit({ safari: true }), threads: true, folder: true },
+  'webkit-safari': { open: () => openWebkit({ safari: true }), threads: true, folder: false },
 };
 
 export async function openEngine(name) {

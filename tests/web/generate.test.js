@@ -127,7 +127,7 @@ for (const threads of [1, 2]) {
       setTimeout(() => abort.abort(), 5);
       const [first, stopped, last] = await Promise.all(all);
       assert.deepEqual(order, ['stopped', 'first', 'last']);
-      const nothing = { text: '', ids: [], logprobs: null, finishReason: 'abort', stop: null };
+      const nothing = { text: '', ids: [], logprobs: null, toolCalls: [], finishReason: 'abort', stop: null };
       assert.deepEqual(stopped, { ...nothing, stats: null, answers: [nothing] });
       assert.deepEqual([first.ids.length, last.ids.length], [300, 2]);
     });

@@ -79,7 +79,7 @@ async function startThread(module, memory, stack) {
   const { port1, port2 } = new MessageChannel();
   await new Promise((resolve, reject) => {
     worker.on('error', reject);
-    port2.onmessage = ({ data: { error } }) => (error ? reject(new Error(error.message)) : resolve());
+    port2.onmessage = ({ data: { type, error } }) => type === 'joined' && (error ? reject(new Error(error.message)) : resolve());
     worker.postMessage({ type: 'thread', port: port1 }, [port1]);
     port2.postMessage({ type: 'join', module, memory, stack });
   });
@@ -88,9 +88,9 @@ async function startThread(module, memory, stack) {
 }
 
 /** Opens `bytes` as a model: {model, session}, pointers. */
-export function openSession({ wasm, engine }, bytes, chunk = 0) {
+export function openSession({ wasm, engine }, bytes, chunk = 0, kvBits = 0) {
   const pointer = wasm.alloc(bytes.length);
   wasm.bytes(pointer, bytes.length).set(bytes);
   const model = wasm.check(wasm.exports.bp_model_open(engine, pointer, bytes.length, wasm.error));
-  return { model, session: wasm.check(wasm.exports.wasm_session_open(model, 0, chunk, wasm.error)) };
+  return { model, session: wasm.check(wasm.exports.wasm_session_open(model, 0, chunk, kvBits, wasm.error)) };
 }

@@ -13,7 +13,7 @@ import { has } from '../../web/wasm.js';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
 const SOURCES = [
-  'tests/wasm_kernels.c', 'src/kernel.c', 'src/kernel_ref.c', 'src/kernel_simd128.c', 'src/mathf.c', 'src/quant.c',
+  'tests/wasm_kernels.c', 'src/kernel.c', 'src/kernel_ref.c', 'src/kernel_attention_ref.c', 'src/kernel_simd128.c', 'src/kernel_attention_simd128.c', 'src/mathf.c', 'src/quant.c',
   'src/platform_wasm.c',
 ];
 const FLAGS = [
@@ -62,7 +62,7 @@ async function load(relaxed = false) {
 function goldenHashes() {
   const header = readFileSync(join(root, 'tests/golden/kernel_hashes.h'), 'utf8');
   const hashes = Object.fromEntries([...header.matchAll(/#define (GOLDEN_\w+) (0x[0-9a-f]+)/g)].map((m) => [m[1], BigInt(m[2])]));
-  return ['LUT8', 'POPCOUNT', 'FLOAT', 'MATHF', 'QUANT'].map((family) => hashes[`GOLDEN_${family}`]);
+  return ['LUT8', 'POPCOUNT', 'FLOAT', 'MATHF', 'QUANT', 'CACHE16', 'CACHE8'].map((family) => hashes[`GOLDEN_${family}`]);
 }
 
 async function bench() {
@@ -81,7 +81,7 @@ async function bench() {
     console.log(`lut8 ${rows}x${cols} planes ${planes}`.padEnd(30), speeds.join(' '));
   }
   console.log('popcount 1536x576', ((1536 * 576) / kernels.bench_product(1, 1, 1536, 576, 1, 0, 500) / 1e9).toFixed(1));
-  ['lut8 prepare 576', 'dots 576 x 16', 'swiglu 1536', 'rmsnorm 576', 'attention 64 x 400', 'to_half 192', 'popcount prepare 576']
+  ['lut8 prepare 576', 'dots 576 x 16', 'swiglu 1536', 'rmsnorm 576', 'attention 3 x 64 x 128, 16 bits', 'the same, 8 bits', 'popcount prepare 576']
     .forEach((name, what) => {
       let seconds = Infinity;
       for (let round = 0; round < 300; round++) seconds = Math.min(seconds, kernels.bench_other(what, 1, 200));

@@ -3,10 +3,12 @@
 import { ChatView } from './chat-view.js';
 import { Chat } from './chat.js';
 import { Composer } from './composer.js';
+import { SUGGESTIONS } from './config.js';
 import { ConversationStore } from './conversation-store.js';
 import { $, iconButton } from './dom.js';
 import { acceptDrops } from './drop.js';
 import { InsidePanel } from './inside-panel.js';
+import { forTab } from './kept.js';
 import { LoaderView } from './loader-view.js';
 import { Loader } from './loader.js';
 import { ModelsDialog } from './models-dialog.js';
@@ -20,7 +22,11 @@ const loader = new Loader();
 const loaderView = new LoaderView(loader);
 const settings = new Settings();
 const status = new Status();
-const inside = new InsidePanel({ getModel: () => loader.model });
+const inside = new InsidePanel({
+  getModel: () => loader.model,
+  getSource: () => loader.source.file ?? loader.source.url,
+  getPrompt: () => chat.current.messages.findLast(({ role }) => role === 'user')?.text ?? SUGGESTIONS[0],
+});
 const store = await ConversationStore.open();
 const chat = new Chat({ store, loader, settings, status, hooks: inside });
 const composer = new Composer(chat);
@@ -86,7 +92,7 @@ addEventListener('pagehide', () => chat.flush());
 document.addEventListener('visibilitychange', () => document.hidden && chat.flush());
 
 await sidebar.refresh();
-const last = sidebar.all.find(({ id }) => id === sessionStorage.getItem('conversation'));
+const last = sidebar.all.find(({ id }) => id === forTab.get('conversation'));
 await (last ? chat.open(last) : chat.begin());
 document.body.dataset.started = 'true';
 if (await loader.look()) loader.start();

@@ -26,7 +26,7 @@ export class Strip {
   }
 
   #makeTier(start, end, i) {
-    const n = Math.max(1, Math.round((end - start) / this.unit));
+    const n = ROWS * Math.max(1, Math.round((end - start) / this.unit / ROWS));
     const grid = make('div', { class: 'cells' });
     for (let k = 0; k < n; k++) {
       const cell = make('i', { class: sign(this.cells.length) ? 'plus' : 'minus' });
@@ -34,7 +34,7 @@ export class Strip {
       this.cells.push({ cell, end: start + ((k + 1) * (end - start)) / n });
     }
     const tier = make('div', { class: 'tier', 'data-tier': i + 1 }, grid);
-    tier.style.flexGrow = Math.ceil(n / ROWS);
+    tier.style.flexGrow = n / ROWS;
     if (this.ends.length > 1) tier.append(make('span', { class: 'tier-name', text: `Tier ${i + 1}` }));
     return tier;
   }

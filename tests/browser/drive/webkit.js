@@ -15,7 +15,7 @@ const SAFARI = {
 };
 const PLAIN = { environment: {}, args: [] };
 
-/** safari: with SharedArrayBuffer, relaxed SIMD and an origin private file system */
+/** safari: with SharedArrayBuffer, relaxed SIMD and the interface of the origin private file system */
 export async function openWebkit({ safari }) {
   const { environment, args } = safari ? SAFARI : PLAIN;
   const home = temporaryFolder('webkit');

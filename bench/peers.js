@@ -1,0 +1,123 @@
+// peers.js - bitpair beside what else runs such a model in a page, all in one Chromium, one after the other: speed, start, memory.
+//
+//   npm run bench:peers -- [--rounds 3] [--threads 1,2] [--only wllama-2.4.0,onnx] [--parts speed,start,memory] [--json]
+//                          [--prompt 128] [--generate 64] [--context 2048] [--folder DIR] [--llama-bench PATH]
+//
+// Installs wllama and onnxruntime-web from npm into DIR (default: bitpair-peers in the system's temporary folder) and makes their
+// models from the teacher in ../shared/data: see CONTRIBUTING.md. --llama-bench: a llama-bench binary of llama.cpp, to compare
+// the native engine with (--parts native). Rounds are interleaved; each figure is a median with its range.
+
+import { availableParallelism, cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+
+import { load } from '../web/index.js';
+import { EMBEDDED } from '../tests/web/helper.js';
+import { cutPrompt } from './lib/prompts.js';
+import { openBenchServer } from './peers/server.js';
+import { findContestants, foldersOf } from './peers/contestants.js';
+import { measureMemory, measureSpeed, measureStart, openProfile } from './peers/chromium.js';
+import { measureNative } from './peers/native.js';
+import { printMemory, printNative, printSpeed, printStart } from './peers/report.js';
+
+const text = (value) => ({ type: 'string', default: value });
+const { values } = parseArgs({
+  options: {
+    rounds: text('3'),
+    threads: text('1,2'),
+    only: text(''),
+    parts: text('speed,start,memory'),
+    prompt: text('128'),
+    generate: text('64'),
+    context: text('2048'),
+    folder: text(join(tmpdir(), 'bitpair-peers')),
+    'llama-bench': { type: 'string' },
+    json: { type: 'boolean', default: false },
+  },
+});
+const list = (option) => option.split(',').filter(Boolean);
+const rounds = Number(values.rounds);
+const threads = list(values.threads).map(Number);
+const generate = Number(values.generate);
+const context = Number(values.context);
+const START_TOKENS = 20;
+
+async function makePrompts() {
+  const model = await load(EMBEDDED, { threads: 1, tier: 1 });
+  const cut = (which, n) => cutPrompt(model, which, n);
+  const prompts = { warm: await cut(1, Number(values.prompt)), prompt: await cut(0, Number(values.prompt)), start: await cut(0, START_TOKENS) };
+  await model.dispose();
+  return prompts;
+}
+
+/** One contestant that fails does not end the benchmark: it is named, and has no figures. */
+async function attempt(name, work) {
+  try {
+    return await work();
+  } catch (error) {
+    console.error(`bench: ${name}: ${error.message.split('\n')[0]}`);
+    return null;
+  }
+}
+
+/** Runs work(contestant, threads, round) in turn; rows: {name, ours, threads, figures: one per round}. */
+async function inTurn(contestants, label, counts, times, work) {
+  const rows = contestants.flatMap((contestant) => counts.map((count) => ({ contestant, threads: count, figures: [] })));
+  for (let round = 1; round <= times; round++) {
+    for (const row of rows) {
+      const { contestant, threads: count } = row;
+      const figure = await attempt(contestant.name, () => work(contestant, count, round));
+      if (figure) row.figures.push(figure);
+      console.error(`${label} ${round}/${times}: ${contestant.name}, ${count} thread(s): ${JSON.stringify(figure)}`);
+    }
+  }
+  return rows.map(({ contestant: { name, ours = false, bytes }, ...row }) => ({ name, ours, bytes, ...row }));
+}
+
+async function inBrowser(server, contestants, prompts, parts) {
+  const result = {};
+  const { context: profile, close } = await openProfile();
+  const full = (spec, count) => ({ ...spec, threads: count, context });
+  try {
+    if (parts.includes('speed'))
+      result.speed = await inTurn(contestants, 'speed', threads, rounds, ({ spec }, count) =>
+        measureSpeed(profile, server, full(spec, count), { ...prompts, count: generate }));
+    if (parts.includes('start')) result.start = await measureStarts(profile, server, contestants, prompts, full);
+  } finally {
+    await close();
+  }
+  if (parts.includes('memory'))
+    result.memory = await inTurn(contestants, 'memory', threads.slice(-1), 1, ({ spec }, count) =>
+      measureMemory(server, full(spec, count), prompts.prompt, generate));
+  return result;
+}
+
+/** The visits before the rounds fill the caches; what they download is counted. */
+async function measureStarts(profile, server, contestants, prompts, full) {
+  const count = threads.at(-1);
+  for (const contestant of contestants) {
+    server.code();
+    await attempt(contestant.name, () => measureStart(profile, server, full(contestant.spec, count), prompts.start, true));
+    contestant.bytes = server.code();
+  }
+  return inTurn(contestants, 'start', [count], rounds, ({ spec }) => measureStart(profile, server, full(spec, count), prompts.start));
+}
+
+const parts = list(values.parts);
+const result = { cpu: cpus()[0].model, cores: availableParallelism(), prompt: Number(values.prompt), generate, context };
+if (parts.some((part) => part !== 'native')) {
+  const contestants = findContestants(values.folder, list(values.only));
+  const server = await openBenchServer(foldersOf(values.folder));
+  try {
+    Object.assign(result, await inBrowser(server, contestants, await makePrompts(), parts));
+  } finally {
+    server.close();
+  }
+}
+if (parts.includes('native')) result.native = await measureNative({ ...values, threads, rounds, generate, prompt: Number(values.prompt) });
+console.log(`${result.cpu}, ${result.cores} processors; a prompt of ${result.prompt} tokens, ${generate} after it`);
+if (result.speed) printSpeed(result.speed);
+if (result.start) printStart(result.start);
+if (result.memory) printMemory(result.memory, context);
+if (result.native) printNative(result.native);
+if (values.json) console.log(JSON.stringify(result));

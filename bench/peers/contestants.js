@@ -1,0 +1,54 @@
+// contestants.js - who is measured: {name, file: of the model, spec: what pages/run.js opens, without threads and context}.
+
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { EMBEDDED, sharedData } from '../../tests/web/helper.js';
+import { installPeers, makeOnnx, roundTeacher } from './install.js';
+
+export const TEACHER = 'models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf';
+
+const own = (tier) => ({
+  name: tier ? `bitpair, ${tier} tiers` : 'bitpair, whole file',
+  ours: true,
+  file: EMBEDDED,
+  spec: { script: 'bitpair.js', model: '/models/smollm2-135m-instruct.gguf', tier },
+});
+
+const wllama = (version, format, file) => ({
+  name: `wllama ${version} ${format}`,
+  file,
+  spec: { script: `wllama${version[0]}.js`, folder: `/peers/node_modules/wllama-${version}/`, model: file.url },
+});
+
+const onnx = (kind, file) => ({
+  name: `onnxruntime-web 1.30.0 ${kind}`,
+  file,
+  spec: { script: 'onnx.js', folder: '/peers/node_modules/onnxruntime-web/', model: file.url },
+});
+
+/**
+ * All of them whose name holds one of the words of `only` (all, without it); ours first.
+ * @param {string} folder of the peers
+ */
+export function findContestants(folder, only) {
+  const teacher = sharedData(TEACHER);
+  const wanted = ({ name, ours }) => ours || only.length === 0 || only.some((word) => name.includes(word));
+  const lazy = (url, make) => ({ url, make });
+  const inFolder = (make) => lazy(`/peers/${make.name}`, make.run);
+  const q41 = lazy('/teacher/SmolLM2-135M-Instruct.Q4_1.gguf', () => teacher);
+  const q40 = inFolder({ name: 'teacher-q4_0.gguf', run: () => roundTeacher(teacher, folder, 'q4_0') });
+  const q8 = inFolder({ name: 'teacher-q8.onnx', run: () => makeOnnx(teacher, folder, 'q8') });
+  const q4 = inFolder({ name: 'teacher-q4.onnx', run: () => makeOnnx(teacher, folder, 'q4') });
+  const all = [own(2), own(undefined)];
+  for (const version of ['2.3.1', '2.4.0', '3.8.1']) all.push(wllama(version, 'Q4_0', q40), wllama(version, 'Q4_1', q41));
+  all.push(onnx('q8', q8), onnx('q4', q4));
+  const chosen = all.filter(wanted);
+  installPeers(folder);
+  for (const contestant of chosen) if (contestant.file.make) contestant.file = contestant.file.make();
+  for (const { file } of chosen) if (!existsSync(file)) throw new Error(`${file} is missing`);
+  return chosen;
+}
+
+/** Where the server finds what contestants name. */
+export const foldersOf = (folder) => ({ '/peers/': folder, '/teacher/': join(sharedData(TEACHER), '..'), '/bench/': new URL('./pages/', import.meta.url).pathname });

@@ -1,0 +1,196 @@
+// model.js - what load() gives: a model with its own session, and further sessions. Requests of one session run one after another.
+
+import { renderChat } from './chat.js';
+import { BitpairError, fail } from './errors.js';
+import { ASYNC_DISPOSE, Generation, completeOptions } from './generation.js';
+import { chooseGrammar } from './grammar.js';
+
+const aborted = (signal) =>
+  new Promise((resolve) => (signal.aborted ? resolve() : signal.addEventListener('abort', resolve, { once: true })));
+
+const disposed = (what) => new BitpairError('disposed', `the ${what} was disposed`);
+
+export class Session {
+  #crew;
+  #id;
+  #template;
+  #last = Promise.resolve(); // settles when the latest call that uses the session has ended
+  #end = new AbortController(); // with it the session has ended
+
+  /** opened: {session: id, contextSize}; template: {source, bos, eos} of the file */
+  constructor(crew, { session, contextSize }, template) {
+    this.#crew = crew;
+    this.#id = session;
+    this.#template = template;
+    this.contextSize = contextSize;
+  }
+
+  generate(prompt, options = {}) {
+    const complete = { bos: true, special: false, ...options };
+    return this.#generation(complete, async () => ({ prompt, grammar: await chooseGrammar(options) }));
+  }
+
+  chat(messages, options = {}) {
+    const template = { ...this.#template, source: options.template ?? this.#template.source };
+    return this.#generation({ ...options, bos: false, special: true }, () => renderChat(template, messages, options));
+  }
+
+  async embed(texts, { pooling = 'mean', normalize = true, bos = true, special = false } = {}) {
+    const one = typeof texts === 'string';
+    const prompts = one ? [texts] : Array.isArray(texts) ? texts.map(checkPrompt) : fail('argument', 'embed() takes a string or an array');
+    if (pooling !== 'mean' && pooling !== 'last') fail('argument', `pooling must be 'mean' or 'last', not ${pooling}`);
+    const vectors = await this.#inTurn('embed', { prompts, options: { pooling, normalize: !!normalize, bos, special } });
+    return one ? vectors[0] : vectors;
+  }
+
+  async score(text, { bos = true, special = false } = {}) {
+    return this.#inTurn('score', { prompt: checkPrompt(text), options: { bos, special } });
+  }
+
+  async logits(prompt, { bos = true, special = false } = {}) {
+    return this.#inTurn('logits', { prompt: checkPrompt(prompt), options: { bos, special } });
+  }
+
+  async saveState() {
+    return this.#inTurn('saveState', {});
+  }
+
+  async restoreState(state) {
+    if (!(state instanceof Uint8Array)) fail('argument', 'restoreState() takes the Uint8Array that saveState() gave');
+    return this.#inTurn('restoreState', { bytes: state });
+  }
+
+  async fork() {
+    return new Session(this.#crew, await this.#inTurn('fork', {}), this.#template);
+  }
+
+  async dispose() {
+    if (this.#end.signal.aborted) return;
+    this.#end.abort(disposed('session'));
+    await this.#last;
+    if (!this.#crew.ended) await this.#crew.request('close', { session: this.#id });
+  }
+
+  [ASYNC_DISPOSE]() {
+    return this.dispose();
+  }
+
+  /** Runs work() when the calls before it have ended. */
+  #queue(work) {
+    const { signal } = this.#end;
+    const running = this.#last.then(async () => {
+      signal.throwIfAborted();
+      const result = await work();
+      signal.throwIfAborted();
+      return result;
+    });
+    this.#last = running.catch(() => {});
+    return running;
+  }
+
+  #inTurn(type, fields) {
+    return this.#queue(() => this.#crew.request(type, { session: this.#id, ...fields }));
+  }
+
+  /** A generation that, once started, waits for its turn. prepare() -> {prompt, grammar, reader: see tools.js} */
+  #generation(options, prepare) {
+    return new Generation(async (stop, receive) => {
+      const complete = completeOptions(options);
+      const { prompt, grammar, reader } = await prepare();
+      const checked = checkPrompt(prompt);
+      let begun = false;
+      const running = this.#queue(() => {
+        begun = true;
+        return this.#run(checked, { ...complete, grammar }, options.onPrefill, stop, (message) => receive(message, reader));
+      });
+      // One that is stopped while it waits ends at once, and does nothing when its turn comes.
+      return Promise.race([running, aborted(stop).then(() => (begun ? running : null))]);
+    }, options.signal);
+  }
+
+  #run(prompt, options, onPrefill, stop, receive) {
+    if (stop.aborted) return null;
+    const id = this.#crew.newId();
+    const abort = () => this.#crew.link.post({ type: 'abort', id });
+    for (const signal of [stop, this.#end.signal]) signal.addEventListener('abort', abort, { once: true });
+    const onMessage = (message) => {
+      if (message.type === 'prefill') onPrefill?.({ done: message.done, total: message.total });
+      else receive(message);
+    };
+    return this.#crew.request('generate', { session: this.#id, prompt, options }, { id, onMessage })
+      .finally(() => this.#end.signal.removeEventListener('abort', abort));
+  }
+}
+
+export class Model extends Session {
+  #crew;
+  #opened;
+
+  /** opened: {info, template}; whoever follows the reading replaces info. complete: see index.d.ts */
+  constructor(crew, opened, complete) {
+    super(crew, { session: 0, contextSize: opened.info.contextSize }, opened.template);
+    this.#crew = crew;
+    this.#opened = opened;
+    this.complete = complete;
+  }
+
+  get info() {
+    return this.#opened.info;
+  }
+
+  get tier() {
+    return this.info.tier;
+  }
+
+  get tiers() {
+    return this.info.tiers;
+  }
+
+  async session({ contextSize } = {}) {
+    if (contextSize !== undefined && !(Number.isInteger(contextSize) && contextSize >= 1 && contextSize < 2 ** 31))
+      fail('argument', `contextSize must be a whole number from 1 on, not ${contextSize}`);
+    return new Session(this.#crew, await this.#crew.request('session', { contextSize }), this.#opened.template);
+  }
+
+  async stats() {
+    return this.#crew.request('stats', {});
+  }
+
+  async layers() {
+    return this.#crew.request('layers', {});
+  }
+
+  async fileTiers() {
+    return this.#crew.request('tiers', {});
+  }
+
+  async signs(layer, stage, factor) {
+    return this.#crew.request('signs', { layer, stage, factor });
+  }
+
+  async scales(layer, stage) {
+    return this.#crew.request('scales', { layer, stage });
+  }
+
+  async tokenize(text, { bos = false, special = false } = {}) {
+    if (typeof text !== 'string') fail('argument', 'tokenize() takes a string');
+    return this.#crew.request('tokenize', { text, options: { bos, special } });
+  }
+
+  async detokenize(ids, { special = false } = {}) {
+    return this.#crew.request('detokenize', { ids: checkIds(ids), options: { special } });
+  }
+
+  async dispose() {
+    await this.#crew.end(disposed('model'));
+  }
+}
+
+const checkPrompt = (prompt) => (typeof prompt === 'string' ? prompt : checkIds(prompt));
+
+function checkIds(ids) {
+  const list = typeof ids === 'object' && Number.isInteger(ids?.length) ? Array.from(ids) : null;
+  if (!list?.every((id) => Number.isInteger(id) && id >= 0 && id < 2 ** 31))
+    fail('argument', 'a string or an array of token ids is needed');
+  return list;
+}
