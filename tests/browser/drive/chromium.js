@@ -21,6 +21,7 @@ async function newPage(browser, url, { viewport = { width: 1000, height: 760 } }
 
 async function openPage(context, url) {
   const page = await context.newPage();
+  page.setDefaultTimeout(0); // tests have limits of their own
   const problems = [];
   page.on('pageerror', (error) => problems.push(error.message));
   page.on('console', (message) => message.type() === 'error' && problems.push(message.text()));
