@@ -20,14 +20,31 @@ static void to_hex(const uint8_t digest[32], char hex[HEX]) {
     for (size_t i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
 }
 
-/* SHA-256 of the float32 logits of every position, fed `step` tokens at a time. */
-static bool hash_logits(const file_view *file, const bp_engine_options *options, size_t step, char hex[HEX],
-                        bp_err *e) {
+typedef enum { STAY, SAVED, FORKED } between; /* what happens to the session between two steps */
+
+/* The session that goes on: the same, one that a saved state was restored to, or a fork. */
+static bp_session *go_on(bp_model *model, bp_session *s, between how, bp_err *e) {
+    if (how == STAY) return s;
+    bp_session *next = how == FORKED ? bp_session_fork(s, e) : bp_session_open(model, NULL, e);
+    size_t size = bp_session_save_bytes(s);
+    void *state = malloc(size);
+    if (next && how == SAVED && !(bp_session_save(s, state, size, e) && bp_session_restore(next, state, size, e))) {
+        bp_session_close(next);
+        next = NULL;
+    }
+    free(state);
+    bp_session_close(s);
+    return next;
+}
+
+/* SHA-256 of the float32 logits of every position, fed `step` tokens at a time, `chunk` of them in one pass. */
+static bool hash_logits(const file_view *file, const bp_engine_options *options, uint32_t chunk, size_t step,
+                        between how, char hex[HEX], bp_err *e) {
     uint8_t digest[32];
     bp_model_info info = {0};
     bp_engine *engine = bp_engine_open(options, e);
     bp_model *model = engine ? bp_model_open(engine, file->bytes, (size_t)file->size, e) : NULL;
-    bp_session *session = model ? bp_session_open(model, NULL, e) : NULL;
+    bp_session *session = model ? bp_session_open(model, &(bp_session_options){.chunk = chunk}, e) : NULL;
     if (model) bp_model_describe(model, &info);
     float *logits = malloc((size_t)IDS * info.vocab * sizeof *logits + 1);
     sha256 sum;
@@ -37,6 +54,8 @@ static bool hash_logits(const file_view *file, const bp_engine_options *options,
         size_t n = at + step < IDS ? step : IDS - at;
         ok = bp_session_feed_all(session, ids + at, n, logits, e);
         sha256_update(&sum, logits, n * info.vocab * sizeof *logits);
+        session = go_on(model, session, how, e);
+        ok = ok && session;
     }
     sha256_final(&sum, digest);
     to_hex(digest, hex);
@@ -55,10 +74,24 @@ static void check_class(const file_view *file, const char *arith, const char *wa
             for (size_t s = 0; s < sizeof steps / sizeof *steps; s++) {
                 bp_err e = {0};
                 bp_engine_options options = {threads, *isa, arith};
-                bool ok = hash_logits(file, &options, steps[s], hex, &e);
+                bool ok = hash_logits(file, &options, 0, steps[s], STAY, hex, &e);
                 CHECK(ok && strcmp(hex, wanted) == 0, "%s %s, %u threads, %zu at a time: %s, golden %s %s", arith, *isa,
                       (unsigned)threads, steps[s], hex, wanted, e.text);
             }
+}
+
+/* More threads than processors, chunks of odd sizes, states that travel: the bits stay. */
+static void check_ways(const file_view *file, const char *arith, const char *wanted) {
+    static const uint32_t chunks[] = {1, 2, 5, 16, 33, 47, 48, 0};
+    char hex[HEX];
+    for (uint32_t i = 0; i < 10; i++) {
+        bp_err e = {0};
+        between how = i < 8 ? STAY : i == 8 ? SAVED : FORKED;
+        bp_engine_options options = {how == STAY ? i + 1 : i - 7, NULL, arith};
+        bool ok = hash_logits(file, &options, chunks[i % 8], how == STAY ? IDS : 13, how, hex, &e);
+        CHECK(ok && strcmp(hex, wanted) == 0, "%s, %u threads, chunks of %u, way %d: %s, golden %s %s", arith,
+              (unsigned)options.threads, (unsigned)chunks[i % 8], (int)how, hex, wanted, e.text);
+    }
 }
 
 static bool print_golden(const file_view *file) {
@@ -72,7 +105,7 @@ static bool print_golden(const file_view *file) {
     printf("],\n  \"logits_sha256\": {");
     for (size_t c = 0; c < 2; c++) {
         bp_engine_options options = {1, "ref", CLASSES[c]};
-        if (!hash_logits(file, &options, IDS, hex, &e)) return fprintf(stderr, "%s\n", e.text), false;
+        if (!hash_logits(file, &options, 0, IDS, STAY, hex, &e)) return fprintf(stderr, "%s\n", e.text), false;
         printf("%s\n    \"%s\": \"%s\"", c ? "," : "", CLASSES[c], hex);
     }
     printf("\n  }\n}\n");
@@ -91,6 +124,7 @@ static void check_golden(const file_view *file) {
         const char *wanted = json_text(hashes, CLASSES[c]);
         CHECK(wanted, "no hash for %s", CLASSES[c]);
         if (wanted) check_class(file, CLASSES[c], wanted);
+        if (wanted) check_ways(file, CLASSES[c], wanted);
     }
     cJSON_Delete(golden);
 }
