@@ -1,5 +1,6 @@
 // speed.js - how fast it goes: tokens per second over time, the time to the first token, and what that depends on.
 
+import { capabilities } from '../../index.js';
 import { make } from '../dom.js';
 
 const WINDOW = 0.6; // seconds that a rate is taken over
@@ -7,9 +8,8 @@ const HEIGHT = 132; // of the chart, in CSS pixels
 
 const ISAS = {
   simd128: ['SIMD128', 'instructions on 16 bytes at a time, which every browser of today has'],
-  'simd128-relaxed': ['relaxed SIMD', 'byte shuffles and dot products as this processor does them itself'],
   relaxed: ['relaxed SIMD', 'byte shuffles and dot products as this processor does them itself'],
-  ref: ['scalar', 'one number at a time: this browser has no SIMD in WebAssembly'],
+  ref: ['scalar', 'one number at a time'],
 };
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
@@ -46,8 +46,18 @@ export class SpeedView {
     this.model = null;
   }
 
-  setModel(model) {
+  async setModel(model) {
     this.model = model;
+    this.#drawFacts();
+    await this.#measure();
+  }
+
+  /** What is not in model.info: where the memory goes, what this browser could do. */
+  async #measure() {
+    const { model } = this;
+    const [stats, host] = await Promise.all([model?.stats(), capabilities()]).catch(() => [null, null]);
+    if (model !== this.model) return;
+    Object.assign(this, { stats, host });
     this.#drawFacts();
   }
 
@@ -105,6 +115,7 @@ export class SpeedView {
     }
     this.#drawFacts();
     this.#describe();
+    this.#measure();
   }
 
   // ---- drawing ----
@@ -182,11 +193,13 @@ export class SpeedView {
   }
 
   #addModelFacts(add) {
-    const { threads, threadsReason, isa, isaReason, memoryBytes, bytes, contextSize } = this.model.info;
+    const { threads, threadsReason, isa, memoryBytes, bytes, contextSize } = this.model.info;
     const [name, why] = ISAS[isa] ?? [isa, ''];
-    add('Threads', String(threads), threadsReason ?? `of ${navigator.hardwareConcurrency ?? '?'} logical processors`);
-    add('Kernels', name, isaReason ?? why);
-    add('Memory', megabytes(memoryBytes), `${megabytes(bytes)} of it are the model's file`);
+    const { total = memoryBytes, weights = bytes, sessions = 0 } = this.stats?.memory ?? {};
+    const relaxed = !this.host || isa === 'relaxed' ? '' : this.host.relaxedSimd ? '; this one knows relaxed SIMD too' : '; this one has no relaxed SIMD';
+    add('Threads', String(threads), threadsReason ?? `of ${this.host?.logicalProcessors ?? navigator.hardwareConcurrency} logical processors`);
+    add('Kernels', name, why + relaxed);
+    add('Memory', megabytes(total), `${megabytes(weights)} the model's file${sessions ? `, ${megabytes(sessions)} what it has read and written` : ''}`);
     add('Context', `${contextSize} tokens`);
   }
 }
