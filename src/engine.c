@@ -2,7 +2,7 @@
 #include "platform.h"
 #include "sha256.h"
 
-enum { CHUNK_PER_THREAD = 32, DEFAULT_CONTEXT = 2048 };
+enum { CHUNK_PER_THREAD = 32, DEFAULT_CONTEXT = 2048, DEFAULT_KV_BITS = 8 };
 
 _Static_assert((int)BP_TIERS == (int)MODEL_TIERS, "a header lists every tier that a model can have");
 
@@ -255,7 +255,8 @@ bool bp_model_is_end(const bp_model *m, int32_t id) { return tokenizer_is_end(m-
 
 static session_options resolve(const bp_model *m, const bp_session_options *o) {
     uint32_t trained = m->model->config.n_ctx;
-    session_options r = {o && o->n_ctx ? o->n_ctx : (uint32_t)bp_min(trained, DEFAULT_CONTEXT), o ? o->chunk : 0};
+    session_options r = {o && o->n_ctx ? o->n_ctx : (uint32_t)bp_min(trained, DEFAULT_CONTEXT), o ? o->chunk : 0,
+                         o && o->kv_bits ? o->kv_bits : DEFAULT_KV_BITS};
     if (!r.chunk) r.chunk = CHUNK_PER_THREAD * pool_threads(m->engine->pool);
     r.chunk = (uint32_t)bp_min(r.chunk, r.n_ctx);
     return r;
@@ -266,6 +267,8 @@ static bool resolved_ok(const bp_model *m, const session_options *r, bp_err *e) 
     if (r->n_ctx > trained)
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "a context of %u is more than the model's %u", (unsigned)r->n_ctx,
                        (unsigned)trained);
+    if (r->kv_bits != 8 && r->kv_bits != 16)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "a cache has 8 or 16 bits, not %u", (unsigned)r->kv_bits);
     return r->chunk <= 4096 ||
            bp_fail(e, BP_ERR_ARGUMENT, 0, "a chunk of %u tokens is more than 4096", (unsigned)r->chunk);
 }
@@ -343,6 +346,10 @@ uint32_t bp_session_capacity(const bp_session *s) { return s->session.n_ctx; }
 
 uint32_t bp_session_chunk(const bp_session *s) { return s->session.chunk; }
 
+uint32_t bp_session_kv_bits(const bp_session *s) { return s->session.cache->bits; }
+
+void bp_session_profile(bp_session *s, profile *profiles) { session_profile(&s->session, profiles); }
+
 bool bp_session_rewind(bp_session *s, uint32_t position, bp_err *e) {
     if (position > s->session.position)
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "cannot rewind to %u: the session is at %u", (unsigned)position,
@@ -371,8 +378,12 @@ int32_t bp_session_sample(bp_session *s, bp_err *e) {
         return -1;
     }
     size_t vocab = s->session.model->config.vocab;
+    profile *time = s->session.threads[0].work.profile;
+    profile_start(time);
     memcpy(s->scratch, logits, vocab * sizeof *logits);
     if (!engine_grammar_mask(&s->grammar, s->scratch, vocab, s->session.ids, s->session.position, e)) return -1;
     int32_t id = sampler_pick(s->sampler, s->scratch, s->session.ids, s->session.position);
-    return engine_grammar_choice(&s->grammar, id);
+    id = engine_grammar_choice(&s->grammar, id);
+    profile_mark(time, PROFILE_SAMPLING);
+    return id;
 }

@@ -18,6 +18,7 @@
 #define BP_ENGINE_H
 
 #include "err.h"
+#include "profile.h"
 #include "sampler.h"
 
 typedef struct bp_engine bp_engine;
@@ -163,6 +164,7 @@ bool bp_model_is_end(const bp_model *model, int32_t id); /* does this token end 
 typedef struct {
     uint32_t n_ctx; /* positions; 0: the smaller of the model's context and 2048 */
     uint32_t chunk; /* most tokens of one forward pass; 0: 32 per thread */
+    uint32_t kv_bits; /* of a key or value in the cache: 16 (half precision) or 8 (int8, a scale per head); 0: 8 */
 } bp_session_options;
 
 /* Bytes that a session with these options takes, without opening it; 0 if they are out of range. */
@@ -181,6 +183,13 @@ bool bp_session_feed_all(bp_session *session, const int32_t *ids, size_t n, floa
 uint32_t bp_session_position(const bp_session *session); /* tokens fed */
 uint32_t bp_session_capacity(const bp_session *session); /* n_ctx */
 uint32_t bp_session_chunk(const bp_session *session);    /* tokens of one forward pass: the grain of cancelling */
+
+uint32_t bp_session_kv_bits(const bp_session *session);  /* 16 or 8 */
+
+/* Where the time goes: from now on thread i adds to profiles[i] (an array of bp_engine_threads, zeroed, with their clock);
+ * NULL: no longer. Sums of thread 0 are the time inside feed, logits and sample; other threads' leave out the time between
+ * passes. Costs nothing while it is off. */
+void bp_session_profile(bp_session *session, profile *profiles);
 
 /* Forgets all tokens from `position` on (position <= current); feed again before the next sample. */
 bool bp_session_rewind(bp_session *session, uint32_t position, bp_err *e);
@@ -235,8 +244,8 @@ size_t bp_session_save_bytes(const bp_session *session);
 bool bp_session_save(const bp_session *session, void *out, size_t capacity, bp_err *e);
 
 /* Replaces the session's state by a saved one; n_ctx may differ. On failure nothing is changed. BP_ERR_FORMAT: not a
- * state; BP_ERR_UNSUPPORTED: of another version; BP_ERR_CHECKSUM: damaged; BP_ERR_ARGUMENT: of another model, tier or
- * arithmetic; BP_ERR_CONTEXT: more tokens than fit. */
+ * state; BP_ERR_UNSUPPORTED: of another version; BP_ERR_CHECKSUM: damaged; BP_ERR_ARGUMENT: of another model, tier,
+ * arithmetic or kind of cache; BP_ERR_CONTEXT: more tokens than fit. */
 bool bp_session_restore(bp_session *session, const void *bytes, size_t size, bp_err *e);
 
 /* A second session with the same options that goes on from the same state; they do not know of each other. The caller
@@ -244,8 +253,8 @@ bool bp_session_restore(bp_session *session, const void *bytes, size_t size, bp_
 bp_session *bp_session_fork(const bp_session *session, bp_err *e);
 
 /* Makes room: forgets `drop` tokens after the first `keep` and moves the later ones up, keep + drop < position. Their
- * keys are turned back by `drop` positions, which is exact but for one rounding to half precision per shift (relative
- * 2^-11). What is approximate: keys and values from the second layer on were computed while the dropped tokens could be
+ * keys are turned back by `drop` positions, which is exact but for one rounding per shift (relative 2^-11 in half
+ * precision, 1/254 of the largest value of the head in 8 bits). What is approximate: keys and values from the second layer on were computed while the dropped tokens could be
  * seen, and stay so; feeding the remaining tokens anew would give others. The logits stay those of the last token.
  * BP_ERR_ARGUMENT when nothing would remain after them. */
 bool bp_session_shift(bp_session *session, uint32_t keep, uint32_t drop, bp_err *e);

@@ -1,11 +1,11 @@
 /* engine_state.c - saved states, forks, shifts, embeddings and scores.
  *
  * A saved state, little endian: state_header | bias [n_bias] | ids, residual stream of the last token (if there is one),
- * per layer keys and values of the used positions | SHA-256 of all before it. */
+ * per layer and head keys, values and their scales of the used positions | SHA-256 of all before it. */
 #include "engine_internal.h"
 #include "sha256.h"
 
-enum { STATE_VERSION = 1, DIGEST = 32, SAMPLE = 256 };
+enum { STATE_VERSION = 2, DIGEST = 32, SAMPLE = 256 };
 
 static const char STATE_MAGIC[8] = {'b', 'p', 's', 't', 'a', 't', 'e', 0};
 
@@ -19,7 +19,7 @@ typedef struct {
     uint32_t position;
     uint32_t last;     /* 1: the last token's residual stream is there, and with it its logits */
     uint32_t exact;    /* as in session.h */
-    uint32_t reserved; /* 0 */
+    uint32_t kv_bits;  /* of the cache */
     uint64_t seed, random;
     float temperature, typical_p, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty;
     uint32_t top_k, repeat_last, n_bias;
@@ -57,7 +57,8 @@ static state_header describe(const bp_session *s) {
                       .vocab = c->vocab,
                       .position = s->session.position,
                       .last = s->session.last != UINT32_MAX,
-                      .exact = s->session.exact};
+                      .exact = s->session.exact,
+                      .kv_bits = s->session.cache->bits};
     const sampler_options *o = sampler_current(s->sampler, &h.random);
     memcpy(h.magic, STATE_MAGIC, sizeof h.magic);
     h.seed = o->seed;
@@ -140,10 +141,13 @@ static bool check_model(const bp_session *s, const state_header *h, bp_err *e) {
         return bp_fail(e, BP_ERR_ARGUMENT, 0,
                        "the saved session belongs to another model, tier or arithmetic (%u layers, width %u)",
                        (unsigned)h->n_layers, (unsigned)h->d_model);
+    if (h->kv_bits != s->session.cache->bits)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "the saved session has a cache of %u bits, this one has %u",
+                       (unsigned)h->kv_bits, (unsigned)s->session.cache->bits);
     if (h->position > s->session.n_ctx)
         return bp_fail(e, BP_ERR_CONTEXT, 0, "the saved session has %u tokens, this one room for %u",
                        (unsigned)h->position, (unsigned)s->session.n_ctx);
-    if (h->n_bias > SAMPLER_BIASES || h->last > 1 || h->reserved ||
+    if (h->n_bias > SAMPLER_BIASES || h->last > 1 ||
         h->bytes != sizeof *h + h->n_bias * sizeof(sampler_bias) +
                         session_state_bytes(&s->session, h->position, h->last != 0) + DIGEST)
         return bp_fail(e, BP_ERR_FORMAT, 0, "the saved session contradicts itself");
@@ -173,7 +177,7 @@ bool bp_session_restore(bp_session *s, const void *bytes, size_t size, bp_err *e
 }
 
 bp_session *bp_session_fork(const bp_session *s, bp_err *e) {
-    bp_session_options o = {s->session.n_ctx, s->session.chunk};
+    bp_session_options o = {s->session.n_ctx, s->session.chunk, s->session.cache->bits};
     bp_session *copy = bp_session_open(s->model, &o, e);
     if (!copy) return NULL;
     uint64_t random;

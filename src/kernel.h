@@ -29,7 +29,9 @@ enum {
     KERNEL_PAD = 32,    /* columns are padded to a multiple of this, with zero activations */
     KERNEL_BLOCK = 256, /* columns that share one input scale */
     KERNEL_LANES = 16,  /* most tokens of one batch call */
-    KERNEL_PLANES = 8   /* most bit planes of a matrix */
+    KERNEL_PLANES = 8,  /* most bit planes of a matrix */
+    KERNEL_SPAN = 128,  /* cached positions of one attention call */
+    KERNEL_HEAD = 256   /* widest head of attention */
 };
 
 typedef struct {
@@ -69,6 +71,52 @@ typedef struct {
     uint32_t batch_from;
 } kernel_arith;
 
+/* ---- attention ----
+ *
+ * Positions are taken in spans of KERNEL_SPAN, counted from position 0, whatever the threads and the cutting of a text.
+ * Of each span and query comes a *part*: a softmax over the span alone, not yet divided by its sum. Parts are merged in
+ * the order of the spans (online softmax: Milakov and Gimelshein 2018), then out = values / sum.
+ *
+ * Heads are padded with zeros to `dim` values, a multiple of 16, at most KERNEL_HEAD; row p of a cache is `dim` values of
+ * one KV head at one position. Memory of rows and scales must reach to the next multiple of 16 positions; what is there
+ * past n_pos has no influence, except that scales must be finite. */
+
+/* A prepared query: its scale, from byte 64 on its values. 64-byte aligned. */
+static inline size_t kernel_query_bytes(size_t dim) { return 64 + dim * sizeof(float); }
+
+/* A part: values [dim], the largest score, the sum of weights */
+enum { KERNEL_PART_MAX = 0, KERNEL_PART_SUM = 1 }; /* behind the values */
+static inline size_t kernel_part_floats(size_t dim) { return dim + 16; }
+
+/* One KV head's cache from the first position of a span on */
+typedef struct {
+    const void *k, *v;                /* rows, 16-byte aligned */
+    const float *k_scales, *v_scales; /* [positions]; of 8-bit rows */
+} kernel_span;
+
+/* A way to keep keys and values. Sums of floats: 8 partial sums over values i = j mod 8 in order, then p[j] += p[j + 4],
+ * += p[j + 2], += p[j + 1].
+ *   16  half precision. s_p = scale * <q, k_p>; values = sum_p in order w_p v_p
+ *   8   int8 with one scale (largest / 127) per row, rounded as kernel_round does; queries as int16, largest / 32767.
+ *       s_p = (float)<q, k_p> * (k_scale_p * scale); u_p = w_p * v_scale_p, rounded to int16 against the largest u of the
+ *       span; values = (float)(sum_p u_p v_p) * (largest u / 32767). All sums are integers, hence exact.
+ * Both: w_p = e^(s_p - max s), summed by 16 partial sums as elsewhere. */
+typedef struct {
+    uint32_t bits; /* 16 or 8 */
+
+    /* row, *scale <- x [dim]; 16: as bp_half_from_float; 8: values past 1e15 and NaN become some finite value */
+    void (*store)(void *row, float *scale, const float *x, size_t dim);
+
+    /* x [dim] <- row: exact for 16 bits, value * scale for 8 */
+    void (*restore)(float *x, const void *row, float scale, size_t dim);
+
+    /* query [kernel_query_bytes(dim)] <- q [dim]; scores are multiplied by `factor` */
+    void (*prepare)(void *query, const float *q, size_t dim, float factor);
+
+    /* parts [n] <- n queries, one after another, on n_pos positions of a span, 1 <= n_pos <= KERNEL_SPAN */
+    void (*attend)(float *parts, const void *queries, size_t n, const kernel_span *span, size_t n_pos, size_t dim);
+} kernel_cache;
+
 typedef struct {
     const char *isa; /* "ref", "simd128", "avx2", "avx512" */
     kernel_arith lut8, popcount;
@@ -85,14 +133,11 @@ typedef struct {
     /* y[i] = silu(gate[i]) * up[i]; y may be either */
     void (*swiglu)(float *y, const float *gate, const float *up, size_t n);
 
-    /* y[i] = half(x[i]), as bp_half_from_float */
-    void (*to_half)(uint16_t *y, const float *x, size_t n);
+    kernel_cache cache16, cache8;
 
-    /* One query against n_pos cached positions: s_p = scale * <q, k_p>, w = softmax(s) (maximum subtracted, sum by 16
-     * partial sums), out = (sum_p in order w_p v_p) / (sum of weights). q, out [head_dim] (head_dim a multiple of 2, at
-     * most 256); k, v half precision, position p at p * stride; scores [n_pos] scratch, any alignment. */
-    void (*attention)(float *out, const float *q, const uint16_t *k, const uint16_t *v, size_t stride, size_t n_pos,
-                      size_t head_dim, float scale, float *scores);
+    /* into <- the part of its positions and those of `part`, which come after them: with c = e^(smaller max - larger max)
+     * the side of the smaller maximum is multiplied by c, then both are added */
+    void (*merge)(float *into, const float *part, size_t dim);
 } kernel_table;
 
 /* The table for an ISA name ("ref", "simd128", "avx2", ...), or for the best ISA of this machine when name is NULL.

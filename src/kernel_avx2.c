@@ -2,14 +2,9 @@
 #include <immintrin.h>
 
 #include "kernel_impl.h"
+#include "kernel_vec_avx2.h"
 
-#define KERNEL_VEC_LANES 8
-typedef __m256 vf;
-static inline vf vf_set(float x) { return _mm256_set1_ps(x); }
-static inline vf vf_max(vf x, vf y) { return _mm256_max_ps(y, x); }
-static inline vf vf_min(vf x, vf y) { return _mm256_min_ps(y, x); }
-static inline vf vf_halves(const uint16_t *h) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)h)); }
-#include "kernel_vec.h"
+#include "kernel_rows.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -341,21 +336,6 @@ static void popcount_batch_avx2(float *y, size_t y_stride, const kernel_signs *w
         popcount_product_avx2(y + i * y_stride, w, (const uint8_t *)inputs + i * token_bytes, first, end);
 }
 
-/* ---- half precision ---- */
-
-/* The order of the operands of min and max makes NaN 65504 first; the mask clears it afterwards. */
-static void to_half_avx2(uint16_t *y, const float *x, size_t n) {
-    const __m256 largest = _mm256_set1_ps(65504.0f), smallest = _mm256_set1_ps(-65504.0f);
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        const __m256 v = _mm256_loadu_ps(x + i);
-        const __m256 clamped = _mm256_max_ps(_mm256_min_ps(v, largest), smallest);
-        const __m256 h = _mm256_and_ps(clamped, _mm256_cmp_ps(v, v, _CMP_ORD_Q));
-        _mm_storeu_si128((void *)(y + i), _mm256_cvtps_ph(h, _MM_FROUND_TO_NEAREST_INT));
-    }
-    for (; i < n; i++) y[i] = bp_half_from_float(x[i]);
-}
-
 void kernel_fill_avx2(kernel_table *table) {
     table->lut8.prepare = lut8_prepare_avx2;
     table->lut8.product = lut8_product_streams;
@@ -367,6 +347,5 @@ void kernel_fill_avx2(kernel_table *table) {
     table->dots = dots_vec;
     table->rmsnorm = rmsnorm_vec;
     table->swiglu = swiglu_vec;
-    table->to_half = to_half_avx2;
-    table->attention = attention_vec;
+    kernel_fill_attention_avx2(table);
 }

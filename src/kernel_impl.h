@@ -50,6 +50,18 @@ static inline size_t kernel_block_groups(size_t groups, size_t block) {
     return bp_min(groups - block * KERNEL_BLOCK_GROUPS, KERNEL_BLOCK_GROUPS);
 }
 
+/* The sum of n partial sums, a power of two, as a tree; p is overwritten. */
+static inline float kernel_tree_sum(float *p, size_t n) {
+    for (size_t half = n / 2; half >= 1; half /= 2)
+        for (size_t j = 0; j < half; j++) p[j] += p[j + half];
+    return p[0];
+}
+
+/* Only the caches and the merging of parts; called by the fill functions below */
+void kernel_fill_attention_ref(kernel_table *table);
+void kernel_fill_attention_avx2(kernel_table *table);
+void kernel_fill_attention_simd128(kernel_table *table);
+
 void kernel_fill_ref(kernel_table *table);
 void kernel_fill_avx2(kernel_table *table);
 void kernel_fill_simd128(kernel_table *table);

@@ -165,60 +165,23 @@ static void popcount_batch_ref(float *y, size_t y_stride, const kernel_signs *w,
 
 /* ---- float kernels ---- */
 
-/* The sum of 16 partial sums as a tree; p is overwritten. */
-static float tree_sum(float *p) {
-    for (size_t half = 8; half >= 1; half /= 2)
-        for (size_t j = 0; j < half; j++) p[j] += p[j + half];
-    return p[0];
-}
-
 static void dots_ref(float *y, const float *w, const float *x, size_t x_stride, size_t n, size_t n_tokens) {
     for (size_t t = 0; t < n_tokens; t++, x += x_stride) {
         float p[16] = {0};
         for (size_t i = 0; i < n; i++) p[i % 16] += w[i] * x[i];
-        y[t] = tree_sum(p);
+        y[t] = kernel_tree_sum(p, 16);
     }
 }
 
 static void rmsnorm_ref(float *y, const float *x, const float *w, size_t n, float eps) {
     float p[16] = {0};
     for (size_t i = 0; i < n; i++) p[i % 16] += x[i] * x[i];
-    const float factor = 1.0f / bp_sqrtf(tree_sum(p) / (float)n + eps);
+    const float factor = 1.0f / bp_sqrtf(kernel_tree_sum(p, 16) / (float)n + eps);
     for (size_t i = 0; i < n; i++) y[i] = x[i] * factor * w[i];
 }
 
 static void swiglu_ref(float *y, const float *gate, const float *up, size_t n) {
     for (size_t i = 0; i < n; i++) y[i] = bp_siluf(gate[i]) * up[i];
-}
-
-static void to_half_ref(uint16_t *y, const float *x, size_t n) {
-    for (size_t i = 0; i < n; i++) y[i] = bp_half_from_float(x[i]);
-}
-
-/* scores[p] = e^(s_p - max s); returns their sum */
-static float softmax_weights_ref(float *scores, size_t n_pos) {
-    float largest = -__builtin_inff(), partial[16] = {0};
-    for (size_t p = 0; p < n_pos; p++) largest = scores[p] > largest ? scores[p] : largest;
-    for (size_t p = 0; p < n_pos; p++) {
-        scores[p] = bp_expf(scores[p] - largest);
-        partial[p % 16] += scores[p];
-    }
-    return tree_sum(partial);
-}
-
-static void attention_ref(float *out, const float *q, const uint16_t *k, const uint16_t *v, size_t stride, size_t n_pos,
-                          size_t head_dim, float scale, float *scores) {
-    for (size_t p = 0; p < n_pos; p++) {
-        float partial[16] = {0};
-        for (size_t d = 0; d < head_dim; d++) partial[d % 16] += q[d] * bp_half_to_float(k[p * stride + d]);
-        scores[p] = scale * tree_sum(partial);
-    }
-    const float total = softmax_weights_ref(scores, n_pos);
-    for (size_t d = 0; d < head_dim; d++) {
-        float sum = 0.0f;
-        for (size_t p = 0; p < n_pos; p++) sum += scores[p] * bp_half_to_float(v[p * stride + d]);
-        out[d] = sum / total;
-    }
 }
 
 void kernel_fill_ref(kernel_table *table) {
@@ -230,7 +193,6 @@ void kernel_fill_ref(kernel_table *table) {
         .dots = dots_ref,
         .rmsnorm = rmsnorm_ref,
         .swiglu = swiglu_ref,
-        .to_half = to_half_ref,
-        .attention = attention_ref,
     };
+    kernel_fill_attention_ref(table);
 }

@@ -1,25 +1,32 @@
-/* kernel_simd128.c - kernels for WebAssembly SIMD128. */
+/* kernel_simd128.c - kernels for WebAssembly SIMD128, and for relaxed SIMD when compiled with it: two of its
+ * instructions where their results are the same everywhere, since indices are below 16 and floats in range. */
 #include <wasm_simd128.h>
 
 #include "kernel_impl.h"
+#include "kernel_vec_simd128.h"
 
-#define KERNEL_VEC_LANES 4
-typedef float vf __attribute__((vector_size(16)));
-static inline vf vf_set(float x) { return (vf)wasm_f32x4_splat(x); }
-
-static inline vf vf_max(vf x, vf y) { return (vf)wasm_f32x4_pmax((v128_t)x, (v128_t)y); }
-static inline vf vf_min(vf x, vf y) { return (vf)wasm_f32x4_pmin((v128_t)x, (v128_t)y); }
-
-/* The sign-extended half, moved up by 13 bits, has four copies of the sign on top: three are cleared. The exponent is
- * moved by a multiplication with 2^112, as in bp_half_to_float; infinities and NaN do not occur in a cache. */
-static inline vf vf_halves(const uint16_t *h) {
-    const v128_t bits = wasm_i32x4_shl(wasm_i32x4_load16x4(h), 13);
-    const v128_t scaled = wasm_v128_and(bits, wasm_i32x4_const_splat((int32_t)0x8fffffff));
-    return (vf)wasm_f32x4_mul(scaled, wasm_f32x4_const_splat(5.192296858534828e33f));
-}
-#include "kernel_vec.h"
+#include "kernel_rows.h"
 
 #define INLINE static inline __attribute__((always_inline))
+
+/* table[index[i]], index[i] < 16 */
+INLINE v128_t look_up(v128_t table, v128_t index) {
+#if defined(__wasm_relaxed_simd__)
+    return wasm_i8x16_relaxed_swizzle(table, index);
+#else
+    return wasm_i8x16_swizzle(table, index); /* V8 on x86: one instruction more, to clear what is out of range */
+#endif
+}
+
+/* (int)t in the low 16 bits of each lane, |t| < 2^15, not NaN */
+INLINE v128_t truncate(v128_t t) {
+#if defined(__wasm_relaxed_simd__)
+    return wasm_i32x4_relaxed_trunc_f32x4(t);
+#else
+    const v128_t sum = wasm_f32x4_add(wasm_f32x4_trunc(t), wasm_f32x4_const_splat(12582912.0f)); /* 1.5 * 2^23 */
+    return wasm_i32x4_sub(sum, wasm_i32x4_const_splat(0x4b400000));
+#endif
+}
 
 /* ---- lut8: tables ---- */
 
@@ -43,13 +50,12 @@ static inline float largest_lane(v128_t v) {
     return s;
 }
 
-/* kernel_round(v * inverse) for |v * inverse| <= 127 and NaN, in the low 16 bits of each lane: truncated as float, then
- * read off the sum with 1.5 * 2^23. pmin(127, t) is t < 127 ? t : 127, so that NaN gives 127. */
+/* kernel_round(v * inverse) for |v * inverse| <= 127 and NaN; pmin(127, t) is t < 127 ? t : 127, so that NaN gives 127
+ */
 static inline v128_t round_entries(v128_t v, v128_t inverse) {
-    v128_t t = wasm_f32x4_pmin(wasm_f32x4_const_splat(127.0f), wasm_f32x4_mul(v, inverse));
+    const v128_t t = wasm_f32x4_pmin(wasm_f32x4_const_splat(127.0f), wasm_f32x4_mul(v, inverse));
     const v128_t sign = wasm_v128_and(t, wasm_f32x4_const_splat(-0.0f));
-    t = wasm_f32x4_trunc(wasm_f32x4_add(t, wasm_v128_or(sign, wasm_f32x4_const_splat(0.5f))));
-    return wasm_i32x4_sub(wasm_f32x4_add(t, wasm_f32x4_const_splat(12582912.0f)), wasm_i32x4_const_splat(0x4b400000));
+    return truncate(wasm_f32x4_add(t, wasm_v128_or(sign, wasm_f32x4_const_splat(0.5f))));
 }
 
 /* Four tables, one per lane: column[i] is b . x of the tables' i-th columns */
@@ -188,8 +194,8 @@ INLINE void lut8_streams(rows_i16 *sums, const uint8_t *const *streams, int coun
         const v128_t low_table = wasm_v128_load(at), high_table = wasm_v128_load(at + 32);
         for (int i = 0; i < count; i++) {
             const v128_t v = wasm_v128_load(streams[i] + KERNEL_TILE * g);
-            const v128_t e = wasm_i8x16_swizzle(low_table, wasm_v128_and(v, nibble));
-            const v128_t f = wasm_i8x16_swizzle(high_table, wasm_v128_and(wasm_u16x8_shr(v, 4), nibble));
+            const v128_t e = look_up(low_table, wasm_v128_and(v, nibble));
+            const v128_t f = look_up(high_table, wasm_v128_and(wasm_u16x8_shr(v, 4), nibble));
             all[i] = wasm_i16x8_add(wasm_i16x8_add(all[i], e), f);
             odd[i] = wasm_i16x8_add(wasm_i16x8_add(odd[i], wasm_u16x8_shr(e, 8)), wasm_u16x8_shr(f, 8));
         }
@@ -327,29 +333,6 @@ static void popcount_batch_simd128(float *y, size_t y_stride, const kernel_signs
         popcount_product_simd128(y + i * y_stride, w, (const uint8_t *)inputs + i * token_bytes, first, end);
 }
 
-/* ---- half precision ---- */
-
-/* bp_half_from_float, lane by lane, as u32 */
-static inline v128_t to_half4(const float *x) {
-    const v128_t bits = wasm_v128_load(x);
-    const v128_t sign = wasm_v128_and(wasm_u32x4_shr(bits, 16), wasm_i32x4_const_splat(0x8000));
-    const v128_t raw = wasm_v128_and(bits, wasm_i32x4_const_splat(0x7fffffff));
-    const v128_t a = wasm_i32x4_min(raw, wasm_i32x4_const_splat(0x477fe000));
-    const v128_t tiny =
-        wasm_i32x4_sub(wasm_f32x4_add(a, wasm_f32x4_const_splat(0.5f)), wasm_i32x4_const_splat(0x3f000000));
-    const v128_t even = wasm_v128_and(wasm_u32x4_shr(a, 13), wasm_i32x4_const_splat(1));
-    const v128_t rounded = wasm_i32x4_add(wasm_i32x4_add(a, even), wasm_i32x4_const_splat(0xfff - 0x38000000));
-    const v128_t is_tiny = wasm_i32x4_lt(a, wasm_i32x4_const_splat(0x38800000));
-    const v128_t h = wasm_v128_bitselect(tiny, wasm_u32x4_shr(rounded, 13), is_tiny);
-    return wasm_v128_andnot(wasm_v128_or(h, sign), wasm_i32x4_gt(raw, wasm_i32x4_const_splat(0x7f800000)));
-}
-
-static void to_half_simd128(uint16_t *y, const float *x, size_t n) {
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) wasm_v128_store(y + i, wasm_u16x8_narrow_i32x4(to_half4(x + i), to_half4(x + i + 4)));
-    for (; i < n; i++) y[i] = bp_half_from_float(x[i]);
-}
-
 void kernel_fill_simd128(kernel_table *table) {
     table->lut8.prepare = lut8_prepare_simd128;
     table->lut8.product = lut8_product_streams;
@@ -362,6 +345,5 @@ void kernel_fill_simd128(kernel_table *table) {
     table->dots = dots_vec;
     table->rmsnorm = rmsnorm_vec;
     table->swiglu = swiglu_vec;
-    table->to_half = to_half_simd128;
-    table->attention = attention_vec;
+    kernel_fill_attention_simd128(table);
 }

@@ -23,8 +23,10 @@ static void product_run(const product *p, float *out, size_t out_stride, size_t 
     const kernel_arith *arith = p->work->arith;
     size_t bytes = arith->input_bytes(p->w->groups);
     if (p->first >= p->end) return;
+    profile_mark(p->work->profile, PROFILE_LOOKUPS);
     for (size_t t = 0; t < n; t++)
         arith->prepare(p->work->inputs + t * bytes, p->x + (token + t) * p->x_stride, p->scale, p->cols, p->w->groups);
+    profile_mark(p->work->profile, PROFILE_TABLES);
     if (n >= arith->batch_from) {
         arith->batch(out, out_stride, p->w, p->work->inputs, n, p->first, p->end, p->work->batch);
         return;
@@ -164,7 +166,9 @@ void linear_forward(const team *t, const linear_work *work, float *const *ys, co
     const call c = {t, work, ws, n, x, x_stride, n_tokens, mid_width(ws, n)};
     if (c.mid_width) {
         forward_inner(&c);
+        profile_mark(work->profile, PROFILE_LOOKUPS);
         team_barrier(t);
+        profile_mark(work->profile, PROFILE_BARRIERS);
         forward_outer(&c, ys, accumulate);
     }
     for (size_t i = 0; i < n; i++) {
@@ -174,6 +178,7 @@ void linear_forward(const team *t, const linear_work *work, float *const *ys, co
             dense_forward(t, work, ys[i], ws[i], x, x_stride, n_tokens, accumulate);
         add_bias(t, ys[i], ws[i], n_tokens);
     }
+    profile_mark(work->profile, PROFILE_LOOKUPS);
 }
 
 static void planes_row(const kernel_signs *w, size_t i, size_t m, float *out) {

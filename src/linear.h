@@ -6,6 +6,7 @@
 
 #include "kernel.h"
 #include "pool.h"
+#include "profile.h"
 #include "quant.h"
 
 typedef struct {
@@ -40,6 +41,7 @@ typedef struct {
     uint8_t *inputs; /* own: prepared inputs, linear_inputs_bytes */
     float *row;      /* own: products [KERNEL_LANES][most padded rows of a factor], and one dense row [most inputs] */
     void *batch;     /* own: scratch of kernel_arith.batch */
+    profile *profile; /* own: NULL unless time is measured */
 } linear_work;
 
 /* Floats of one output row in memory: n padded to whole tiles. */

@@ -52,8 +52,30 @@ static void layout_thread(session_thread *t, arena *a, const session *s, const n
     own.work.row = ARENA_NEW(a, float, bp_max(KERNEL_LANES * n->rows, n->cols));
     own.work.batch = ARENA_NEW(a, uint8_t, n->batch);
     own.x = ARENA_NEW(a, float, (uint64_t)width * s->chunk);
-    own.scores = ARENA_NEW(a, float, s->n_ctx);
+    const model_config *c = &s->model->config;
+    uint64_t queries = (uint64_t)SESSION_TILE * (c->n_heads / c->n_kv_heads);
+    own.queries = ARENA_NEW(a, uint8_t, queries * kernel_query_bytes(s->dim));
+    own.parts = ARENA_NEW(a, float, 2 * queries * kernel_part_floats(s->dim));
+    own.attended = ARENA_NEW(a, float, (uint64_t)c->n_heads * c->head_dim);
     if (t) *t = own;
+}
+
+/* 64 bits: the products may not fit a 32-bit size_t, and arena_take must see that */
+static void layout_cache(session *s, arena *a, uint32_t kv_bits) {
+    const model_config *c = &s->model->config;
+    s->cache = kv_bits == 8 ? &s->kernels->cache8 : &s->kernels->cache16;
+    s->positions = (uint32_t)bp_round_up(s->n_ctx, 16);
+    s->dim = bp_round_up(c->head_dim, 16);
+    s->row_bytes = s->dim * kv_bits / 8;
+    uint64_t rows = (uint64_t)c->n_layers * c->n_kv_heads * s->positions;
+    uint64_t spans = bp_ceil_div(s->n_ctx, KERNEL_SPAN);
+    s->k = ARENA_NEW(a, uint8_t, rows * s->row_bytes);
+    s->v = ARENA_NEW(a, uint8_t, rows * s->row_bytes);
+    if (kv_bits == 8) {
+        s->k_scales = ARENA_NEW(a, float, rows);
+        s->v_scales = ARENA_NEW(a, float, rows);
+    }
+    s->parts = ARENA_NEW(a, float, spans * c->n_heads * kernel_part_floats(s->dim));
 }
 
 void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_table *kernels,
@@ -68,11 +90,9 @@ void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_
                    .last = UINT32_MAX,
                    .exact = UINT32_MAX};
     needs n = measure(m, arith);
-    /* 64 bits: the products below may not fit a 32-bit size_t, and arena_take must see that */
     uint64_t kv = (uint64_t)c->n_kv_heads * c->head_dim, q = (uint64_t)c->n_heads * c->head_dim, chunk = s->chunk;
     s->ids = ARENA_NEW(a, int32_t, s->n_ctx);
-    s->k = ARENA_NEW(a, uint16_t, (uint64_t)c->n_layers * s->n_ctx * kv);
-    s->v = ARENA_NEW(a, uint16_t, (uint64_t)c->n_layers * s->n_ctx * kv);
+    layout_cache(s, a, options->kv_bits);
     s->rope = ARENA_NEW(a, float, c->head_dim *chunk);
     s->stream = ARENA_NEW(a, float, bp_round_up(c->d_model, KERNEL_TILE) * chunk);
     s->q = ARENA_NEW(a, float, bp_round_up((size_t)q, KERNEL_TILE) * chunk);
@@ -86,6 +106,10 @@ void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_
     s->logits = ARENA_NEW(a, float, (uint64_t)bp_round_up(c->vocab, KERNEL_TILE) * KERNEL_LANES);
     s->threads = ARENA_NEW(a, session_thread, pool_threads(p));
     for (uint32_t i = 0; i < pool_threads(p); i++) layout_thread(s->threads ? &s->threads[i] : NULL, a, s, &n);
+}
+
+void session_profile(session *s, profile *profiles) {
+    for (uint32_t i = 0; i < pool_threads(s->pool); i++) s->threads[i].work.profile = profiles ? &profiles[i] : NULL;
 }
 
 void session_rewind(session *s, uint32_t position) {

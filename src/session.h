@@ -9,9 +9,13 @@
 /* Buffers of one thread. */
 typedef struct {
     linear_work work;
-    float *x;      /* [chunk][width] normalised input of a layer */
-    float *scores; /* [n_ctx] attention */
+    float *x;         /* [chunk][width] normalised input of a layer */
+    uint8_t *queries; /* [SESSION_TILE * heads that share keys] prepared for attention */
+    float *parts;     /* [2][the same] parts of attention: sums so far, and those of one span */
+    float *attended;  /* [n_heads * head_dim] of one token */
 } session_thread;
+
+enum { SESSION_TILE = 16 }; /* tokens whose queries go through the cache together */
 
 typedef struct {
     const model *model;
@@ -25,7 +29,14 @@ typedef struct {
     bool has_logits;       /* logits[0] is the last token's row */
     int32_t *ids;          /* [n_ctx] the tokens in the cache */
 
-    uint16_t *k, *v;         /* cache, half precision: [n_layers][n_ctx][n_kv_heads * head_dim] */
+    /* The cache: what a head reads lies in a row. Rows are heads padded to `dim` values, in 8 bits with a scale each. */
+    const kernel_cache *cache;
+    uint32_t positions;        /* n_ctx, padded */
+    size_t dim, row_bytes;     /* of a row */
+    uint8_t *k, *v;            /* [n_layers][n_kv_heads][positions][row_bytes] */
+    float *k_scales, *v_scales; /* [n_layers][n_kv_heads][positions], or NULL */
+    float *parts;              /* [n_kv_heads][spans][heads that share keys] parts of attention of one token */
+
     float *rope;             /* [chunk][head_dim / 2][2] cos, sin of the chunk's positions */
     float *stream;           /* [chunk][d_model padded] residual stream */
     float *q, *key, *value;  /* [chunk][... padded] */
@@ -40,6 +51,7 @@ typedef struct {
 typedef struct {
     uint32_t n_ctx; /* 1.. */
     uint32_t chunk; /* 1..n_ctx */
+    uint32_t kv_bits; /* 16 or 8 */
 } session_options;
 
 /* Lays the session out (with a measuring arena: only measures). model, pool and tables must outlive it. */
@@ -61,11 +73,14 @@ const float *session_last_logits(session *s);
  * overwrites. */
 const float *session_hidden(session *s, size_t row);
 
+/* Measures (profiles [threads], zeroed, with their clock) or no longer measures (NULL) where the time goes. */
+void session_profile(session *s, profile *profiles);
+
 /* Forgets the tokens from `position` on; position <= s->position. */
 void session_rewind(session *s, uint32_t position);
 
 /* Forgets `drop` tokens after the first `keep`, keep + drop < position, and moves the others there: values as they are,
- * keys turned by -drop positions, since R(p - drop) k = R(-drop) R(p) k. Logits stay those of the last token. */
+ * keys turned by -drop positions, since R(p - drop) k = R(-drop) R(p) k, and rounded again. Logits stay those of the last token. */
 void session_shift(session *s, uint32_t keep, uint32_t drop);
 
 /* What a session holds besides its options: ids, the last token's residual stream, keys and values of the positions in
@@ -74,7 +89,7 @@ size_t session_state_bytes(const session *s, uint32_t position, bool last);
 void session_state_save(const session *s, uint8_t *out);
 void session_state_load(session *s, uint32_t position, bool last, const uint8_t *bytes);
 
-/* to becomes what from is; both of one model, from->position <= to->n_ctx. */
+/* to becomes what from is; both of one model and kind of cache, from->position <= to->n_ctx. */
 void session_copy(session *to, const session *from);
 
 /* ---- rotary embedding ---- */

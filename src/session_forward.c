@@ -6,10 +6,9 @@
  * All threads of the team walk through it together. A pass of few tokens splits the *rows* of each layer and meets at
  * a barrier after each step; a pass of many tokens splits the *tokens*, each thread being a team of one for its own,
  * and meets only where attention needs everybody's keys. Both give the same bits: no sum ever crosses the split. */
-#include "session.h"
-
 #include "mathf.h"
 #include "sampler.h"
+#include "session_internal.h"
 
 typedef struct {
     session *s;
@@ -20,20 +19,6 @@ typedef struct {
     const int32_t *next; /* [rows] the token after each ... */
     float *scores;       /* [rows] ... and where its log probability goes */
 } pass;
-
-/* What one thread works on: a span of the pass's tokens, with the team that shares their rows. */
-typedef struct {
-    session *s;
-    const model_config *c;
-    const team *everyone;
-    team rows; /* who shares the rows of my tokens: everyone, or only me */
-    session_thread *own;
-    linear_work work;    /* own->work with mid moved to my first token */
-    size_t first, n;     /* my tokens */
-    size_t d, kv, q, ff; /* row strides: d_model, keys, queries, d_ff, padded */
-} span;
-
-static size_t padded(size_t n) { return bp_round_up(n, KERNEL_TILE); }
 
 static span span_make(const pass *p, const team *t) {
     session *s = p->s;
@@ -53,11 +38,6 @@ static span span_make(const pass *p, const team *t) {
     sp.work.mid +=
         sp.first * s->mid_width; /* threads run different layers at one time: shares must not depend on the layer */
     return sp;
-}
-
-/* Position-wise boxes that need no one else: shares [first, end) of `items` among those who share my rows. */
-static void own_items(const span *sp, size_t items, size_t *first, size_t *end) {
-    bp_share(items, sp->rows.index, sp->rows.count, first, end);
 }
 
 static void linears(const span *sp, float *const *ys, const linear *const *ws, size_t n, const float *x, size_t stride,
@@ -97,6 +77,7 @@ static const float *normalise(const span *sp, const float *weight) {
     for (size_t i = 0; i < sp->n; i++)
         sp->s->kernels->rmsnorm(sp->own->x + i * sp->d, sp->s->stream + (sp->first + i) * sp->d, weight, sp->c->d_model,
                                 sp->c->norm_eps);
+    profile_mark(sp->work.profile, PROFILE_NORMS);
     return sp->own->x;
 }
 
@@ -105,7 +86,7 @@ static void project_qkv(const span *sp, const model_layer *l) {
     const linear *ws[] = {&l->q, &l->k, &l->v};
     float *ys[] = {s->q + sp->first * sp->q, s->key + sp->first * sp->kv, s->value + sp->first * sp->kv};
     linears(sp, ys, ws, 3, normalise(sp, l->attn_norm), sp->d, false);
-    team_barrier(&sp->rows);
+    meet(sp, &sp->rows);
 }
 
 void session_rotate(float *x, const float *table, size_t head_dim, bool interleaved) {
@@ -118,54 +99,12 @@ void session_rotate(float *x, const float *table, size_t head_dim, bool interlea
     }
 }
 
-/* q/k norm (Qwen3) and rotation of one head */
-static void prepare_head(const span *sp, float *x, const float *norm, size_t token) {
-    if (norm) sp->s->kernels->rmsnorm(x, x, norm, sp->c->head_dim, sp->c->norm_eps);
-    session_rotate(x, sp->s->rope + token * sp->c->head_dim, sp->c->head_dim, sp->c->rope_interleaved);
-}
-
-/* Keys are rotated, then keys and values go to the cache in half precision. */
-static void store_kv(const span *sp, const model_layer *l, size_t layer) {
-    session *s = sp->s;
-    size_t first, end, dim = sp->c->head_dim, width = (size_t)sp->c->n_kv_heads * dim;
-    own_items(sp, sp->c->n_kv_heads, &first, &end);
-    for (size_t i = sp->first; i < sp->first + sp->n; i++) {
-        size_t row = (layer * s->n_ctx + s->position + i) * width;
-        for (size_t h = first; h < end; h++) {
-            float *key = s->key + i * sp->kv + h * dim;
-            prepare_head(sp, key, l->k_norm, i);
-            s->kernels->to_half(s->k + row + h * dim, key, dim);
-            s->kernels->to_half(s->v + row + h * dim, s->value + i * sp->kv + h * dim, dim);
-        }
-    }
-    team_barrier(sp->everyone);
-}
-
-static void attend(const span *sp, const model_layer *l, size_t layer) {
-    session *s = sp->s;
-    size_t first, end, dim = sp->c->head_dim, width = (size_t)sp->c->n_kv_heads * dim,
-                       group = sp->c->n_heads / sp->c->n_kv_heads;
-    size_t out_width = (size_t)sp->c->n_heads * dim;
-    float scale = 1.0f / bp_sqrtf((float)dim);
-    own_items(sp, sp->c->n_heads, &first, &end);
-    for (size_t i = sp->first; i < sp->first + sp->n; i++) {
-        for (size_t h = first; h < end; h++) {
-            float *query = s->q + i * sp->q + h * dim;
-            prepare_head(sp, query, l->q_norm, i);
-            size_t cache = layer * s->n_ctx * width + h / group * dim;
-            s->kernels->attention(s->attended + i * out_width + h * dim, query, s->k + cache, s->v + cache, width,
-                                  s->position + i + 1, dim, scale, sp->own->scores);
-        }
-    }
-    team_barrier(&sp->rows);
-}
-
-static void project_out(const span *sp, const model_layer *l) {
+static void project_out(const span *sp, const model_layer *l, const float *attended) {
     size_t width = (size_t)sp->c->n_heads * sp->c->head_dim;
     const linear *ws[] = {&l->o};
     float *ys[] = {sp->s->stream + sp->first * sp->d};
-    linears(sp, ys, ws, 1, sp->s->attended + sp->first * width, width, true);
-    team_barrier(&sp->rows);
+    linears(sp, ys, ws, 1, attended, width, true);
+    meet(sp, &sp->rows);
 }
 
 static void feed_forward(const span *sp, const model_layer *l) {
@@ -179,22 +118,26 @@ static void feed_forward(const span *sp, const model_layer *l) {
         float *gate = hidden[0] + i * sp->ff, *up = hidden[1] + i * sp->ff;
         s->kernels->swiglu(gate + first, gate + first, up + first, end - first);
     }
-    team_barrier(&sp->rows);
+    profile_mark(sp->work.profile, PROFILE_NORMS);
+    meet(sp, &sp->rows);
     float *ys[] = {s->stream + sp->first * sp->d};
     linears(sp, ys, out, 1, hidden[0], sp->ff, true);
-    team_barrier(&sp->rows);
+    meet(sp, &sp->rows);
 }
 
 /* Logits of tokens [from, from + n), n <= KERNEL_LANES, by everyone: the head has rows enough for all. */
 static void head_rows(const span *sp, size_t from, size_t n) {
     const model *m = sp->s->model;
+    profile *time = sp->work.profile;
+    if (time) time->head = true;
     for (size_t i = 0; i < n; i++)
         sp->s->kernels->rmsnorm(sp->own->x + i * sp->d, sp->s->stream + (from + i) * sp->d, m->out_norm, sp->c->d_model,
                                 sp->c->norm_eps);
     const linear *ws[] = {&m->head};
     float *ys[] = {sp->s->logits};
     linear_forward(sp->everyone, &sp->own->work, ys, ws, 1, sp->own->x, sp->d, n, false);
-    team_barrier(sp->everyone);
+    if (time) time->head = false;
+    meet(sp, sp->everyone);
 }
 
 /* The rows of a block are shared out: what is done with one needs only its own logits. */
@@ -208,38 +151,47 @@ static void wanted_rows(const span *sp, const pass *p) {
             if (p->all) memcpy(p->all + (from + i) * vocab, logits, vocab * sizeof(float));
             if (p->scores) p->scores[from + i] = sampler_logprob(logits, vocab, p->next[from + i]);
         }
-        team_barrier(sp->everyone);
+        meet(sp, sp->everyone);
     }
 }
 
 static void run(void *context, const team *t) {
     const pass *p = context;
     span sp = span_make(p, t);
+    if (t->index) profile_start(sp.work.profile);
     embed(&sp, p->ids);
     rope_table(&sp);
-    team_barrier(&sp.rows);
+    profile_mark(sp.work.profile, PROFILE_EMBEDDING);
+    meet(&sp, &sp.rows);
     for (uint32_t i = 0; i < sp.c->n_layers; i++) {
         const model_layer *l = &p->s->model->layers[i];
         project_qkv(&sp, l);
-        store_kv(&sp, l, i);
-        attend(&sp, l, i);
-        project_out(&sp, l);
+        project_out(&sp, l, session_attend(&sp, l, i));
         feed_forward(&sp, l);
     }
     if (!p->rows) return;
-    if (sp.rows.count != t->count) team_barrier(t); /* tokens were split, rows of the head are everybody's */
+    if (sp.rows.count != t->count) meet(&sp, t); /* tokens were split, rows of the head are everybody's */
     wanted_rows(&sp, p);
 }
 
 static void run_head(void *context, const team *t) {
     const pass *p = context;
     span sp = span_make(p, t);
+    if (t->index) profile_start(sp.work.profile);
     head_rows(&sp, p->s->last, 1);
+}
+
+/* What the caller's thread does beside its share is starting the others and waiting for them. */
+static void run_team(pass *p, void (*fn)(void *context, const team *t)) {
+    profile *time = p->s->threads[0].work.profile;
+    profile_start(time);
+    pool_run(p->s->pool, fn, p);
+    profile_mark(time, PROFILE_BARRIERS);
 }
 
 static void forward(pass *p) {
     session *s = p->s;
-    pool_run(s->pool, run, p);
+    run_team(p, run);
     memcpy(s->ids + s->position, p->ids, p->n * sizeof *p->ids);
     s->position += (uint32_t)p->n;
     s->last = (uint32_t)p->n - 1;
@@ -265,7 +217,7 @@ const float *session_hidden(session *s, size_t row) {
 const float *session_last_logits(session *s) {
     if (s->last == UINT32_MAX) return NULL;
     pass p = {.s = s, .n = 1};
-    if (!s->has_logits) pool_run(s->pool, run_head, &p);
+    if (!s->has_logits) run_team(&p, run_head);
     s->has_logits = true;
     return s->logits;
 }

@@ -104,7 +104,7 @@ int main(void) {
     bool ok = golden && engine &&
               loaded_open(&l, engine, check_data("models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"), &e);
     CHECK(ok, "%s", e.text);
-    bp_session *session = ok ? bp_session_open(l.model, NULL, &e) : NULL;
+    bp_session *session = ok ? bp_session_open(l.model, &(bp_session_options){.kv_bits = 16}, &e) : NULL;
     CHECK(session, "%s", e.text);
     if (session) {
         const cJSON *chat = cJSON_GetObjectItem(golden, "chat");

@@ -1,4 +1,4 @@
-/* The bits of the fixture's logits, for every ISA of this machine, both arithmetic classes, several thread counts and
+/* The bits of the fixture's logits, for every ISA of this machine, all classes of arithmetic and cache, several thread counts and
  * ways to cut the text: one hash per class, the same that tests/web/golden.test.js finds in WASM.
  * `check_golden_hash --print` writes tests/golden/logits.json anew, for a change of the numbers that is meant. */
 #include "check.h"
@@ -14,20 +14,27 @@
 enum { IDS = 48, HEX = 65 };
 
 static int32_t ids[IDS];
-static const char *const CLASSES[] = {"lut8", "popcount"};
+/* Arithmetic and bits of the cache; the name is its key in the file. */
+static const struct {
+    const char *name, *arith;
+    uint32_t kv_bits;
+} CLASSES[] = {{"lut8", "lut8", 8}, {"popcount", "popcount", 8}, {"lut8_kv16", "lut8", 16}};
+
+enum { CLASS_COUNT = sizeof CLASSES / sizeof CLASSES[0] };
 
 static void to_hex(const uint8_t digest[32], char hex[HEX]) {
     for (size_t i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
 }
 
 /* SHA-256 of the float32 logits of every position, fed `step` tokens at a time. */
-static bool hash_logits(const file_view *file, const bp_engine_options *options, size_t step, char hex[HEX],
+static bool hash_logits(const file_view *file, const bp_engine_options *options, uint32_t kv_bits, size_t step,
+                        char hex[HEX],
                         bp_err *e) {
     uint8_t digest[32];
     bp_model_info info = {0};
     bp_engine *engine = bp_engine_open(options, e);
     bp_model *model = engine ? bp_model_open(engine, file->bytes, (size_t)file->size, e) : NULL;
-    bp_session *session = model ? bp_session_open(model, NULL, e) : NULL;
+    bp_session *session = model ? bp_session_open(model, &(bp_session_options){.kv_bits = kv_bits}, e) : NULL;
     if (model) bp_model_describe(model, &info);
     float *logits = malloc((size_t)IDS * info.vocab * sizeof *logits + 1);
     sha256 sum;
@@ -47,16 +54,17 @@ static bool hash_logits(const file_view *file, const bp_engine_options *options,
     return ok;
 }
 
-static void check_class(const file_view *file, const char *arith, const char *wanted) {
+static void check_class(const file_view *file, size_t c, const char *wanted) {
+    const char *name = CLASSES[c].name;
     static const size_t steps[] = {IDS, 7, 1};
     char hex[HEX];
     for (const char *const *isa = kernel_isas(); *isa; isa++)
         for (uint32_t threads = 1; threads <= 3; threads++)
             for (size_t s = 0; s < sizeof steps / sizeof *steps; s++) {
                 bp_err e = {0};
-                bp_engine_options options = {threads, *isa, arith};
-                bool ok = hash_logits(file, &options, steps[s], hex, &e);
-                CHECK(ok && strcmp(hex, wanted) == 0, "%s %s, %u threads, %zu at a time: %s, golden %s %s", arith, *isa,
+                bp_engine_options options = {threads, *isa, CLASSES[c].arith};
+                bool ok = hash_logits(file, &options, CLASSES[c].kv_bits, steps[s], hex, &e);
+                CHECK(ok && strcmp(hex, wanted) == 0, "%s %s, %u threads, %zu at a time: %s, golden %s %s", name, *isa,
                       (unsigned)threads, steps[s], hex, wanted, e.text);
             }
 }
@@ -70,10 +78,10 @@ static bool print_golden(const file_view *file) {
     printf("{\n  \"model\": \"" MODEL "\",\n  \"model_sha256\": \"%s\",\n  \"vocab\": 2048,\n  \"ids\": [", hex);
     for (size_t i = 0; i < IDS; i++) printf("%s%d", i ? ", " : "", (int)ids[i]);
     printf("],\n  \"logits_sha256\": {");
-    for (size_t c = 0; c < 2; c++) {
-        bp_engine_options options = {1, "ref", CLASSES[c]};
-        if (!hash_logits(file, &options, IDS, hex, &e)) return fprintf(stderr, "%s\n", e.text), false;
-        printf("%s\n    \"%s\": \"%s\"", c ? "," : "", CLASSES[c], hex);
+    for (size_t c = 0; c < CLASS_COUNT; c++) {
+        bp_engine_options options = {1, "ref", CLASSES[c].arith};
+        if (!hash_logits(file, &options, CLASSES[c].kv_bits, IDS, hex, &e)) return fprintf(stderr, "%s\n", e.text), false;
+        printf("%s\n    \"%s\": \"%s\"", c ? "," : "", CLASSES[c].name, hex);
     }
     printf("\n  }\n}\n");
     return true;
@@ -87,10 +95,10 @@ static void check_golden(const file_view *file) {
     size_t i = 0;
     for (const cJSON *id = list ? list->child : NULL; id; id = id->next, i++)
         CHECK(i < IDS && id->valueint == ids[i], "id %zu is %d", i, id->valueint);
-    for (size_t c = 0; c < 2; c++) {
-        const char *wanted = json_text(hashes, CLASSES[c]);
-        CHECK(wanted, "no hash for %s", CLASSES[c]);
-        if (wanted) check_class(file, CLASSES[c], wanted);
+    for (size_t c = 0; c < CLASS_COUNT; c++) {
+        const char *wanted = json_text(hashes, CLASSES[c].name);
+        CHECK(wanted, "no hash for %s", CLASSES[c].name);
+        if (wanted) check_class(file, c, wanted);
     }
     cJSON_Delete(golden);
 }

@@ -50,7 +50,7 @@ static opened open_model(const char *path, uint32_t threads) {
     bp_err e = {0};
     if (source_open(&o.source, path, &e)) o.engine = bp_engine_open(&(bp_engine_options){.threads = threads}, &e);
     if (o.engine) o.model = bp_model_open(o.engine, o.source.bytes, o.source.size, &e);
-    if (o.model) o.session = bp_session_open(o.model, &(bp_session_options){256, 0}, &e);
+    if (o.model) o.session = bp_session_open(o.model, &(bp_session_options){.n_ctx = 256}, &e);
     CHECK(o.session, "%s", e.text);
     if (!o.session) exit(check_end());
     bp_model_describe(o.model, &o.info);

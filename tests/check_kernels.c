@@ -53,30 +53,44 @@ static void check_reference(const kernel_arith *ref, size_t columns_per_entry) {
     printf("%s: relative RMS error %.2f %%\n", ref->name, 100 * sqrt(error2 / norm2));
 }
 
-/* Attention against the formula in double */
-static void check_attention_exact(const kernel_table *ref) {
+/* Attention over three spans against the formula in double, on the rows as they were rounded: what is left is the
+ * rounding of query and weights to int16, with 8 bits. */
+static void check_attention_exact(const kernel_table *ref, const kernel_cache *cache, double tolerance) {
+    enum { DIM = 64, N_POS = 300 };
+    static float keys[N_POS][DIM], values[N_POS][DIM];
+    static double weights[N_POS];
     case_rng rng = rng_for("attention exact");
-    const size_t dim = 64, n_pos = 100, values = (size_t)KERNEL_LANES * CASE_COLS;
-    static double weights[100];
-    case_activations(&rng, cases.b, dim);
-    case_activations(&rng, cases.x, values);
-    ref->to_half(cases.halves, cases.x, values);
-    ref->to_half(cases.halves + values, cases.x + 5, values - 5);
-    ref->attention(cases.y, cases.b, cases.halves, cases.halves + values, dim, n_pos, dim, 0.125f, other.x);
+    float *part = cases.y + kernel_part_floats(DIM), worst = 0;
+    case_activations(&rng, cases.b, DIM);
+    cache->prepare(cases.inputs, cases.b, DIM, 0.125f);
     double total = 0, top = -INFINITY;
-    for (size_t p = 0; p < n_pos; p++) {
+    for (size_t first = 0; first < N_POS; first += KERNEL_SPAN) {
+        const size_t n = bp_min(N_POS - first, KERNEL_SPAN);
+        const kernel_span span = case_span(&cases);
+        for (size_t p = 0; p < n; p++) {
+            case_activations(&rng, keys[first + p], DIM);
+            case_activations(&rng, values[first + p], DIM);
+            case_store(cache, &cases, p, keys[first + p], values[first + p], DIM);
+            const size_t at = p * DIM * cache->bits / 8;
+            cache->restore(keys[first + p], (const uint8_t *)span.k + at, span.k_scales[p], DIM);
+            cache->restore(values[first + p], (const uint8_t *)span.v + at, span.v_scales[p], DIM);
+        }
+        cache->attend(first ? part : cases.y, cases.inputs, 1, &span, n, DIM);
+        if (first) ref->merge(cases.y, part, DIM);
+    }
+    for (size_t p = 0; p < N_POS; p++) {
         weights[p] = 0;
-        for (size_t d = 0; d < dim; d++)
-            weights[p] += 0.125 * (double)cases.b[d] * (double)bp_half_to_float(cases.halves[p * dim + d]);
+        for (size_t d = 0; d < DIM; d++) weights[p] += 0.125 * (double)cases.b[d] * (double)keys[p][d];
         top = fmax(top, weights[p]);
     }
-    for (size_t p = 0; p < n_pos; p++) total += weights[p] = exp(weights[p] - top);
-    for (size_t d = 0; d < dim; d++) {
+    for (size_t p = 0; p < N_POS; p++) total += weights[p] = exp(weights[p] - top);
+    for (size_t d = 0; d < DIM; d++) {
         double exact = 0;
-        for (size_t p = 0; p < n_pos; p++)
-            exact += weights[p] / total * (double)bp_half_to_float(cases.halves[values + p * dim + d]);
-        CHECK(fabs(exact - (double)cases.y[d]) < 1e-4, "attention %zu: %g is %g", d, (double)cases.y[d], exact);
+        for (size_t p = 0; p < N_POS; p++) exact += weights[p] / total * (double)values[p][d];
+        worst = fmaxf(worst, fabsf((float)exact - cases.y[d] / cases.y[DIM + KERNEL_PART_SUM]));
     }
+    CHECK((double)worst < tolerance, "attention with %u bits is off by %g", (unsigned)cache->bits, (double)worst);
+    printf("attention with %u bits: worst error %.1e\n", (unsigned)cache->bits, (double)worst);
 }
 
 /* ---- golden hashes ---- */
@@ -89,6 +103,8 @@ static void check_golden(const kernel_table *table) {
         {"GOLDEN_LUT8", GOLDEN_LUT8, golden_arith(&table->lut8, &cases)},
         {"GOLDEN_POPCOUNT", GOLDEN_POPCOUNT, golden_arith(&table->popcount, &cases)},
         {"GOLDEN_FLOAT", GOLDEN_FLOAT, golden_float(table, &cases)},
+        {"GOLDEN_CACHE16", GOLDEN_CACHE16, golden_cache(table, &table->cache16, &cases)},
+        {"GOLDEN_CACHE8", GOLDEN_CACHE8, golden_cache(table, &table->cache8, &cases)},
         {"GOLDEN_MATHF", GOLDEN_MATHF, golden_mathf()},
         {"GOLDEN_QUANT", GOLDEN_QUANT, golden_quant(&cases)},
     };
@@ -174,13 +190,28 @@ static void bench_arith(const kernel_arith *a, const char *isa, bool batches) {
         }                                                                                                              \
     } while (0)
 
+/* A head of 64 over a whole span, by the number of queries that share its keys and values */
+static void bench_cache(const kernel_table *k, const kernel_cache *cache) {
+    const kernel_span span = case_span(&cases);
+    double us;
+    for (size_t p = 0; p < KERNEL_SPAN; p++) case_store(cache, &cases, p, cases.x + p * 64, cases.b + p, 64);
+    for (size_t i = 0; i < CASE_QUERIES; i++)
+        cache->prepare(cases.inputs + i * kernel_query_bytes(64), cases.b + i, 64, 0.125f);
+    BENCH_CALL(us, 500, cache->store(cases.scratch, cases.row_scales, cases.x, 64));
+    printf("%-8s kv%-2u store 64         %8.3f us\n", k->isa, (unsigned)cache->bits, us);
+    for (size_t n = 1; n <= 4; n++) {
+        BENCH_CALL(us, 100, cache->attend(cases.y, cases.inputs, n, &span, KERNEL_SPAN, 64));
+        printf("%-8s kv%-2u attention 64 x %d, %zu queries %7.3f us  %6.1f GMAC/s\n", k->isa, (unsigned)cache->bits,
+               KERNEL_SPAN, n, us, 2 * 64e-3 * KERNEL_SPAN * (double)n / us);
+    }
+}
+
 static void bench_others(const kernel_table *k) {
     case_rng rng = rng_for("bench");
     const size_t values = (size_t)KERNEL_LANES * CASE_COLS;
     double us;
     case_activations(&rng, cases.x, values);
     case_activations(&rng, cases.b, CASE_COLS);
-    k->to_half(cases.halves, cases.x, values);
     BENCH_CALL(us, 500, k->lut8.prepare(cases.inputs, cases.x, cases.b, 576, 72));
     printf("%-8s lut8 prepare 576       %8.3f us\n", k->isa, us);
     BENCH_CALL(us, 500, k->popcount.prepare(cases.inputs, cases.x, cases.b, 576, 72));
@@ -193,27 +224,27 @@ static void bench_others(const kernel_table *k) {
     printf("%-8s rmsnorm 576            %8.3f us\n", k->isa, us);
     BENCH_CALL(us, 500, k->swiglu(cases.y, cases.x, cases.b, 1536));
     printf("%-8s swiglu 1536            %8.3f us\n", k->isa, us);
-    BENCH_CALL(us, 500, k->to_half(cases.halves, cases.x, 192));
-    printf("%-8s to_half 192            %8.3f us\n", k->isa, us);
-    BENCH_CALL(us, 100, k->attention(cases.y, cases.b, cases.halves, cases.halves, 64, 400, 64, 0.125f, other.x));
-    printf("%-8s attention 64 x 400     %8.3f us  %6.1f GMAC/s\n", k->isa, us, 2 * 64 * 400e-3 / us);
+    bench_cache(k, &k->cache16);
+    bench_cache(k, &k->cache8);
 }
 
-static int bench(const char *only) {
+/* only: the name of one ISA; part: "others" leaves the products out */
+static int bench(const char *only, const char *part) {
+    const bool products = !part || strcmp(part, "others") != 0;
     printf("GMAC/s       class     shape       planes product; batch of   2       3       4       6       8       9    "
            "  12      16\n");
     for (const char *const *isa = kernel_isas(); *isa; isa++) {
         const kernel_table *table = kernel_table_for(*isa);
         if (only && strcmp(only, *isa)) continue;
-        bench_arith(&table->lut8, *isa, strcmp(*isa, "ref") != 0);
-        bench_arith(&table->popcount, *isa, false);
+        if (products) bench_arith(&table->lut8, *isa, strcmp(*isa, "ref") != 0);
+        if (products) bench_arith(&table->popcount, *isa, false);
         bench_others(table);
     }
     return 0;
 }
 
 int main(int argc, char **argv) {
-    if (argc > 1 && !strcmp(argv[1], "--bench")) return bench(argc > 2 ? argv[2] : NULL);
+    if (argc > 1 && !strcmp(argv[1], "--bench")) return bench(argc > 2 ? argv[2] : NULL, argc > 3 ? argv[3] : NULL);
     if (argc > 2 && !strcmp(argv[1], "--seed")) seed = strtoull(argv[2], NULL, 10);
     printf("seed %llu\n", (unsigned long long)seed);
     const kernel_table *ref = kernel_table_for("ref");
@@ -221,7 +252,8 @@ int main(int argc, char **argv) {
     CHECK(kernel_table_for("nonesuch") == NULL && kernel_table_for("re") == NULL, "unknown names are NULL");
     check_reference(&ref->lut8, 4);
     check_reference(&ref->popcount, 1);
-    check_attention_exact(ref);
+    check_attention_exact(ref, &ref->cache16, 1e-4);
+    check_attention_exact(ref, &ref->cache8, 3e-3);
     for (const char *const *isa = kernel_isas(); *isa; isa++) {
         const kernel_table *table = kernel_table_for(*isa);
         printf("checking %s\n", *isa);

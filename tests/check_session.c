@@ -15,12 +15,13 @@ typedef struct {
     uint32_t vocab;
 } runner;
 
-static runner runner_open(const source *src, uint32_t threads, const char *isa, const char *arith, uint32_t chunk) {
+static runner runner_open(const source *src, uint32_t threads, const char *isa, const char *arith, uint32_t chunk,
+                          uint32_t kv_bits) {
     bp_err e = {0};
     runner r = {0};
     r.engine = bp_engine_open(&(bp_engine_options){threads, isa, arith}, &e);
     if (r.engine) r.model = bp_model_open(r.engine, src->bytes, src->size, &e);
-    if (r.model) r.session = bp_session_open(r.model, &(bp_session_options){256, chunk}, &e);
+    if (r.model) r.session = bp_session_open(r.model, &(bp_session_options){256, chunk, kv_bits}, &e);
     CHECK(r.session, "%s", e.text);
     if (!r.session) exit(check_end());
     bp_model_info info;
@@ -40,8 +41,8 @@ static void make_ids(int32_t *ids, uint32_t vocab) {
     for (int i = 0; i < N; i++) ids[i] = (int32_t)((x = x * 1664525u + 1013904223u) >> 8) % (int32_t)vocab;
 }
 
-static float *reference_logits(const source *src, const char *arith, const int32_t *ids) {
-    runner r = runner_open(src, 1, "ref", arith, 256);
+static float *reference_logits(const source *src, const char *arith, uint32_t kv_bits, const int32_t *ids) {
+    runner r = runner_open(src, 1, "ref", arith, 256, kv_bits);
     float *logits = malloc((size_t)N * r.vocab * sizeof *logits);
     bp_err e;
     CHECK(bp_session_feed_all(r.session, ids, N, logits, &e), "%s", e.text);
@@ -63,17 +64,17 @@ static void check_steps(runner *r, const int32_t *ids, const float *expected, si
     CHECK(wrong == 0, "%s, steps of %zu: %u of the logits differ from the reference", what, step, wrong);
 }
 
-static void check_equal(const source *src, const char *arith) {
+static void check_equal(const source *src, const char *arith, uint32_t kv_bits) {
     int32_t ids[N];
-    runner probe = runner_open(src, 1, NULL, arith, 0);
+    runner probe = runner_open(src, 1, NULL, arith, 0, kv_bits);
     make_ids(ids, probe.vocab);
     runner_close(&probe);
-    float *expected = reference_logits(src, arith, ids);
+    float *expected = reference_logits(src, arith, kv_bits, ids);
     for (const char *const *isa = kernel_isas(); *isa; isa++) {
         for (uint32_t threads = 1; threads <= 4; threads += threads == 2 ? 2 : 1) {
-            runner r = runner_open(src, threads, *isa, arith, 64);
+            runner r = runner_open(src, threads, *isa, arith, 64, kv_bits);
             char what[64];
-            snprintf(what, sizeof what, "%s %s, %u threads", arith, *isa, threads);
+            snprintf(what, sizeof what, "%s kv%u %s, %u threads", arith, (unsigned)kv_bits, *isa, threads);
             static const size_t steps[] = {1, 3, 7, 17, 64, N};
             for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) check_steps(&r, ids, expected, steps[i], what);
             runner_close(&r);
@@ -83,7 +84,7 @@ static void check_equal(const source *src, const char *arith) {
 }
 
 static void check_rewind_and_errors(const source *src) {
-    runner r = runner_open(src, 1, NULL, NULL, 0);
+    runner r = runner_open(src, 1, NULL, NULL, 0, 0);
     int32_t ids[N], outside = (int32_t)r.vocab;
     bp_err e = {0};
     make_ids(ids, r.vocab);
@@ -113,10 +114,17 @@ static void check_options(const source *src) {
     CHECK(!bp_engine_open(&(bp_engine_options){.threads = 900}, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
     CHECK(!bp_engine_open(&(bp_engine_options){.isa = "sse9"}, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
     CHECK(!bp_engine_open(&(bp_engine_options){.arith = "fp4"}, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
-    runner r = runner_open(src, 2, NULL, NULL, 0);
+    runner r = runner_open(src, 2, NULL, NULL, 0, 0);
     CHECK(!bp_session_open(r.model, &(bp_session_options){.n_ctx = 1 << 30}, &e) && e.code == BP_ERR_ARGUMENT, "%s",
           e.text);
     CHECK(bp_session_bytes(r.model, &(bp_session_options){.n_ctx = 1 << 30}) == 0, "bytes of an impossible session");
+    CHECK(!bp_session_open(r.model, &(bp_session_options){.kv_bits = 12}, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
+    CHECK(bp_session_kv_bits(r.session) == 8, "the default");
+    /* of a cache of 2 layers and 4 heads of 16 values: a byte less each, and a scale more per head */
+    CHECK(bp_session_bytes(r.model, &(bp_session_options){.n_ctx = 256, .kv_bits = 16}) -
+                  bp_session_bytes(r.model, &(bp_session_options){.n_ctx = 256, .kv_bits = 8}) ==
+              2 * 2 * 4 * 256 * (16 - 4),
+          "what 8 bits save");
     CHECK(bp_session_bytes(r.model, NULL) > 0 && bp_session_capacity(r.session) == 256, "bytes and capacity");
     CHECK(!bp_session_sampling(r.session, &(sampler_options){.temperature = -1}, &e) && e.code == BP_ERR_ARGUMENT, "%s",
           e.text);
@@ -137,7 +145,7 @@ static void check_damage(const source *src) {
         memcpy(copy, src->bytes, (size_t)src->size);
         copy[at] ^= (uint8_t)(1u << at % 8);
         bp_model *m = bp_model_open(engine, copy, (size_t)src->size, &e);
-        bp_session *s = m ? bp_session_open(m, &(bp_session_options){16, 0}, &e) : NULL;
+        bp_session *s = m ? bp_session_open(m, &(bp_session_options){.n_ctx = 16}, &e) : NULL;
         if (s) bp_session_feed(s, (int32_t[]){0, 1, 2}, 3, &e);
         refused += !s;
         bp_session_close(s);
@@ -197,9 +205,10 @@ int main(void) {
         CHECK(false, "a model of this test is missing");
         return check_end();
     }
-    check_equal(&dense, "lut8");
-    check_equal(&small, "lut8");
-    check_equal(&small, "popcount");
+    check_equal(&dense, "lut8", 8);
+    check_equal(&small, "lut8", 8);
+    check_equal(&small, "lut8", 16);
+    check_equal(&small, "popcount", 16);
     check_rewind_and_errors(&small);
     check_options(&small);
     check_damage(&small);

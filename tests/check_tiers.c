@@ -33,7 +33,7 @@ static bool growing_open(growing *g, const source *src, uint32_t threads, uint32
     memcpy(g->bytes, src->bytes, (size_t)g->header.tier_end[0]);
     g->engine = bp_engine_open(&(bp_engine_options){.threads = threads}, &e);
     g->model = bp_model_open_tiers(g->engine, g->bytes, g->size, 1, &e);
-    g->session = g->model ? bp_session_open(g->model, &(bp_session_options){CONTEXT, 0}, &e) : NULL;
+    g->session = g->model ? bp_session_open(g->model, &(bp_session_options){CONTEXT, 0, 0}, &e) : NULL;
     CHECK(g->session, "%s", e.text);
     return g->session;
 }
@@ -64,7 +64,7 @@ static truth truth_of(const source *src, const growing *g, uint32_t tier) {
     truth t = {0};
     bp_model_info info;
     bp_model *m = bp_model_open(g->engine, src->bytes, (size_t)g->header.tier_end[tier - 1], &e);
-    bp_session *s = m ? bp_session_open(m, &(bp_session_options){CONTEXT, 0}, &e) : NULL;
+    bp_session *s = m ? bp_session_open(m, &(bp_session_options){CONTEXT, 0, 0}, &e) : NULL;
     CHECK(s && bp_session_feed(s, text(), N, &e), "%s", e.text);
     if (s) {
         bp_model_describe(m, &info);

@@ -26,7 +26,6 @@ typedef struct {
     float row_scales[CASE_ROWS * CASE_BLOCKS];
     float x[KERNEL_LANES * CASE_COLS], b[CASE_COLS];
     float y[KERNEL_LANES * CASE_ROWS];
-    uint16_t halves[2 * KERNEL_LANES * CASE_COLS];
 } case_buffers;
 
 typedef struct {
@@ -95,10 +94,9 @@ static inline uint64_t golden_arith(const kernel_arith *arith, case_buffers *c) 
     return hash;
 }
 
-/* dots, rmsnorm, swiglu, to_half and attention over several sizes */
+/* dots, rmsnorm and swiglu over several sizes */
 static inline uint64_t golden_float(const kernel_table *table, case_buffers *c) {
     static const uint16_t sizes[] = {2, 16, 30, 64, 65, 576, 1001, 1536};
-    static const uint16_t heads[] = {2, 16, 26, 64, 80, 128, 256};
     case_rng rng = {19700101};
     uint64_t hash = CASE_HASH_SEED;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
@@ -111,18 +109,51 @@ static inline uint64_t golden_float(const kernel_table *table, case_buffers *c) 
         hash = case_hash(hash, c->y, n * sizeof(float));
         table->swiglu(c->y, c->x, c->b, n);
         hash = case_hash(hash, c->y, n * sizeof(float));
-        table->to_half(c->halves, c->x, n);
-        hash = case_hash(hash, c->halves, n * sizeof(uint16_t));
     }
+    return hash;
+}
+
+enum { CASE_QUERIES = 8 };
+
+/* One span: keys and values in c->bytes, scales in c->row_scales, queries in c->inputs */
+static inline kernel_span case_span(case_buffers *c) {
+    return (kernel_span){c->bytes, c->bytes + 2 * KERNEL_SPAN * KERNEL_HEAD, c->row_scales,
+                         c->row_scales + KERNEL_SPAN};
+}
+
+/* Row p <- x [dim] as key, x2 [dim] as value */
+static inline void case_store(const kernel_cache *cache, case_buffers *c, size_t p, const float *x, const float *x2,
+                              size_t dim) {
+    const size_t at = p * dim * cache->bits / 8;
+    cache->store(c->bytes + at, c->row_scales + p, x, dim);
+    cache->store(c->bytes + 2 * KERNEL_SPAN * KERNEL_HEAD + at, c->row_scales + KERNEL_SPAN + p, x2, dim);
+}
+
+/* Rows and queries of one cache, and what attention and the merging of all parts make of them */
+static inline uint64_t golden_cache(const kernel_table *table, const kernel_cache *cache, case_buffers *c) {
+    static const uint16_t heads[] = {16, 32, 64, 80, 128, 256};
+    case_rng rng = {19700101};
+    uint64_t hash = CASE_HASH_SEED;
     for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++) {
-        const size_t dim = heads[i], n_pos = 1 + 7 * i, values = (size_t)KERNEL_LANES * CASE_COLS;
-        case_activations(&rng, c->b, dim);
-        case_activations(&rng, c->x, n_pos * dim);
-        table->to_half(c->halves, c->x, n_pos * dim);
-        case_activations(&rng, c->x, n_pos * dim);
-        table->to_half(c->halves + values, c->x, n_pos * dim);
-        table->attention(c->y, c->b, c->halves, c->halves + values, dim, n_pos, dim, 0.125f, c->x);
-        hash = case_hash(hash, c->y, dim * sizeof(float));
+        const size_t dim = heads[i], n_pos = 1 + 25 * i, n = 1 + i, row = dim * cache->bits / 8;
+        const kernel_span span = case_span(c);
+        memset(c->row_scales, 0, 2 * KERNEL_SPAN * sizeof *c->row_scales);
+        for (size_t p = 0; p < n_pos; p++) {
+            case_activations(&rng, c->x, 2 * dim);
+            case_store(cache, c, p, c->x, c->x + dim, dim);
+        }
+        for (size_t q = 0; q < n; q++) {
+            case_activations(&rng, c->b, dim);
+            cache->prepare(c->inputs + q * kernel_query_bytes(dim), c->b, dim, 0.125f);
+        }
+        cache->attend(c->y, c->inputs, n, &span, n_pos, dim);
+        for (size_t q = 1; q < n; q++) table->merge(c->y, c->y + q * kernel_part_floats(dim), dim);
+        cache->restore(c->x, span.v, span.v_scales[0], dim);
+        hash = case_hash(hash, span.k, n_pos * row);
+        hash = case_hash(hash, span.v_scales, cache->bits == 8 ? n_pos * sizeof(float) : 0);
+        hash = case_hash(hash, c->x, dim * sizeof(float));
+        for (size_t q = 0; q < n; q++)
+            hash = case_hash(hash, c->y + q * kernel_part_floats(dim), (dim + 2) * sizeof(float));
     }
     return hash;
 }

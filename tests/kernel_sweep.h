@@ -197,8 +197,8 @@ static float step_towards(float x, float to) {
 }
 
 /* Every half and its neighbourhood: exact values, ties, just above and below; then every exponent of float at random */
-static void check_to_half(const kernel_table *ref, const kernel_table *fast) {
-    case_rng rng = rng_for("to_half");
+static void check_halves(const kernel_table *ref, const kernel_table *fast) {
+    case_rng rng = rng_for("halves");
     for (uint32_t base = 0; base < 65536; base += 256) {
         for (uint32_t i = 0; i < 1024; i++) {
             const float at = bp_half_to_float((uint16_t)(base + i / 4)),
@@ -208,31 +208,82 @@ static void check_to_half(const kernel_table *ref, const kernel_table *fast) {
             memcpy(&cases.x[i], &bits, sizeof bits);
             if (i % 4) cases.x[i] = i % 4 == 1 ? tie : step_towards(tie, i % 4 == 2 ? at : up);
         }
-        ref->to_half(cases.halves, cases.x, 1023);
-        fast->to_half(other.halves, cases.x, 1023);
-        CHECK(!memcmp(cases.halves, other.halves, 1023 * 2), "%s to_half near %x", fast->isa, base);
+        ref->cache16.store(cases.bytes, NULL, cases.x, 1024);
+        fast->cache16.store(other.bytes, NULL, cases.x, 1024);
+        CHECK(!memcmp(cases.bytes, other.bytes, 1024 * 2), "%s halves near %x", fast->isa, base);
     }
 }
 
-static void check_attention(const kernel_table *ref, const kernel_table *fast) {
-    case_rng rng = rng_for("attention");
-    for (int i = 0; i < 200; i++) {
-        const size_t dim = 2 * (1 + case_below(&rng, 128)), stride = dim + 3 * case_below(&rng, 3);
-        const size_t n_pos = 1 + case_below(&rng, (size_t)KERNEL_LANES * CASE_COLS / stride - 1);
-        const size_t values = (size_t)KERNEL_LANES * CASE_COLS;
-        fill_input(&rng, cases.x, values, i % 7 ? INPUT_NORMAL : INPUT_HUGE);
-        ref->to_half(cases.halves, cases.x, values);
-        case_activations(&rng, cases.x, values);
-        ref->to_half(cases.halves + values, cases.x, values);
-        case_activations(&rng, cases.b, dim);
-        if (i % 7 == 0)
-            for (size_t d = 0; d < dim; d++) cases.b[d] *= 1e-4f;
+/* Rows, scales and queries of one case by both tables; the same bytes. Memory past the last position is arbitrary. */
+static void check_cache_rows(const kernel_cache *ref, const kernel_cache *fast, const char *isa, case_rng *rng,
+                             size_t dim, size_t n_pos, size_t n, int kind) {
+    const size_t size = kernel_query_bytes(dim);
+    memset(cases.bytes, 0xff, 4 * KERNEL_SPAN * KERNEL_HEAD);
+    memset(other.bytes, 0xff, 4 * KERNEL_SPAN * KERNEL_HEAD);
+    for (size_t i = 0; i < 2 * KERNEL_SPAN; i++) cases.row_scales[i] = other.row_scales[i] = 3.0f;
+    memset(cases.inputs, 0x55, sizeof cases.inputs);
+    memset(other.inputs, 0x55, sizeof other.inputs);
+    for (size_t p = 0; p < n_pos; p++) {
+        fill_input(rng, cases.x, 2 * dim, kind == INPUT_NORMAL || p % 5 == 0 ? kind : INPUT_NORMAL);
+        case_store(ref, &cases, p, cases.x, cases.x + dim, dim);
+        case_store(fast, &other, p, cases.x, cases.x + dim, dim);
+    }
+    for (size_t i = 0; i < n; i++) {
+        fill_input(rng, cases.b, dim, kind == INPUT_HUGE && ref->bits == 16 ? INPUT_DENORMAL : kind);
+        ref->prepare(cases.inputs + i * size, cases.b, dim, 0.125f);
+        fast->prepare(other.inputs + i * size, cases.b, dim, 0.125f);
+    }
+    CHECK(!memcmp(cases.bytes, other.bytes, 4 * KERNEL_SPAN * KERNEL_HEAD), "%s rows dim %zu", isa, dim);
+    CHECK(!memcmp(cases.row_scales, other.row_scales, 2 * KERNEL_SPAN * sizeof(float)), "%s scales dim %zu", isa, dim);
+    CHECK(!memcmp(cases.inputs, other.inputs, n * size), "%s queries dim %zu", isa, dim);
+    ref->restore(cases.x, cases.bytes, cases.row_scales[0], dim);
+    fast->restore(other.x, other.bytes, other.row_scales[0], dim);
+    CHECK(!memcmp(cases.x, other.x, dim * sizeof(float)), "%s restored dim %zu", isa, dim);
+}
+
+static void check_cache(const kernel_table *ref, const kernel_table *fast, bool eight) {
+    case_rng rng = rng_for(eight ? "cache 8" : "cache 16");
+    const kernel_cache *a = eight ? &ref->cache8 : &ref->cache16, *b = eight ? &fast->cache8 : &fast->cache16;
+    for (int i = 0; i < 250; i++) {
+        const size_t dim = 16 * (1 + case_below(&rng, KERNEL_HEAD / 16)), n_pos = 1 + case_below(&rng, KERNEL_SPAN);
+        const size_t n = 1 + case_below(&rng, CASE_QUERIES), part = kernel_part_floats(dim);
+        const kernel_span of_a = case_span(&cases), of_b = case_span(&other);
+        check_cache_rows(a, b, fast->isa, &rng, dim, n_pos, n, i % 3 ? INPUT_NORMAL : i / 3 % INPUT_KINDS);
         fill_outputs();
-        ref->attention(cases.y, cases.b, cases.halves, cases.halves + values, stride, n_pos, dim, 0.125f, cases.x);
-        fast->attention(other.y, cases.b, cases.halves, cases.halves + values, stride, n_pos, dim, 0.125f, other.x);
-        CHECK(!memcmp(cases.y, other.y, sizeof cases.y), "%s attention dim %zu positions %zu", fast->isa, dim, n_pos);
-        CHECK(!memcmp(cases.x, other.x, n_pos * sizeof(float)), "%s scores dim %zu positions %zu", fast->isa, dim,
-              n_pos);
+        a->attend(cases.y, cases.inputs, n, &of_a, n_pos, dim);
+        b->attend(other.y, other.inputs, n, &of_b, n_pos, dim);
+        CHECK(!memcmp(cases.y, other.y, sizeof cases.y), "%s attention %u dim %zu positions %zu queries %zu", fast->isa,
+              (unsigned)a->bits, dim, n_pos, n);
+        for (size_t q = 1; q < n; q++) {
+            ref->merge(cases.y, cases.y + q * part, dim);
+            fast->merge(other.y, other.y + q * part, dim);
+        }
+        CHECK(!memcmp(cases.y, other.y, sizeof cases.y), "%s merge dim %zu", fast->isa, dim);
+    }
+}
+
+/* Infinities and NaN: any result, but no stray access, and the same bytes */
+static void check_cache_non_finite(const kernel_table *ref, const kernel_table *fast) {
+    case_rng rng = rng_for("cache non-finite");
+    const float odd[] = {__builtin_inff(), -__builtin_inff(), __builtin_nanf(""), -__builtin_nanf(""), 3e38f, -3e38f};
+    const size_t dim = 64, n_pos = 40;
+    for (int i = 0; i < 40; i++) {
+        const kernel_span of_ref = case_span(&cases), of_fast = case_span(&other);
+        memset(cases.row_scales, 0, 2 * KERNEL_SPAN * sizeof(float));
+        memset(other.row_scales, 0, 2 * KERNEL_SPAN * sizeof(float));
+        for (size_t p = 0; p <= n_pos; p++) {
+            case_activations(&rng, cases.x, 2 * dim);
+            for (size_t k = 0; k < case_below(&rng, 8); k++)
+                cases.x[case_below(&rng, 2 * dim)] = odd[case_below(&rng, 6)];
+            case_store(&ref->cache8, &cases, p, cases.x, cases.x + dim, dim);
+            case_store(&fast->cache8, &other, p, cases.x, cases.x + dim, dim);
+        }
+        ref->cache8.prepare(cases.inputs, cases.x, dim, 0.125f);
+        fast->cache8.prepare(other.inputs, cases.x, dim, 0.125f);
+        fill_outputs();
+        ref->cache8.attend(cases.y, cases.inputs, 1, &of_ref, n_pos, dim);
+        fast->cache8.attend(other.y, other.inputs, 1, &of_fast, n_pos, dim);
+        CHECK(!memcmp(cases.y, other.y, sizeof cases.y), "%s non-finite", fast->isa);
     }
 }
 
@@ -244,8 +295,10 @@ static void kernel_sweep(const kernel_table *ref, const kernel_table *fast) {
     check_non_finite(&ref->popcount, &fast->popcount, fast->isa);
     check_dots(ref, fast);
     check_rows(ref, fast);
-    check_to_half(ref, fast);
-    check_attention(ref, fast);
+    check_halves(ref, fast);
+    check_cache(ref, fast, false);
+    check_cache(ref, fast, true);
+    check_cache_non_finite(ref, fast);
 }
 
 #endif

@@ -18,7 +18,8 @@ static const kernel_table *table_at(int isa) {
     return NULL;
 }
 
-/* Hash of family 0..4 (lut8, popcount, float, mathf, quant) computed by table `isa` (0 = ref, 1 = simd128) */
+/* Hash of family 0..6 (lut8, popcount, float, mathf, quant, cache16, cache8) computed by table `isa` (0 = ref, 1 =
+ * simd128) */
 EXPORT("golden") uint64_t golden(int family, int isa) {
     const kernel_table *table = table_at(isa);
     if (!table) return 0;
@@ -31,8 +32,12 @@ EXPORT("golden") uint64_t golden(int family, int isa) {
         return golden_float(table, &cases);
     case 3:
         return golden_mathf();
-    default:
+    case 4:
         return golden_quant(&cases);
+    case 5:
+        return golden_cache(table, &table->cache16, &cases);
+    default:
+        return golden_cache(table, &table->cache8, &cases);
     }
 }
 
@@ -71,14 +76,22 @@ double bench_product(int what, int isa, uint32_t rows, uint32_t cols, uint32_t p
     return best;
 }
 
+static void prepare_cache(const kernel_cache *cache) {
+    for (size_t p = 0; p < KERNEL_SPAN; p++) case_store(cache, &cases, p, cases.x + p * 64, cases.b + p, 64);
+    for (size_t i = 0; i < CASE_QUERIES; i++)
+        cache->prepare(cases.inputs + i * kernel_query_bytes(64), cases.b + i, 64, 0.125f);
+}
+
 /* Seconds per call of another kernel, `rounds` calls: 0 lut8 prepare 576, 1 dots 576 x 16, 2 swiglu 1536, 3 rmsnorm
- * 576, 4 attention over 400 positions of 64, 5 to_half 192, 6 popcount prepare 576 */
+ * 576, 4 and 5 attention of 3 queries over a span of heads of 64, in 16 and 8 bits, 6 popcount prepare 576 */
 EXPORT("bench_other") double bench_other(int what, int isa, int rounds) {
     const kernel_table *k = table_at(isa);
     case_rng rng = {1};
     case_activations(&rng, cases.x, 16 * 576);
     case_activations(&rng, cases.b, CASE_COLS);
-    k->to_half(cases.halves, cases.x, 64 * 400 < 16 * 576 ? 64 * 400 : 16 * 576);
+    const kernel_cache *cache = what == 4 ? &k->cache16 : &k->cache8;
+    const kernel_span span = case_span(&cases);
+    prepare_cache(cache);
     const double start = platform_seconds();
     for (int i = 0; i < rounds; i++) switch (what) {
         case 0:
@@ -94,10 +107,8 @@ EXPORT("bench_other") double bench_other(int what, int isa, int rounds) {
             k->rmsnorm(cases.y, cases.x, cases.b, 576, 1e-5f);
             break;
         case 4:
-            k->attention(cases.y, cases.b, cases.halves, cases.halves, 64, 400, 64, 0.125f, cases.x);
-            break;
         case 5:
-            k->to_half(cases.halves, cases.x, 192);
+            cache->attend(cases.y, cases.inputs, 3, &span, KERNEL_SPAN, 64);
             break;
         default:
             k->popcount.prepare(cases.inputs, cases.x, cases.b, 576, 72);

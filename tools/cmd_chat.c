@@ -169,7 +169,7 @@ static bool open_template(conversation *c, bp_err *e) {
 static bool conversation_open(conversation *c, const chat_options *o, bp_model *model, bp_err *e) {
     *c = (conversation){.options = o, .model = model};
     if (!open_template(c, e)) return false;
-    c->session = generate_open(model, &o->generate, e);
+    c->session = generate_open(model, &o->generate, o->machine.kv_bits, e);
     if (!c->session) return false;
     c->fed = malloc(bp_session_capacity(c->session) * sizeof *c->fed);
     if (!c->fed) return bp_fail(e, BP_ERR_MEMORY, 0, "out of memory for the conversation");

@@ -70,6 +70,8 @@ static bool measure_text(evaluation *v, size_t index, bp_err *e) {
                                   .n_models = v->report.n_models,
                                   .teacher = v->teacher.model,
                                   .ctx = (uint32_t)v->o->ctx,
+                                  .kv_bits = (uint32_t)v->o->machine.kv_bits,
+                                  .teacher_kv_bits = v->o->machine.kv_bits ? 16 : 0,
                                   .workers = v->team,
                                   .progress = show_nll,
                                   .context = &v->progress};
@@ -105,8 +107,11 @@ static bool show_accuracy(void *context, uint64_t done, uint64_t total, double a
 }
 
 static bool measure_tasks(evaluation *v, size_t model, bp_err *e) {
-    zeroshot_options options = {
-        .model = v->views[model], .workers = v->team, .progress = show_accuracy, .context = &v->progress};
+    zeroshot_options options = {.model = v->views[model],
+                                .kv_bits = (uint32_t)v->o->machine.kv_bits,
+                                .workers = v->team,
+                                .progress = show_accuracy,
+                                .context = &v->progress};
     bool ok = true;
     for (size_t i = 0; ok && i < v->report.tasks.n; i++) {
         const task_set *set = &v->report.tasks.sets[i];
@@ -219,11 +224,13 @@ int cmd_eval(int argc, char **argv) {
             "  bitpair eval model.gguf --text heldout.txt --ctx 512 --tokens 20480 --json\n"
             "  bitpair eval large.gguf small.gguf --text books.txt,web.txt --teacher large.gguf\n"
             "  bitpair eval small.gguf --tasks evalsets/ --limit 100\n"
+            "  bitpair eval model.gguf --teacher model.gguf --kv 8 --text books.txt     what an 8-bit cache costs\n"
             "\n"
             "Zero-shot: rows {query, choices, gold} or {context_options, continuation, gold}. acc takes the choice\n"
             "of the highest likelihood, acc_norm the highest per byte of the choice. The mean over sets takes\n"
             "acc for boolq, copa and winograd, acc_norm for all others. A context that begins with \"Question: \"\n"
             "or \"Passage: \" gets \"\\nAnswer:\", then one space and the choice, as in lm-evaluation-harness.\n"
+            "With --kv the teacher's cache has 16 bits.\n"
             "Contexts beyond 2048 tokens (or the model's) are cut from the left and counted.\n",
         .options = options,
         .n_positional = 1,

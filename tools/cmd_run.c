@@ -27,7 +27,7 @@ static bool run_prompt(bp_model *model, const run_options *o, const char *bytes,
     int32_t *ids = generate_tokenize(model, bytes, size, BP_TOKENIZE_BOS | BP_TOKENIZE_SPECIAL, &n, e);
     if (!ids) return false;
     bool ok = n > 0 || bp_fail(e, BP_ERR_ARGUMENT, 0, "the prompt is empty");
-    bp_session *session = ok ? generate_open(model, &o->generate, e) : NULL;
+    bp_session *session = ok ? generate_open(model, &o->generate, o->machine.kv_bits, e) : NULL;
     ok = session && set_grammar(session, o->grammar, e) && generate_feed(session, ids, n, NULL, stats, e) &&
          generate_answer(session, model, &o->generate, false, NULL, NULL, stats, e);
     bp_session_close(session);

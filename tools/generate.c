@@ -38,8 +38,8 @@ static bool parse_bias(const char *list, sampler_bias *bias, uint32_t *n, bp_err
     return true;
 }
 
-bp_session *generate_open(bp_model *model, const generate_options *o, bp_err *e) {
-    bp_session_options options = {.n_ctx = (uint32_t)o->ctx};
+bp_session *generate_open(bp_model *model, const generate_options *o, uint64_t kv_bits, bp_err *e) {
+    bp_session_options options = {.n_ctx = (uint32_t)o->ctx, .kv_bits = (uint32_t)kv_bits};
     sampler_bias bias[SAMPLER_BIASES];
     sampler_options sampling = {.temperature = o->greedy ? 0.0f : (float)o->temperature,
                                 .top_k = (uint32_t)o->top_k,

@@ -35,8 +35,8 @@ generate_options generate_defaults(uint64_t max_tokens);
         {"quiet", 'q', CLI_FLAG, &(o).quiet, 0, 0, NULL, "no statistics on stderr"}
 /* clang-format on */
 
-/* A session with the context and sampling of the options. BP_ERR_ARGUMENT also for a malformed logit_bias. */
-bp_session *generate_open(bp_model *model, const generate_options *o, bp_err *e);
+/* A session with the context and sampling of the options; kv_bits as in bp_session_options. BP_ERR_ARGUMENT also for a malformed logit_bias. */
+bp_session *generate_open(bp_model *model, const generate_options *o, uint64_t kv_bits, bp_err *e);
 
 typedef struct {
     size_t prompt_tokens, tokens;

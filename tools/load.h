@@ -8,7 +8,7 @@
 #include "io/source.h"
 
 typedef struct {
-    uint64_t threads;
+    uint64_t threads, kv_bits; /* kv_bits of sessions: 0 is the engine's choice */
     const char *isa, *arith; /* NULL: the engine's choice */
 } machine_options;
 
@@ -20,7 +20,8 @@ machine_options machine_defaults(void);
 #define MACHINE_OPTIONS(o)                                                                                             \
     {"threads", 't', CLI_COUNT, &(o).threads, 1, 64, "N", "threads (default: all processors)"},                        \
         {"isa", 0, CLI_TEXT, &(o).isa, 0, 0, "NAME", "kernels: ref, avx2, ... (default: the best here)"},              \
-        {"arith", 0, CLI_TEXT, &(o).arith, 0, 0, "NAME", "arithmetic: lut8 or popcount (default lut8)"}
+        {"arith", 0, CLI_TEXT, &(o).arith, 0, 0, "NAME", "arithmetic: lut8 or popcount (default lut8)"},              \
+        {"kv", 0, CLI_COUNT, &(o).kv_bits, 8, 16, "BITS", "bits of cached keys and values: 16 or 8 (default 8)"}
 /* clang-format on */
 
 bp_engine *machine_engine(const machine_options *o, bp_err *e);

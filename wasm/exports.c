@@ -57,13 +57,13 @@ bool wasm_model_layer(const bp_model *model, uint32_t i, char *name, double *out
     return true;
 }
 
-size_t wasm_session_bytes(const bp_model *model, uint32_t n_ctx, uint32_t chunk) {
-    bp_session_options o = {n_ctx, chunk};
+size_t wasm_session_bytes(const bp_model *model, uint32_t n_ctx, uint32_t chunk, uint32_t kv_bits) {
+    bp_session_options o = {n_ctx, chunk, kv_bits};
     return bp_session_bytes(model, &o);
 }
 
-bp_session *wasm_session_open(bp_model *model, uint32_t n_ctx, uint32_t chunk, bp_err *e) {
-    bp_session_options o = {n_ctx, chunk};
+bp_session *wasm_session_open(bp_model *model, uint32_t n_ctx, uint32_t chunk, uint32_t kv_bits, bp_err *e) {
+    bp_session_options o = {n_ctx, chunk, kv_bits};
     return bp_session_open(model, &o, e);
 }
 

@@ -157,7 +157,9 @@ async function withWorker(source, { signal }, work) {
   }
 }
 
-function checkOptions({ threads, contextSize = 0, verify = true, tier, startAt, control, retries = 5, integrity, cache }) {
+const KV_BITS = { q8: 8, f16: 16 };
+
+function checkOptions({ threads, contextSize = 0, kvCache = 'q8', verify = true, tier, startAt, control, retries = 5, integrity, cache }) {
   const count = (name, value, low) => {
     if (!(Number.isInteger(value) && value >= low && value < 2 ** 31)) fail('argument', `${name} must be a whole number from ${low} on, not ${value}`);
   };
@@ -168,7 +170,8 @@ function checkOptions({ threads, contextSize = 0, verify = true, tier, startAt, 
   if (first !== undefined) count('startAt', first, 1);
   if (first > tier) fail('argument', `startAt ${first}: only ${tier} tiers are wanted`);
   if (control !== undefined && !(control instanceof LoadController)) fail('argument', 'control must be a LoadController');
-  return { threads, contextSize, verify: !!verify, tier, startAt: first, retries, integrity: parseIntegrity(integrity), cache: cacheName(cache) };
+  if (!Object.hasOwn(KV_BITS, kvCache)) fail('argument', `kvCache must be 'q8' or 'f16', not ${kvCache}`);
+  return { threads, contextSize, kvBits: KV_BITS[kvCache], verify: !!verify, tier, startAt: first, retries, integrity: parseIntegrity(integrity), cache: cacheName(cache) };
 }
 
 /** 'sha256-' and 64 hex digits or base64 -> hex digits */

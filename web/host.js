@@ -12,8 +12,8 @@ const BREATH = 0.2; // most of the time that goes to what arrives, while answers
 const now = () => performance.now() / 1000;
 
 export class Host {
-  constructor({ wasm, engine, threads, threadsReason, contextSize }) {
-    Object.assign(this, { wasm, engine, threads, threadsReason, contextSize });
+  constructor({ wasm, engine, threads, threadsReason, contextSize, kvBits }) {
+    Object.assign(this, { wasm, engine, threads, threadsReason, contextSize, kvBits });
     this.model = 0;     // pointer, once there is one
     this.file = null;   // as readModel() gives it
     this.reading = true;
@@ -21,6 +21,7 @@ export class Host {
     this.tier = 0;
     this.wanted = 0;    // tiers that are there; those past `tier` wait until nothing needs a steady model
     this.steady = 0;    // calls that do
+    this.risen = () => {}; // called when they have been taken up
     this.sessions = new Map(); // id -> {runner, bytes}
     this.lastId = -1;
     this.totals = { prompt: 0, reused: 0, generated: 0, prefillSeconds: 0, fed: 0, decodeSeconds: 0, decoded: 0 };
@@ -57,11 +58,13 @@ export class Host {
     this.wasm.check(this.wasm.exports.bp_model_raise_tier(this.model, this.wanted, this.wasm.error));
     this.tier = this.wanted;
     this.told({ tier: this.tier, bitsPerWeight: this.number('bitsPerWeight'), bytes: this.file.size, cachedBytes: this.file.cachedBytes });
+    this.risen();
   }
 
-  /** All of the file that was wanted is there. */
-  finish(file) {
+  /** All of the file that was wanted is there; resolves when it is in use. */
+  async finish(file) {
     if (this.file) Object.assign(this.file, { ...file, room: this.file.room });
+    if (this.wanted !== this.tier) await new Promise((resolve) => (this.risen = resolve));
   }
 
   async steadily(work) {
@@ -87,6 +90,7 @@ export class Host {
     for (const name of NUMBERS) info[name] = this.number(name);
     info.name = this.main.string('general.name');
     info.contextSize = exports.bp_session_capacity(this.session(session).session);
+    info.kvCache = exports.bp_session_kv_bits(this.session(session).session) === 8 ? 'q8' : 'f16';
     info.isa = wasm.cString(exports.bp_engine_isa(engine));
     info.memoryBytes = wasm.memory.buffer.byteLength;
     return info;
@@ -111,8 +115,8 @@ export class Host {
   /** contextSize 0: the engine's default, or the first session's. */
   open(contextSize = this.contextSize) {
     const { wasm, model } = this;
-    const bytes = wasm.exports.wasm_session_bytes(model, contextSize, 0) >>> 0;
-    return this.add(wasm.check(wasm.exports.wasm_session_open(model, contextSize, 0, wasm.error)), bytes);
+    const bytes = wasm.exports.wasm_session_bytes(model, contextSize, 0, this.kvBits) >>> 0;
+    return this.add(wasm.check(wasm.exports.wasm_session_open(model, contextSize, 0, this.kvBits, wasm.error)), bytes);
   }
 
   fork(id) {

@@ -53,6 +53,11 @@ export interface LoadOptions {
   /** Positions of the context, prompt and answer together. Default: the smaller of 2048 and what the model was trained for. */
   contextSize?: number;
   /**
+   * How keys and values of the context are kept: 'q8', 8 bits with a scale per head, or 'f16', half precision with twice the memory.
+   * 'q8' takes `2 * layers * kvHeads * (headSize + 4)` bytes per position: 25 MB for 2048 positions of SmolLM2-135M. Default 'q8'.
+   */
+  kvCache?: 'q8' | 'f16';
+  /**
    * Read the first `tier` tiers of the file only: fewer bytes, less memory, less quality. 1 to `model.info.tiers`. Default: all.
    * Up to 1 MiB more is read, so that the last piece can be checked.
    */
@@ -166,7 +171,7 @@ export interface MemoryEstimate {
  */
 export function estimateMemory(
   source: ModelSource,
-  options?: Pick<LoadOptions, 'threads' | 'contextSize' | 'tier' | 'integrity' | 'cache' | 'retries' | 'signal'>,
+  options?: Pick<LoadOptions, 'threads' | 'contextSize' | 'kvCache' | 'tier' | 'integrity' | 'cache' | 'retries' | 'signal'>,
 ): Promise<MemoryEstimate>;
 
 export interface CachedModel {
@@ -232,14 +237,15 @@ export interface Session {
 
   /**
    * What the session holds: the tokens of the last prompt and answer with their keys and values, sampling options and random
-   * numbers. About `2 * layers * kvHeads * headSize * 2` bytes per token. Checksummed; for this model and tier only, on any machine.
+   * numbers. `2 * layers * kvHeads * (headSize + 4)` bytes per token ('f16': `headSize * 2`). Checksummed; for this model, tier and kvCache only,
+   * on any machine.
    */
   saveState(): Promise<Uint8Array>;
 
   /**
    * Takes up a saved state: a prompt that begins with its tokens is not computed again. The model it is given to may have another
    * contextSize and number of threads.
-   * @throws {BitpairError} 'format', 'unsupported' (of another version), 'checksum' (damaged), 'argument' (of another model or tier),
+   * @throws {BitpairError} 'format', 'unsupported' (of another version), 'checksum' (damaged), 'argument' (of another model, tier or kvCache),
    *   'context' (longer than this context). Then nothing is changed.
    */
   restoreState(state: Uint8Array): Promise<void>;
@@ -348,6 +354,8 @@ export interface ModelInfo {
   trainedContext: number;
   /** Context of this session. */
   contextSize: number;
+  /** How its keys and values are kept. */
+  kvCache: 'q8' | 'f16';
   /** Quality tiers of the file and how many of them are in use; 0 for a plain GGUF model. */
   tiers: number;
   tier: number;
@@ -371,7 +379,7 @@ export interface ModelInfo {
   threads: number;
   /** Why there are fewer threads than wanted; null when there are as many. */
   threadsReason: string | null;
-  /** Kernels in use: 'simd128'. */
+  /** Kernels in use: 'relaxed' where the browser has relaxed SIMD, else 'simd128'. Both give the same bits. */
   isa: string;
 }
 
@@ -795,7 +803,13 @@ export interface OpenAISamplingParams {
 
 export interface OpenAIChatParams extends OpenAISamplingParams {
   /** role 'developer' is read as 'system'; content is text, or parts of type 'text'. */
-  messages: readonly { role: string; content?: string | null | readonly { type: string }[] }[];
+  messages: readonly {
+    role: string;
+    content?: string | null | readonly { type: string }[] | undefined;
+    tool_calls?: readonly object[] | undefined;
+    tool_call_id?: string | undefined;
+    name?: string | undefined;
+  }[];
   /** Default: as many as fit into the context. */
   max_completion_tokens?: number | null | undefined;
   max_tokens?: number | null | undefined;
@@ -803,9 +817,9 @@ export interface OpenAIChatParams extends OpenAISamplingParams {
   /** 0 to 20. */
   top_logprobs?: number | null | undefined;
   /** Of type 'function'; see `ChatOptions.tools`. A call comes whole in one delta of a stream. */
-  tools?: readonly { type: string }[] | null | undefined;
+  tools?: readonly object[] | null | undefined;
   /** 'none', 'auto', 'required', or { type: 'function', function: { name } }. */
-  tool_choice?: string | { type: string } | null | undefined;
+  tool_choice?: string | object | null | undefined;
   parallel_tool_calls?: boolean | null | undefined;
 }
 

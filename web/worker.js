@@ -88,7 +88,7 @@ async function load({ source, options }) {
   if (threads > 1) ({ team, threads, reason } = await gather(wasm, module, memory, threads));
   const engine = wasm.check(wasm.exports.wasm_engine_open(threads, 0, 0, wasm.error));
   team.forEach((thread, i) => thread.postMessage({ type: 'run', engine, index: i + 1 }));
-  const opening = new Host({ wasm, engine, threads, threadsReason: reason, contextSize: options.contextSize });
+  const opening = new Host({ wasm, engine, threads, threadsReason: reason, contextSize: options.contextSize, kvBits: options.kvBits });
   opening.told = (info) => port.post({ type: 'tier', id: REST_ID, info });
 
   const opened = new Promise((resolve, reject) => {
@@ -100,7 +100,7 @@ async function load({ source, options }) {
     };
     const read = async () => {
       const file = await readModel(wasm, source, options, { ...link, tier, arrived: () => opening.arrivals++ });
-      opening.finish(file);
+      await opening.finish(file);
       if (!opening.model) resolve(opening.start({ ...file, room: file.size }, 0));
       return opening.file;
     };
@@ -141,7 +141,7 @@ async function estimate({ source, options }) {
   const { head, end } = await readHeader(wasm, source, options, link);
   return wasm.withBytes(head, (bytes) => {
     const model = wasm.check(exports.bp_model_preview(engine, bytes, head.length, end, wasm.error));
-    const session = exports.wasm_session_bytes(model, options.contextSize, 0) >>> 0;
+    const session = exports.wasm_session_bytes(model, options.contextSize, 0, options.kvBits) >>> 0;
     if (session === 0) fail('argument', `a context of ${options.contextSize} is more than this model or the memory allows`);
     const engineBytes = wasm.memory.buffer.byteLength - head.length + (threads - 1) * STACK_BYTES;
     return { total: end + session + engineBytes, weights: end, session, engine: engineBytes, threads };

@@ -62,9 +62,9 @@ async function drip(response, body) {
   response.end();
 }
 
-/** The engine itself, on this thread and `threads` - 1 workers: {wasm, engine, close}. onStack(pointer) per worker. */
-export async function openEngine(threads, { isa, arith, onStack } = {}) {
-  const { wasm, module, memory } = await openWasm(threads);
+/** The engine itself, on this thread and `threads` - 1 workers: {wasm, engine, close}. onStack(pointer) per worker; `relaxed`: its binary. */
+export async function openEngine(threads, { isa, arith, onStack, relaxed } = {}) {
+  const { wasm, module, memory } = await openWasm(threads, relaxed);
   const stacks = Array.from({ length: threads - 1 }, () => wasm.alloc(STACK_BYTES));
   stacks.forEach((stack) => onStack?.(stack));
   const workers = await Promise.all(stacks.map((stack) => startThread(module, memory, stack)));
@@ -88,9 +88,9 @@ async function startThread(module, memory, stack) {
 }
 
 /** Opens `bytes` as a model: {model, session}, pointers. */
-export function openSession({ wasm, engine }, bytes, chunk = 0) {
+export function openSession({ wasm, engine }, bytes, chunk = 0, kvBits = 0) {
   const pointer = wasm.alloc(bytes.length);
   wasm.bytes(pointer, bytes.length).set(bytes);
   const model = wasm.check(wasm.exports.bp_model_open(engine, pointer, bytes.length, wasm.error));
-  return { model, session: wasm.check(wasm.exports.wasm_session_open(model, 0, chunk, wasm.error)) };
+  return { model, session: wasm.check(wasm.exports.wasm_session_open(model, 0, chunk, kvBits, wasm.error)) };
 }

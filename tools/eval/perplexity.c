@@ -136,12 +136,14 @@ static bool same_vocabulary(const perplexity_options *o, size_t *vocab, bp_err *
 }
 
 static bool open_scorer(scorer *s, const perplexity_options *o, bp_err *e) {
-    bp_session_options session = {.n_ctx = o->ctx};
+    bp_session_options session = {.n_ctx = o->ctx, .kv_bits = o->kv_bits};
+    bp_session_options teacher = {.n_ctx = o->ctx, .kv_bits = o->teacher_kv_bits};
     size_t chunk = SIZE_MAX;
     if (!same_vocabulary(o, &s->vocab, e)) return false;
-    if (o->teacher && !(s->teacher = bp_session_open(o->teacher, &session, e))) return false;
+    if (o->teacher && !(s->teacher = bp_session_open(o->teacher, &teacher, e))) return false;
     for (size_t m = 0; m < o->n_models; m++)
-        if (o->models[m] != o->teacher && !(s->models[m] = bp_session_open(o->models[m], &session, e))) return false;
+        if ((o->models[m] != o->teacher || o->kv_bits != o->teacher_kv_bits) &&
+            !(s->models[m] = bp_session_open(o->models[m], &session, e))) return false;
     if (s->teacher) chunk = bp_session_chunk(s->teacher);
     for (size_t m = 0; m < o->n_models; m++)
         if (s->models[m]) chunk = bp_min(chunk, bp_session_chunk(s->models[m]));

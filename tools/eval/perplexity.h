@@ -23,8 +23,11 @@ typedef struct {
 typedef struct {
     bp_model *const *models; /* [n_models], all of one vocabulary */
     size_t n_models;         /* 1..PERPLEXITY_MODELS */
-    bp_model *teacher;       /* NULL: none; it has the vocabulary of the models, and may be one of them (read once) */
+    bp_model *teacher;       /* NULL: none; it has the vocabulary of the models, and may be one of them (read once if
+                              kv_bits is the same) */
     uint32_t ctx;            /* 2.. */
+    uint32_t kv_bits;        /* of the models' caches, as in bp_session_options */
+    uint32_t teacher_kv_bits;
     workers *workers;        /* scores rows in parallel; results do not depend on their number */
     /* nll: of the first model so far. false stops: BP_ERR_ARGUMENT "interrupted" */
     bool (*progress)(void *context, uint64_t done, uint64_t total, double nll);

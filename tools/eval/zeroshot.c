@@ -133,7 +133,7 @@ static bool open_scorer(scorer *s, const zeroshot_options *o, bp_err *e) {
     bp_model_info info;
     bp_model_describe(o->model, &info);
     s->ctx = o->ctx ? o->ctx : bp_min(info.n_ctx, ZEROSHOT_CTX);
-    bp_session_options session = {.n_ctx = (uint32_t)s->ctx};
+    bp_session_options session = {.n_ctx = (uint32_t)s->ctx, .kv_bits = o->kv_bits};
     s->session = bp_session_open(o->model, &session, e);
     if (!s->session) return false;
     s->vocab = info.vocab;

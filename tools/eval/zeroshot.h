@@ -25,6 +25,7 @@ typedef struct {
 typedef struct {
     bp_model *model;
     uint32_t ctx;     /* 2..; 0: the model's context, at most ZEROSHOT_CTX */
+    uint32_t kv_bits; /* of the cache, as in bp_session_options */
     workers *workers; /* scores rows of logits in parallel; results do not depend on their number */
     bool (*progress)(void *context, uint64_t done, uint64_t total, double acc); /* rows; false stops: BP_ERR_ARGUMENT */
     void *context;

@@ -1,0 +1,66 @@
+/* kernel_attention_simd128.c - attention for WebAssembly SIMD128. */
+#include "kernel_vec_simd128.h"
+
+typedef int16_t vs __attribute__((vector_size(16)));
+
+static inline vs vs_widen(const int8_t *x) { return (vs)wasm_i16x8_load8x8(x); }
+
+static inline vi vs_dot(vs x, vs y) { return (vi)wasm_i32x4_dot_i16x8((v128_t)x, (v128_t)y); }
+
+static inline void vs_pairs(vs *pairs, const int8_t *x, const int8_t *y) {
+    const v128_t a = wasm_v128_load64_zero(x), b = wasm_v128_load64_zero(y);
+    const v128_t both = wasm_i8x16_shuffle(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    pairs[0] = (vs)wasm_i16x8_extend_low_i8x16(both);
+    pairs[1] = (vs)wasm_i16x8_extend_high_i8x16(both);
+}
+
+static inline vs vs_pair(const int16_t *x) { return (vs)wasm_v128_load32_splat(x); }
+
+static inline vi vf_round(vf x) {
+    const v128_t sign = wasm_v128_and((v128_t)x, wasm_f32x4_const_splat(-0.0f));
+    return (vi)wasm_i32x4_trunc_sat_f32x4(
+        wasm_f32x4_add((v128_t)x, wasm_v128_or(sign, wasm_f32x4_const_splat(0.5f))));
+}
+
+static inline void vi_store16(int16_t *y, vi x) {
+    const v128_t v = wasm_i16x8_narrow_i32x4((v128_t)x, (v128_t)x);
+    wasm_v128_store64_lane(y, v, 0);
+}
+
+static inline void vi_store8(int8_t *y, vi x, vi x2) {
+    const v128_t v = wasm_i16x8_narrow_i32x4((v128_t)x, (v128_t)x2);
+    wasm_v128_store64_lane(y, wasm_i8x16_narrow_i16x8(v, v), 0);
+}
+
+#include "kernel_attention.h"
+
+/* bp_half_from_float, lane by lane, as u32 */
+static inline v128_t to_half4(const float *x) {
+    const v128_t bits = wasm_v128_load(x);
+    const v128_t sign = wasm_v128_and(wasm_u32x4_shr(bits, 16), wasm_i32x4_const_splat(0x8000));
+    const v128_t raw = wasm_v128_and(bits, wasm_i32x4_const_splat(0x7fffffff));
+    const v128_t a = wasm_i32x4_min(raw, wasm_i32x4_const_splat(0x477fe000));
+    const v128_t tiny =
+        wasm_i32x4_sub(wasm_f32x4_add(a, wasm_f32x4_const_splat(0.5f)), wasm_i32x4_const_splat(0x3f000000));
+    const v128_t even = wasm_v128_and(wasm_u32x4_shr(a, 13), wasm_i32x4_const_splat(1));
+    const v128_t rounded = wasm_i32x4_add(wasm_i32x4_add(a, even), wasm_i32x4_const_splat(0xfff - 0x38000000));
+    const v128_t is_tiny = wasm_i32x4_lt(a, wasm_i32x4_const_splat(0x38800000));
+    const v128_t h = wasm_v128_bitselect(tiny, wasm_u32x4_shr(rounded, 13), is_tiny);
+    return wasm_v128_andnot(wasm_v128_or(h, sign), wasm_i32x4_gt(raw, wasm_i32x4_const_splat(0x7f800000)));
+}
+
+static void store16_simd128(void *row, float *scale, const float *x, size_t dim) {
+    uint16_t *y = row;
+    (void)scale;
+    for (size_t d = 0; d < dim; d += 8)
+        wasm_v128_store(y + d, wasm_u16x8_narrow_i32x4(to_half4(x + d), to_half4(x + d + 4)));
+}
+
+void kernel_fill_attention_simd128(kernel_table *table) {
+    table->cache16.store = store16_simd128;
+    table->cache16.attend = attend16_vec;
+    table->cache8.store = store8_vec;
+    table->cache8.prepare = prepare8_vec;
+    table->cache8.attend = attend8_vec;
+    table->merge = merge_vec;
+}
