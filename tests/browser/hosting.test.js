@@ -100,12 +100,13 @@ test('below a path, without headers: isolated by the service worker, answers; th
 });
 
 test('a page that has been touched is not reloaded under the hand', async (t) => {
-  const host = await plainHost(t, { made, model: EMBEDDED, slow: 'sw.js' });
+  const host = await plainHost(t, { made, model: EMBEDDED, hold: 'sw.js' });
   const page = await openPage(browser, host);
   await page.goto(host.url(BASE));
   await page.locator('#hero').click();
   await page.evaluate(() => (globalThis.marked = true));
-  await page.waitForFunction(() => navigator.serviceWorker.controller);
+  host.release();
+  await until(page, () => navigator.serviceWorker.controller !== null);
   await page.waitForTimeout(300);
   assert.deepEqual(await page.evaluate(() => [globalThis.marked, globalThis.crossOriginIsolated]), [true, false]);
   assert.ok(await page.locator('#banner').isVisible(), 'and says that one thread runs');

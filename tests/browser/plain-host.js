@@ -13,12 +13,15 @@ const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/cs
  * Serves a built page until the test ends.
  * @param {{after(fn): void}} t the test
  * @param {{made?: object, model?: string, handler?: Function, slow?: string}} options made: what buildDemo() gives; model: a file;
- *   slow: a name that takes 1.5 s; handler: another one instead of all that
- * @returns {Promise<{url(path?): string, asked: string[], replace(files): void, close(): Promise}>} asked: names, as they came
+ *   hold: a name that is answered only after release(); handler: another one instead of all that
+ * @returns {Promise<{url(path?): string, asked: string[], replace(files): void, release(): void, close(): Promise}>} asked: names, as
+ *   they came
  */
-export async function plainHost(t, { made, model, handler, slow }) {
+export async function plainHost(t, { made, model, handler, hold }) {
   let files = made?.files;
   const asked = [];
+  let release;
+  const released = new Promise((resolve) => (release = resolve));
   const find = (path) => {
     if (!path.startsWith(BASE)) return undefined;
     const name = path.slice(BASE.length) || 'index.html';
@@ -28,7 +31,7 @@ export async function plainHost(t, { made, model, handler, slow }) {
   const server = createServer(handler ?? (async (request, response) => {
     const path = new URL(request.url, 'http://host').pathname;
     const bytes = find(path);
-    if (slow && path === BASE + slow) await new Promise((resolve) => setTimeout(resolve, 1500));
+    if (hold && path === BASE + hold) await released;
     const type = path.endsWith('/') ? TYPES['.html'] : TYPES[extname(path)];
     response.writeHead(bytes === undefined ? 404 : 200, { 'content-type': type ?? 'application/octet-stream' }).end(bytes ?? 'nothing here');
   }));
@@ -39,5 +42,5 @@ export async function plainHost(t, { made, model, handler, slow }) {
     return new Promise((resolve) => server.close(resolve));
   };
   t.after(close);
-  return { asked, url: (path = '/') => `http://127.0.0.1:${port}${path}`, replace: (others) => (files = others), close };
+  return { asked, url: (path = '/') => `http://127.0.0.1:${port}${path}`, replace: (others) => (files = others), release, close };
 }
