@@ -1,80 +1,83 @@
-// bench.js - speed of the package in Node and Chromium: tokens per second of a prompt of 128 tokens and of the 64 after it.
+// bench.js - speed of the engine: native, in Node and in Chromium.
 //
-//   npm run bench -- [--json] [--model FILE] [--runtime node,chromium] [--threads 1,2] [--rounds 3]
+//   npm run bench -- [--parts kernels,speed,prompts,depths] [--runtime native,node,chromium] [--threads 1,2] [--tiers all,2]
+//                    [--rounds 3] [--prompts 1,3,...] [--depths 128,...] [--model FILE] [--json]
 //
-// Medians; the first round warms up and does not count. --json: the last line is an array of the rows.
+//   kernels   the native kernels alone, as check_kernels --bench prints them
+//   speed     a prompt of 128 tokens and 64 generated after it
+//   prompts   tokens per second of prompts of other lengths
+//   depths    64 tokens generated after prompts that long
+//
+// Medians with their range, in tokens per second. --tiers: all is the whole file. --json: the last line is an array of the rows.
 
+import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
 import { EMBEDDED } from '../tests/web/helper.js';
-import { openBrowser, openServer } from '../tests/browser/browser.js';
-import { load } from '../web/index.js';
-import { MODEL_PATH } from '../web/demo/config.js';
+import { spread, table } from './lib/table.js';
+import { nativeTool } from './lib/tiers.js';
+import { RUNTIMES } from './own/runtimes.js';
 
+const text = (value) => ({ type: 'string', default: value });
 const { values } = parseArgs({
   options: {
+    parts: text('speed'),
+    runtime: text('native,node,chromium'),
+    threads: text('1,2'),
+    tiers: text('all,2'),
+    rounds: text('3'),
+    prompts: text('1,3,7,17,128,512,1000'),
+    depths: text('128,512,2048'),
+    model: text(EMBEDDED),
     json: { type: 'boolean', default: false },
-    model: { type: 'string', default: EMBEDDED },
-    runtime: { type: 'string', default: 'node,chromium' },
-    threads: { type: 'string', default: '1,2' },
-    rounds: { type: 'string', default: '3' },
   },
 });
+const list = (option) => option.split(',').filter(Boolean);
+const numbers = (option) => list(option).map(Number);
+const parts = list(values.parts);
+const GENERATE = 64;
 
-/** Measures one set-up. Self-contained: its text also runs in the page. */
-async function measure({ load: open, source, threads, rounds }) {
-  const model = await open(source, { threads });
-  const { vocabulary, isa } = model.info;
-  const median = (numbers) => numbers.sort((a, b) => a - b)[numbers.length >> 1];
-  const prefill = [];
-  const decode = [];
-  for (let round = 0; round <= rounds; round++) {
-    let state = 1 + round; // another prompt each time: nothing is cached
-    const prompt = Array.from({ length: 128 }, () => {
-      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-      return (state >>> 8) % vocabulary;
-    });
-    const { stats } = await model.generate(prompt, { greedy: true, maxTokens: 65, ignoreEnd: true }).result;
-    if (round === 0) continue;
-    prefill.push(stats.prefillTokensPerSecond);
-    decode.push(stats.decodeTokensPerSecond);
+/** What is run in one go, so that it is measured side by side. */
+function listCases() {
+  const cases = [];
+  if (parts.includes('speed')) cases.push({ part: 'speed', prompt: 128, generate: GENERATE });
+  if (parts.includes('prompts')) for (const prompt of numbers(values.prompts)) cases.push({ part: 'prompts', prompt, generate: 0 });
+  if (parts.includes('depths')) for (const prompt of numbers(values.depths)) cases.push({ part: 'depths', prompt, generate: GENERATE });
+  return cases;
+}
+
+async function measureAll(cases) {
+  const context = Math.max(...cases.map(({ prompt, generate }) => prompt + generate + 1));
+  const rows = [];
+  for (const runtime of list(values.runtime)) {
+    if (!RUNTIMES[runtime]) throw new Error(`${runtime} is not one of ${Object.keys(RUNTIMES).join(', ')}`);
+    for (const tiers of list(values.tiers)) {
+      const tier = tiers === 'all' ? undefined : Number(tiers);
+      for (const threads of numbers(values.threads)) {
+        const result = await RUNTIMES[runtime]({ model: values.model, tier, threads, context, rounds: Number(values.rounds), cases });
+        console.error(`bench: ${result.runtime}, ${tiers} tiers, ${threads} thread(s): done`);
+        rows.push(...cases.map((one, i) => ({ ...one, ...result, tiers, figures: result.figures[i] })));
+      }
+    }
   }
-  const row = { isa, threads: model.info.threads, prefill_tps: median(prefill), decode_tps: median(decode) };
-  await model.dispose();
-  return row;
+  return rows;
 }
 
-async function inNode(threads, rounds) {
-  return { runtime: `node ${process.versions.node}`, ...(await measure({ load, source: values.model, threads, rounds })) };
-}
-
-async function inChromium(browser, server, threads, rounds) {
-  const page = await browser.newPage();
-  await page.goto(server.url('/web/demo/'));
-  const row = await page.evaluate(`import('/web/index.js').then(({ load }) =>
-    (${measure})({ load, source: ${JSON.stringify(MODEL_PATH)}, threads: ${threads}, rounds: ${rounds} }))`);
-  await page.close();
-  return { runtime: `chromium ${browser.version()}`, ...row };
+function printPart(name, rows) {
+  if (rows.length === 0) return;
+  const line = ({ runtime, isa, tiers, threads, prompt, figures }) =>
+    [runtime, isa, tiers, threads, prompt, spread(figures.prefill), spread(figures.decode)];
+  console.log(`\n${name}, tokens per second\n`);
+  console.log(table([['', 'kernels', 'tiers', 'threads', 'prompt', 'prefill', 'decode after it'], ...rows.map(line)]));
 }
 
 if (!existsSync(values.model)) {
   console.error(`bench: ${values.model} is missing`);
   process.exit(1);
 }
-const rows = [];
-const rounds = Number(values.rounds);
-const report = (row) => {
-  rows.push(row);
-  const { runtime, isa, threads, prefill_tps: prefill, decode_tps: decode } = row;
-  console.log(`${runtime.padEnd(24)} ${isa} ${threads} thread(s)  prefill ${prefill.toFixed(1)} tokens/s  decode ${decode.toFixed(1)} tokens/s`);
-};
-const threads = values.threads.split(',').map(Number);
-if (values.runtime.includes('node')) for (const count of threads) report(await inNode(count, rounds));
-if (values.runtime.includes('chromium')) {
-  const [browser, server] = [await openBrowser(), await openServer({ model: values.model })];
-  for (const count of threads) report(await inChromium(browser, server, count, rounds));
-  await browser.close();
-  server.close();
-}
+if (parts.includes('kernels')) console.log(execFileSync(nativeTool('check_kernels'), ['--bench'], { encoding: 'utf8' }));
+const cases = listCases();
+const rows = cases.length > 0 ? await measureAll(cases) : [];
+for (const part of ['speed', 'prompts', 'depths']) printPart(part, rows.filter((row) => row.part === part));
 if (values.json) console.log(JSON.stringify(rows));

@@ -92,12 +92,12 @@ async function inBrowser(server, contestants, prompts, parts) {
   return result;
 }
 
-/** The visit before the rounds fills the caches; what it downloads is counted. */
+/** The visits before the rounds fill the caches; what they download is counted. */
 async function measureStarts(profile, server, contestants, prompts, full) {
   const count = threads.at(-1);
   for (const contestant of contestants) {
     server.code();
-    await attempt(contestant.name, () => measureStart(profile, server, full(contestant.spec, count), prompts.start));
+    await attempt(contestant.name, () => measureStart(profile, server, full(contestant.spec, count), prompts.start, true));
     contestant.bytes = server.code();
   }
   return inTurn(contestants, 'start', [count], rounds, ({ spec }) => measureStart(profile, server, full(spec, count), prompts.start));

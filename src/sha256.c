@@ -13,6 +13,16 @@ static const uint32_t round_constants[64] = {
 
 static uint32_t rotate(uint32_t x, unsigned n) { return x >> n | x << (32 - n); }
 
+/* Round j of eight. The eight variables change their roles from round to round instead of their places, so that they stay
+ * in registers once the loop over j is unrolled: variable `a` of the standard is v[-j mod 8]. */
+static inline void step(uint32_t v[8], unsigned j, uint32_t wk) {
+    uint32_t a = v[(0 - j) % 8], b = v[(1 - j) % 8], c = v[(2 - j) % 8], *d = &v[(3 - j) % 8];
+    uint32_t e = v[(4 - j) % 8], f = v[(5 - j) % 8], g = v[(6 - j) % 8], *h = &v[(7 - j) % 8];
+    uint32_t t1 = *h + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + (g ^ (e & (f ^ g))) + wk;
+    *d += t1;
+    *h = t1 + (rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + ((a & b) | (c & (a | b)));
+}
+
 static void compress(uint32_t state[8], const uint8_t block[64]) {
     uint32_t w[64];
     for (size_t i = 0; i < 16; i++)
@@ -25,14 +35,8 @@ static void compress(uint32_t state[8], const uint8_t block[64]) {
     }
     uint32_t v[8];
     memcpy(v, state, sizeof v);
-    for (size_t i = 0; i < 64; i++) {
-        uint32_t s1 = rotate(v[4], 6) ^ rotate(v[4], 11) ^ rotate(v[4], 25);
-        uint32_t t1 = v[7] + s1 + ((v[4] & v[5]) ^ (~v[4] & v[6])) + round_constants[i] + w[i];
-        uint32_t s0 = rotate(v[0], 2) ^ rotate(v[0], 13) ^ rotate(v[0], 22);
-        uint32_t t2 = s0 + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
-        memmove(v + 1, v, 7 * sizeof *v);
-        v[4] += t1;
-        v[0] = t1 + t2;
+    for (size_t i = 0; i < 64; i += 8) {
+        for (unsigned j = 0; j < 8; j++) step(v, j, round_constants[i + j] + w[i + j]);
     }
     for (size_t i = 0; i < 8; i++) state[i] += v[i];
 }

@@ -38,7 +38,7 @@ function parseMeta(line) {
   }
 }
 
-// ---- stores: text(name), read(id, start, end), writer(id), room(), names(), remove(name) ----
+// ---- stores: text(name), read(id, start, end), reader(id)?, writer(id), room(), names(), remove(name) ----
 
 /** A FileSystemDirectoryHandle. Handles that write are exclusive: one page writes a copy, others read what is there. */
 class OriginFolder {
@@ -63,6 +63,18 @@ class OriginFolder {
 
   async read(id, start, end) {
     return new Uint8Array(await (await this.file(`${id}.gguf`)).slice(start, end).arrayBuffer());
+  }
+
+  /** fill(start, out) -> is out full?; close(). Without a question to another process for each piece, where the host can open a
+   *  file so that others may read it too. */
+  async reader(id) {
+    const entry = await this.folder.getFileHandle(`${id}.gguf`);
+    const handle = await entry.createSyncAccessHandle({ mode: 'read-only' }).catch(() => null);
+    if (handle?.mode === 'read-only')
+      return { fill: async (start, out) => handle.read(out, { at: start }) === out.length, close: () => handle.close() };
+    await handle?.close(); // a host that does not know the mode has locked the file
+    const file = await entry.getFile();
+    return { fill: async (start, out) => fill(out, new Uint8Array(await file.slice(start, start + out.length).arrayBuffer())), close: () => {} };
   }
 
   async handle(name) {
@@ -104,6 +116,12 @@ class OriginFolder {
   remove(name) {
     return this.folder.removeEntry(name);
   }
+}
+
+function fill(out, bytes) {
+  if (bytes?.length !== out.length) return false;
+  out.set(bytes);
+  return true;
 }
 
 async function roomOfOrigin() {
@@ -315,6 +333,17 @@ export class Copy {
   async read(start, end) {
     const bytes = await this.store.read(this.id, start, end).catch(() => null);
     return bytes?.length === end - start ? bytes : null;
+  }
+
+  /** Reads one piece after another: fill(start, out) -> are its bytes there?; close(). */
+  async reader() {
+    const { store, id } = this;
+    const reader = await store.reader?.(id).catch(() => null);
+    const plain = async (start, out) => fill(out, await store.read(id, start, start + out.length));
+    return {
+      fill: (start, out) => (reader ? reader.fill(start, out) : plain(start, out)).catch(() => false),
+      close: async () => reader?.close(),
+    };
   }
 
   /** Begins a new copy, or goes on with the one at hand (`same`), when there is room for `bytes` more. */

@@ -12,8 +12,9 @@ const BREATH = 0.2; // most of the time that goes to what arrives, while answers
 const now = () => performance.now() / 1000;
 
 export class Host {
-  constructor({ wasm, engine, threads, threadsReason, contextSize, kvBits }) {
-    Object.assign(this, { wasm, engine, threads, threadsReason, contextSize, kvBits });
+  constructor({ wasm, contextSize, kvBits }) {
+    Object.assign(this, { wasm, contextSize, kvBits });
+    Object.assign(this, { engine: 0, threads: 0, threadsReason: null }); // before the model is started
     this.model = 0;     // pointer, once there is one
     this.file = null;   // as readModel() gives it
     this.reading = true;

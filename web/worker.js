@@ -77,31 +77,36 @@ function serve(team) {
   team.postMessage({ type: 'hello' });
 }
 
-/** Opens engine, model and session; returns what becomes model.info. With `startAt` the reading goes on behind it: `rest`. */
+/** Opens engine, model and session; returns what becomes of them in the page. With `startAt` the reading goes on behind it: `rest`. */
 async function load({ source, options }) {
   const link = page(); // before the first wait: the page may pause or stop it at once
   let fulfil;
   rest = new Promise((resolve) => (fulfil = resolve));
-  let { threads, reason } = await chooseThreads(options.threads);
-  const { wasm, module, memory } = await openWasm(threads);
-  let team = [];
-  if (threads > 1) ({ team, threads, reason } = await gather(wasm, module, memory, threads));
-  const engine = wasm.check(wasm.exports.wasm_engine_open(threads, 0, 0, wasm.error));
-  team.forEach((thread, i) => thread.postMessage({ type: 'run', engine, index: i + 1 }));
-  const opening = new Host({ wasm, engine, threads, threadsReason: reason, contextSize: options.contextSize, kvBits: options.kvBits });
+  const chosen = await chooseThreads(options.threads);
+  const { wasm, module, memory } = await openWasm(chosen.threads);
+  const opening = new Host({ wasm, contextSize: options.contextSize, kvBits: options.kvBits });
   opening.told = (info) => port.post({ type: 'tier', id: REST_ID, info });
+  const ready = openEngine(opening, module, memory, chosen); // the file is read meanwhile
 
   const opened = new Promise((resolve, reject) => {
+    let begun = false; // the tiers that are there belong to the model, though the threads may still be on their way
+    const begin = (file, n) => {
+      begun = true;
+      resolve(ready.then(() => opening.start(file, n)));
+    };
     const tier = (n, file) => {
-      if (options.startAt === undefined) return false;
+      if (options.startAt === undefined || (!begun && n < options.startAt)) return false;
       if (opening.model) opening.raise(n, file);
-      else if (n >= options.startAt) resolve(opening.start(file, n));
-      return opening.model !== 0;
+      else if (begun) ready.then(() => opening.raise(n, file)).catch(reject);
+      else begin(file, n);
+      return true;
     };
     const read = async () => {
       const file = await readModel(wasm, source, options, { ...link, tier, arrived: () => opening.arrivals++ });
+      await ready;
       await opening.finish(file);
-      if (!opening.model) resolve(opening.start({ ...file, room: file.size }, 0));
+      if (!begun) begin({ ...file, room: file.size }, 0);
+      await opened;
       return opening.file;
     };
     const reading = read().finally(() => (opening.reading = false));
@@ -112,6 +117,15 @@ async function load({ source, options }) {
   const description = await opened;
   host = opening;
   return description;
+}
+
+/** Gathers the threads and opens the engine for them. */
+async function openEngine(opening, module, memory, chosen) {
+  const { wasm } = opening;
+  const { team, threads, reason } = await gather(wasm, module, memory, chosen);
+  const engine = wasm.check(wasm.exports.wasm_engine_open(threads, 0, 0, wasm.error));
+  team.forEach((thread, i) => thread.postMessage({ type: 'run', engine, index: i + 1 }));
+  Object.assign(opening, { engine, threads, threadsReason: reason });
 }
 
 /** What the reading of a model needs of the page. */
@@ -149,7 +163,8 @@ async function estimate({ source, options }) {
 }
 
 /** Has the page start the other threads; the engine is opened for those that came: team, their ports. */
-async function gather(wasm, module, memory, threads) {
+async function gather(wasm, module, memory, { threads, reason: alone }) {
+  if (threads === 1) return { team: [], threads, reason: alone };
   const { ports, reason } = await ask({ type: 'spawn', count: threads - 1 }, 'threads');
   const joined = await Promise.allSettled(ports.map((thread) => join(thread, { module, memory, stack: wasm.alloc(STACK_BYTES) })));
   const team = ports.filter((_, i) => joined[i].status === 'fulfilled');

@@ -66,9 +66,12 @@ const openAndAnswer = (page, spec, prompt, count) => page.evaluate(async ([s, p,
   await globalThis.contestant.generate(p, n, () => {});
 }, [spec, prompt, count]);
 
-/** Milliseconds from navigation: {opened: until the model is open, first: until the first token}. */
-export function measureStart(context, server, spec, prompt) {
-  const address = server.url(`/bench/start.html#${encodeURIComponent(JSON.stringify({ spec, prompt }))}`);
+/**
+ * Milliseconds from navigation: {opened: until the model is open, first: until the first token}.
+ * @param {boolean} linger a longer visit, which leaves behind what browsers keep of a page that is used
+ */
+export function measureStart(context, server, spec, prompt, linger = false) {
+  const address = server.url(`/bench/start.html#${encodeURIComponent(JSON.stringify({ spec, prompt, linger }))}`);
   return withPage(context, address, async (page) => {
     const handle = await page.waitForFunction(() => globalThis.outcome, null, { timeout: 120000 });
     const outcome = await handle.jsonValue();

@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { ROOT } from '../../tests/web/helper.js';
+import { nativeTool } from '../lib/tiers.js';
 import { writeOnnxModel } from './onnx-model.js';
 
 /** Folder of node_modules -> package at its version. */
@@ -18,23 +18,20 @@ export const PACKAGES = {
 /** Installs what is not in `folder` yet. Nothing of theirs is run by the installation. */
 export function installPeers(folder) {
   mkdirSync(folder, { recursive: true });
-  const missing = Object.entries(PACKAGES).filter(([name]) => !existsSync(join(folder, 'node_modules', name)));
-  if (missing.length === 0) return;
+  if (Object.keys(PACKAGES).every((name) => existsSync(join(folder, 'node_modules', name)))) return;
   if (!existsSync(join(folder, 'package.json'))) writeFileSync(join(folder, 'package.json'), '{ "private": true }\n');
-  const wanted = missing.map(([name, spec]) => (spec.startsWith(`${name}@`) ? spec : `${name}@npm:${spec}`));
-  console.error(`bench: npm install ${wanted.join(' ')}`);
-  execFileSync('npm', ['install', '--no-audit', '--no-fund', '--no-save', '--ignore-scripts', '--loglevel=error',
-    ...Object.entries(PACKAGES).map(([name, spec]) => (spec.startsWith(`${name}@`) ? spec : `${name}@npm:${spec}`))],
-  { cwd: folder, stdio: ['ignore', 'ignore', 'inherit'] });
+  // All of them at once: npm removes what it is not told of.
+  const specs = Object.entries(PACKAGES).map(([name, spec]) => (spec.startsWith(`${name}@`) ? spec : `${name}@npm:${spec}`));
+  console.error(`bench: npm install ${specs.join(' ')}`);
+  execFileSync('npm', ['install', '--no-audit', '--no-fund', '--no-save', '--ignore-scripts', '--loglevel=error', ...specs],
+    { cwd: folder, stdio: ['ignore', 'ignore', 'inherit'] });
 }
 
-/** The teacher in Q4_0, and in Q8_0, as `bitpair compress` rounds it. */
+/** The teacher as `bitpair compress` rounds it; method: 'q4_0' or 'q8_0'. */
 export function roundTeacher(teacher, folder, method) {
   const out = join(folder, `teacher-${method}.gguf`);
   if (existsSync(out)) return out;
-  const tool = join(ROOT, 'build/native/bitpair');
-  if (!existsSync(tool)) throw new Error(`${tool} is missing: cmake --preset native && cmake --build --preset native`);
-  execFileSync(tool, ['compress', teacher, '--method', method, '-o', out, '--quiet'], { stdio: ['ignore', 'ignore', 'inherit'] });
+  execFileSync(nativeTool(), ['compress', teacher, '--method', method, '-o', out, '--quiet'], { stdio: ['ignore', 'ignore', 'inherit'] });
   return out;
 }
 

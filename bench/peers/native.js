@@ -2,17 +2,17 @@
 
 import { execFileSync } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
 
-import { EMBEDDED, ROOT, sharedData } from '../../tests/web/helper.js';
+import { EMBEDDED, sharedData } from '../../tests/web/helper.js';
+import { cutTier, nativeTool } from '../lib/tiers.js';
 import { TEACHER } from './contestants.js';
 import { roundTeacher } from './install.js';
 
 const run = (file, args) => JSON.parse(execFileSync(file, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }));
 
-function runOwn({ prompt, generate, tier }, threads) {
-  const { prefill_tps: prefill, decode_tps: decode } = run(join(ROOT, 'build/native/bitpair'), ['bench', EMBEDDED, '--json', '--quiet',
-    '--prompt-tokens', prompt, '--tokens', generate, '--repetitions', 3, '--threads', threads, ...(tier ? ['--tier', tier] : [])].map(String));
+function runOwn({ prompt, generate, model }, threads) {
+  const { prefill_tps: prefill, decode_tps: decode } = run(nativeTool(), ['bench', model, '--json', '--quiet', '--prompt-tokens', prompt,
+    '--tokens', generate, '--repetitions', 3, '--threads', threads].map(String));
   return { prefill, decode };
 }
 
@@ -28,9 +28,9 @@ export async function measureNative({ 'llama-bench': bench, folder, threads, rou
   const teacher = sharedData(TEACHER);
   const size = { prompt, generate };
   const contestants = [
-    { name: 'bitpair, 2 tiers', ours: true, run: (count) => runOwn({ ...size, tier: 2 }, count) },
-    { name: 'bitpair, whole file', ours: true, run: (count) => runOwn(size, count) },
-  ];
+    ['bitpair, 2 tiers', cutTier(EMBEDDED, 2)],
+    ['bitpair, whole file', EMBEDDED],
+  ].map(([name, model]) => ({ name, ours: true, run: (count) => runOwn({ ...size, model }, count) }));
   if (bench) {
     for (const method of ['q4_0', 'q8_0']) {
       const model = roundTeacher(teacher, folder, method);
