@@ -22,7 +22,7 @@ import { MODEL_PATH } from '../web/demo/config.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const DEMO = `${ROOT}web/demo/`;
-const ENGINES = ['bitpair.wasm', 'bitpair-threads.wasm'];
+const ENGINES = ['bitpair.wasm', 'bitpair-threads.wasm', 'bitpair-relaxed.wasm', 'bitpair-threads-relaxed.wasm'];
 const ASSETS = ['.svg', '.png', '.webmanifest'];
 // What runs the engine at all: SIMD in WebAssembly, and modules in workers.
 const TARGET = ['chrome91', 'firefox114', 'safari16.4'];

@@ -5,9 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-all}
 
-# The package runs on Node 20, its tests use options of node:test that came with 20.10.
-node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 10) ? 0 : 1)' ||
-    { echo "setup: Node $(node --version) is too old: 20.10 or newer is needed here" >&2; exit 1; }
+# The package runs on Node 20.16; bundlers that its tests use need 20.19.
+node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' ||
+    { echo "setup: Node $(node --version) is too old: 20.19 or newer is needed here" >&2; exit 1; }
 
 # The first of clang's packages that the archive knows; 19 where nobody can tell.
 clang_version() {
@@ -22,7 +22,8 @@ clang_version() {
 needs=("cmake cmake" "ninja ninja-build" "clang clang-VERSION" "wasm-ld lld-VERSION")
 if [ "$what" = all ]; then
     needs+=("gcc gcc" "pkg-config pkg-config" "pc:openblas libopenblas-dev" "pc:libcjson libcjson-dev" "h:pthread.h libc6-dev"
-        "chromium chromium" "firefox firefox-esr" "WebKitWebDriver webkit2gtk-driver" "Xvfb xvfb")
+        "chromium chromium" "firefox firefox-esr" "WebKitWebDriver webkit2gtk-driver" "Xvfb xvfb"
+        "fuzzer libclang-rt-VERSION-dev")
 fi
 
 present() {
@@ -31,6 +32,7 @@ present() {
     h:*) [ -e "/usr/include/${1#h:}" ] ;;
     clang | wasm-ld) # the names that wasm/toolchain.cmake looks for; clang 14 is slower and not tested
         command -v "$1-19" >/dev/null || command -v "$1-20" >/dev/null || command -v "$1-21" >/dev/null ;;
+    fuzzer) compgen -G "/usr/lib/llvm-*/lib/clang/*/lib/*/libclang_rt.fuzzer*.a" >/dev/null ;;
     chromium) [ -e "${CHROMIUM:-/usr/bin/chromium}" ] ;;
     firefox) [ -e "${FIREFOX:-/usr/bin/firefox-esr}" ] ;;
     *) command -v "$1" >/dev/null ;;

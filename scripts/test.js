@@ -82,8 +82,10 @@ if (await step('set-up', [['bash', 'scripts/setup.sh']])) {
     await step('native tests under sanitizers', [['ctest', '--test-dir', 'build/sanitize', '-V', '--no-tests=error', '-j', jobs]], { tests: true });
   if (await step('native build', preset('native')))
     await step('kernels, optimized', [['build/native/check_kernels'], ['build/native/check_golden_hash']], { tests: true });
+  await step('fuzzing, ten seconds for each parser', [[process.execPath, 'scripts/fuzz.js']], { tests: true });
   if (await step('WASM build', preset('wasm'))) {
     await step('package in Node', nodeTests('web', 1), { tests: true });
+    await step('package as installed', nodeTests('package', 1), { tests: true });
     await step('pages in browsers', nodeTests('browser', 1), { tests: true });
   }
 }

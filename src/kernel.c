@@ -13,7 +13,9 @@ typedef struct {
 /* Ascending: an ISA builds on all before it. */
 static const kernel_isa ISAS[] = {
     {"ref", 0, kernel_fill_ref},
-#if defined(__wasm_simd128__)
+#if defined(__wasm_relaxed_simd__)
+    {"relaxed", 0, kernel_fill_simd128},
+#elif defined(__wasm_simd128__)
     {"simd128", 0, kernel_fill_simd128},
 #endif
 #if defined(__x86_64__)

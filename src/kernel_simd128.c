@@ -1,4 +1,5 @@
-/* kernel_simd128.c - kernels for WebAssembly SIMD128. */
+/* kernel_simd128.c - kernels for WebAssembly SIMD128, and for relaxed SIMD when compiled with it: two of its
+ * instructions where their results are the same everywhere, since indices are below 16 and floats in range. */
 #include <wasm_simd128.h>
 
 #include "kernel_impl.h"
@@ -7,6 +8,25 @@
 #include "kernel_rows.h"
 
 #define INLINE static inline __attribute__((always_inline))
+
+/* table[index[i]], index[i] < 16 */
+INLINE v128_t look_up(v128_t table, v128_t index) {
+#if defined(__wasm_relaxed_simd__)
+    return wasm_i8x16_relaxed_swizzle(table, index);
+#else
+    return wasm_i8x16_swizzle(table, index); /* V8 on x86: one instruction more, to clear what is out of range */
+#endif
+}
+
+/* (int)t in the low 16 bits of each lane, |t| < 2^15, not NaN */
+INLINE v128_t truncate(v128_t t) {
+#if defined(__wasm_relaxed_simd__)
+    return wasm_i32x4_relaxed_trunc_f32x4(t);
+#else
+    const v128_t sum = wasm_f32x4_add(wasm_f32x4_trunc(t), wasm_f32x4_const_splat(12582912.0f)); /* 1.5 * 2^23 */
+    return wasm_i32x4_sub(sum, wasm_i32x4_const_splat(0x4b400000));
+#endif
+}
 
 /* ---- lut8: tables ---- */
 
@@ -30,13 +50,12 @@ static inline float largest_lane(v128_t v) {
     return s;
 }
 
-/* kernel_round(v * inverse) for |v * inverse| <= 127 and NaN, in the low 16 bits of each lane: truncated as float, then
- * read off the sum with 1.5 * 2^23. pmin(127, t) is t < 127 ? t : 127, so that NaN gives 127. */
+/* kernel_round(v * inverse) for |v * inverse| <= 127 and NaN; pmin(127, t) is t < 127 ? t : 127, so that NaN gives 127
+ */
 static inline v128_t round_entries(v128_t v, v128_t inverse) {
-    v128_t t = wasm_f32x4_pmin(wasm_f32x4_const_splat(127.0f), wasm_f32x4_mul(v, inverse));
+    const v128_t t = wasm_f32x4_pmin(wasm_f32x4_const_splat(127.0f), wasm_f32x4_mul(v, inverse));
     const v128_t sign = wasm_v128_and(t, wasm_f32x4_const_splat(-0.0f));
-    t = wasm_f32x4_trunc(wasm_f32x4_add(t, wasm_v128_or(sign, wasm_f32x4_const_splat(0.5f))));
-    return wasm_i32x4_sub(wasm_f32x4_add(t, wasm_f32x4_const_splat(12582912.0f)), wasm_i32x4_const_splat(0x4b400000));
+    return truncate(wasm_f32x4_add(t, wasm_v128_or(sign, wasm_f32x4_const_splat(0.5f))));
 }
 
 /* Four tables, one per lane: column[i] is b . x of the tables' i-th columns */
@@ -175,8 +194,8 @@ INLINE void lut8_streams(rows_i16 *sums, const uint8_t *const *streams, int coun
         const v128_t low_table = wasm_v128_load(at), high_table = wasm_v128_load(at + 32);
         for (int i = 0; i < count; i++) {
             const v128_t v = wasm_v128_load(streams[i] + KERNEL_TILE * g);
-            const v128_t e = wasm_i8x16_swizzle(low_table, wasm_v128_and(v, nibble));
-            const v128_t f = wasm_i8x16_swizzle(high_table, wasm_v128_and(wasm_u16x8_shr(v, 4), nibble));
+            const v128_t e = look_up(low_table, wasm_v128_and(v, nibble));
+            const v128_t f = look_up(high_table, wasm_v128_and(wasm_u16x8_shr(v, 4), nibble));
             all[i] = wasm_i16x8_add(wasm_i16x8_add(all[i], e), f);
             odd[i] = wasm_i16x8_add(wasm_i16x8_add(odd[i], wasm_u16x8_shr(e, 8)), wasm_u16x8_shr(f, 8));
         }

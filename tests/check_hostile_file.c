@@ -7,7 +7,7 @@
 
 #include "io/source.h"
 #include "platform.h"
-#include "tiny_file.h"
+#include "small_file.h"
 
 enum { RANDOM_CUTS = 1000, SESSION_MOST = 1 << 26 };
 
@@ -67,8 +67,8 @@ static void check_cut(const uint8_t *bytes, size_t size, size_t n) {
 }
 
 static void check_cuts(const uint8_t *bytes, size_t size) {
-    static tiny_map map;
-    tiny_map_make(&map, bytes);
+    static small_map map;
+    small_map_make(&map, bytes);
     for (size_t i = 0; i < map.n; i++) check_cut(bytes, size, map.fields[i].at);
     gguf g;
     arena a = arena_measure();
@@ -105,30 +105,30 @@ static void check_flips(const uint8_t *bytes, size_t size, size_t step) {
 }
 
 /* The attacker repairs the checksums: what opens must run. */
-static void check_sealed_flips(const tiny_file *f, size_t step) {
+static void check_sealed_flips(const small_file *f, size_t step) {
     uint8_t *copy = malloc(f->size);
     bp_err e;
     for (size_t at = 0; at < f->size; at += step) {
         memcpy(copy, f->bytes, f->size);
         copy[at] ^= (uint8_t)(at & 1 ? 1u << at % 8 : 0xff);
-        tiny_seal(copy, f->size);
+        small_seal(copy, f->size);
         try_file(copy, f->size, &e);
     }
     free(copy);
     CHECK(refused > 1000 && opened > 1000, "%u refused, %u opened", refused, opened);
 }
 
-static void check_numbers(const tiny_file *f) {
+static void check_numbers(const small_file *f) {
     static const uint64_t numbers[] = {0, 1, 1ull << 31, 1ull << 32, 1ull << 63, UINT64_MAX, 64};
-    static tiny_map map;
+    static small_map map;
     uint8_t *copy = malloc(f->size);
     bp_err e;
-    tiny_map_make(&map, f->bytes);
+    small_map_make(&map, f->bytes);
     for (size_t i = 0; i < map.n; i++) {
         for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++) {
             memcpy(copy, f->bytes, f->size);
             memcpy(copy + map.fields[i].at, &numbers[k], map.fields[i].bytes);
-            tiny_seal(copy, f->size);
+            small_seal(copy, f->size);
             try_file(copy, f->size, &e);
         }
     }
@@ -156,7 +156,7 @@ static void replace(uint8_t *bytes, size_t size, const char *from, const char *t
     if (at) memcpy(at, to, strlen(to));
 }
 
-static void check_contradictions(const tiny_file *f) {
+static void check_contradictions(const small_file *f) {
     uint8_t *copy = malloc(f->size);
     bp_err e;
     memcpy(copy, f->bytes, f->size);
@@ -169,14 +169,14 @@ static void check_contradictions(const tiny_file *f) {
 }
 
 /* One piece of data that many tensors claim would be widened once for each: memory out of nothing. */
-static void check_overlap(const tiny_file *f) {
+static void check_overlap(const small_file *f) {
     static const char name[] = "blk.0.attn_norm.weight";
     uint8_t *copy = malloc(f->size), *entry;
     bp_err e;
     memcpy(copy, f->bytes, f->size);
     entry = memmem(copy, f->size, name, strlen(name));
     memcpy(entry + strlen(name) + 4 + 8 + 4, &(uint64_t){0}, 8); /* behind dimensions and type */
-    tiny_seal(copy, f->size);
+    small_seal(copy, f->size);
     CHECK(try_file(copy, f->size, &e) == BP_ERR_FORMAT && strstr(e.text, "overlaps") && strstr(e.text, name), "%s", e.text);
     free(copy);
 }
@@ -257,7 +257,7 @@ int main(int argc, char **argv) {
     bp_err e;
     source fixture;
     engine = bp_engine_open(NULL, &e);
-    tiny_file f = tiny_file_make();
+    small_file f = small_file_make();
     CHECK(try_file(f.bytes, f.size, &e) == BP_OK && bp_verify(f.bytes, f.size, &e), "the good file: %s", e.text);
     CHECK(source_open(&fixture, BITPAIR_ROOT "/models/tinystories-656k.gguf", &e), "%s", e.text);
     check_cuts(f.bytes, f.size);

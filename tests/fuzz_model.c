@@ -1,7 +1,7 @@
 /* A whole file from the network: the input is a list of changes to a good one (numbers of its header, bytes anywhere, a
  * piece moved, its end cut off), after which its checksums are made to agree. What opens must also run. */
 #include "fuzz.h"
-#include "tiny_file.h"
+#include "small_file.h"
 
 enum { CHANGES = 6, SESSION_MOST = 1 << 26 };
 
@@ -11,11 +11,11 @@ static const uint64_t NUMBERS[] = {0,          1,          2,          3,       
                                    4096,       65535,      65536,      1u << 20,   1u << 24,    1u << 28,   1u << 31,   UINT32_MAX,
                                    1ull << 32, 1ull << 34, 1ull << 40, 1ull << 62, 1ull << 63,  INT64_MAX,  UINT64_MAX, UINT64_MAX - 63};
 
-static void change(tiny_file *f, const tiny_map *map, fuzz_input *in) {
+static void change(small_file *f, const small_map *map, fuzz_input *in) {
     uint8_t how = fuzz_u8(in);
     uint64_t value = fuzz_u8(in) & 1 ? fuzz_take(in, 8) : NUMBERS[fuzz_u8(in) % (sizeof NUMBERS / sizeof *NUMBERS)];
     uint16_t where = (uint16_t)fuzz_take(in, 2), to = (uint16_t)fuzz_take(in, 2);
-    const tiny_field *field = &map->fields[where % map->n], *other = &map->fields[to % map->n];
+    const small_field *field = &map->fields[where % map->n], *other = &map->fields[to % map->n];
     if (how % 8 < 4) {
         if (field->at + field->bytes <= f->size) memcpy(f->bytes + field->at, &value, field->bytes);
     } else if (how % 8 == 4) { /* two numbers of the same size change places, or one is copied */
@@ -76,20 +76,20 @@ static void use_session(bp_model *m) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static bp_engine *engine;
-    static tiny_file good;
-    static tiny_map map;
+    static small_file good;
+    static small_map map;
     if (!engine) {
         engine = bp_engine_open(NULL, NULL);
-        good = tiny_file_make();
-        tiny_map_make(&map, good.bytes);
+        good = small_file_make();
+        small_map_make(&map, good.bytes);
     }
     fuzz_input in = {data, size};
-    tiny_file f = {fuzz_copy(good.bytes, good.size), good.size};
+    small_file f = {fuzz_copy(good.bytes, good.size), good.size};
     uint8_t changes = fuzz_u8(&in);
     for (int i = 0; i < changes % CHANGES; i++) change(&f, &map, &in);
     uint8_t *exact = fuzz_copy(f.bytes, f.size);
     free(f.bytes);
-    tiny_seal(exact, f.size);
+    small_seal(exact, f.size);
     bp_err e = {0};
     if (!bp_verify(exact, f.size, &e)) fuzz_check_error(&e);
     bp_model *m = bp_model_open(engine, exact, f.size, &e);

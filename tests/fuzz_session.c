@@ -2,7 +2,7 @@
  * model's fingerprint are made to agree. What is refused changes nothing; what is accepted is what is saved again, and
  * the session goes on. */
 #include "fuzz.h"
-#include "tiny_file.h"
+#include "small_file.h"
 
 enum { N_CTX = 24, TOKENS = 9, DIGEST = 32, CHANGES = 5 };
 
@@ -17,7 +17,7 @@ static const world *make(void) {
     static world w;
     if (w.session) return &w;
     bp_err e = {0};
-    tiny_file f = tiny_file_make();
+    small_file f = small_file_make();
     w.model = bp_model_open(bp_engine_open(NULL, NULL), f.bytes, f.size, &e);
     w.session = w.model ? bp_session_open(w.model, &(bp_session_options){.n_ctx = N_CTX}, &e) : NULL;
     LAW(w.session);
@@ -63,12 +63,12 @@ static void check_taken(bp_session *s, const uint8_t *state, size_t size) {
     LAW(memcmp(again, state, size - DIGEST) == 0);
     free(again);
     LAW(bp_session_position(s) <= N_CTX);
-    for (uint32_t i = 0; i < bp_session_position(s); i++) LAW(bp_session_tokens(s)[i] >= 0 && bp_session_tokens(s)[i] < TINY_VOCAB);
+    for (uint32_t i = 0; i < bp_session_position(s); i++) LAW(bp_session_tokens(s)[i] >= 0 && bp_session_tokens(s)[i] < SMALL_VOCAB);
     int32_t id = bp_session_sample(s, &e);
     if (id < 0)
         fuzz_check_error(&e);
     else
-        LAW(id < TINY_VOCAB);
+        LAW(id < SMALL_VOCAB);
     if (id >= 0 && !bp_session_feed(s, &id, 1, &e)) LAW(e.code == BP_ERR_CONTEXT);
     if (bp_session_position(s) > 3) LAW(bp_session_shift(s, 1, 1, &e));
 }

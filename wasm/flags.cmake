@@ -1,12 +1,16 @@
-# Two binaries of the same sources, written into web/:
+# Four binaries of the same sources, written into web/; a page downloads one:
 #   bitpair.wasm          owns its memory; runs wherever SIMD128 does
 #   bitpair-threads.wasm  shared memory that the host supplies; one instance per worker
+#   *-relaxed.wasm        the same with two instructions of relaxed SIMD, for hosts that have it
 # exports.txt is the whole surface that JavaScript sees.
 
 # Hosted, not -ffreestanding: memcpy of a constant size must become a load.
 add_compile_options(-msimd128 -mbulk-memory -mnontrapping-fptoint -mmutable-globals -nostdlibinc -fvisibility=hidden)
 
-set(WASM_SOURCES ${ENGINE_SOURCES} src/kernel_simd128.c src/kernel_attention_simd128.c src/platform_wasm.c wasm/exports.c)
+# The kernels are compiled once per binary, everything else once with and once without threads.
+set(KERNEL_SOURCES src/kernel.c src/kernel_simd128.c)
+set(COMMON_SOURCES ${ENGINE_SOURCES} src/kernel_attention_simd128.c src/platform_wasm.c wasm/exports.c)
+list(REMOVE_ITEM COMMON_SOURCES src/kernel.c)
 # This file defines memcpy and its like: the compiler must not turn their bodies into calls of themselves.
 set_source_files_properties(src/platform_wasm.c PROPERTIES COMPILE_OPTIONS "-fno-builtin")
 
@@ -23,18 +27,25 @@ foreach(line ${lines})
   string(APPEND link " --export=${name}")
 endforeach()
 
-function(add_wasm name)
-  add_executable(${name} ${WASM_SOURCES})
+set(link_single "--max-memory=4294967296")
+# Shared memory makes data segments passive: the first instance copies them, the others find them in place.
+set(link_threads "--import-memory --shared-memory --max-memory=4294967296")
+set(compile_threads -matomics)
+
+function(add_wasm name kind)
+  add_executable(${name} ${KERNEL_SOURCES} $<TARGET_OBJECTS:common-${kind}>)
   target_include_directories(${name} PRIVATE src)
-  set_target_properties(${name} PROPERTIES
+  target_compile_options(${name} PRIVATE ${compile_${kind}} ${ARGN})
+  set_target_properties(${name} PROPERTIES LINK_FLAGS "${link} ${link_${kind}}"
     RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/web LINK_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/wasm/exports.txt)
 endfunction()
 
-add_wasm(bitpair)
-set_target_properties(bitpair PROPERTIES LINK_FLAGS "${link} --max-memory=4294967296")
-
-add_wasm(bitpair-threads)
-target_compile_options(bitpair-threads PRIVATE -matomics)
-# Shared memory makes data segments passive: the first instance copies them, the others find them in place.
-set_target_properties(bitpair-threads PROPERTIES
-  LINK_FLAGS "${link} --import-memory --shared-memory --max-memory=4294967296")
+foreach(kind single threads)
+  add_library(common-${kind} OBJECT ${COMMON_SOURCES})
+  target_include_directories(common-${kind} PRIVATE src)
+  target_compile_options(common-${kind} PRIVATE ${compile_${kind}})
+endforeach()
+add_wasm(bitpair single)
+add_wasm(bitpair-relaxed single -mrelaxed-simd)
+add_wasm(bitpair-threads threads)
+add_wasm(bitpair-threads-relaxed threads -mrelaxed-simd)

@@ -12,10 +12,10 @@ import { fail } from './errors.js';
 import { isNode, nodeModule } from './protocol.js';
 
 const FILE = /^([0-9a-f]{32})\.(gguf|log)$/;
-const encoder = new TextEncoder();
+const encode = (text) => new TextEncoder().encode(text);
 
 async function idOf(url) {
-  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', encoder.encode(url.split('#')[0])));
+  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', encode(url.split('#')[0])));
   return Array.from(digest.subarray(0, 16), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
@@ -93,7 +93,7 @@ class OriginFolder {
     };
     return {
       write: (start, bytes) => write(data, start, bytes),
-      append: async (text) => write(log, await log.getSize(), encoder.encode(text)),
+      append: async (text) => write(log, await log.getSize(), encode(text)),
       clear: async () => {
         for (const handle of [log, data]) await handle.truncate(0);
       },

@@ -46,7 +46,7 @@ export async function renderChat(template, messages, options) {
   let spoken = (begun ? messages.slice(0, -1) : messages).map(plain);
   let variables = {};
   let reader = null;
-  if (options.tools?.length > 0 || options.toolChoice !== undefined) {
+  if (options.tools !== undefined || options.toolChoice !== undefined) {
     // Most pages never need it.
     const { useTools } = await import('./tools.js').catch((error) => fail('network', `tools.js did not load: ${error.message}`, { cause: error }));
     const use = await useTools(template.source, spoken, options);

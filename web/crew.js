@@ -62,7 +62,8 @@ export class Crew {
     const { resolve, reject, failure } = this.requests.get(id);
     this.requests.delete(id);
     if (this.requests.size === 0) this.link.hold(false);
-    if (type === 'result') return failure ? reject(failure.error) : resolve(value);
+    if (failure) return reject(failure.error);
+    if (type === 'result') return resolve(value);
     const unpacked = unpackError(error);
     reject(unpacked);
     // After a trap nothing in that memory can be relied on.

@@ -41,6 +41,7 @@ async function reading(wasm, described, options, page, work) {
   const copy = await Copy.open(described.url, name);
   const meter = new Meter(page.progress);
   page.gate.changed = (paused) => meter.pause(paused);
+  if (page.gate.closed) meter.pause(true);
   try {
     for (let restarts = 0; ; restarts++) {
       const run = new Reading({ wasm, source, copy, options, meter, page });

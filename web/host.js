@@ -22,6 +22,7 @@ export class Host {
     this.tier = 0;
     this.wanted = 0;    // tiers that are there; those past `tier` wait until nothing needs a steady model
     this.steady = 0;    // calls that do
+    this.risen = () => {}; // called when they have been taken up
     this.sessions = new Map(); // id -> {runner, bytes}
     this.lastId = -1;
     this.totals = { prompt: 0, reused: 0, generated: 0, prefillSeconds: 0, fed: 0, decodeSeconds: 0, decoded: 0 };
@@ -58,11 +59,13 @@ export class Host {
     this.wasm.check(this.wasm.exports.bp_model_raise_tier(this.model, this.wanted, this.wasm.error));
     this.tier = this.wanted;
     this.told({ tier: this.tier, bitsPerWeight: this.number('bitsPerWeight'), bytes: this.file.size, cachedBytes: this.file.cachedBytes });
+    this.risen();
   }
 
-  /** All of the file that was wanted is there. */
-  finish(file) {
+  /** All of the file that was wanted is there; resolves when it is in use. */
+  async finish(file) {
     if (this.file) Object.assign(this.file, { ...file, room: this.file.room });
+    if (this.wanted !== this.tier) await new Promise((resolve) => (this.risen = resolve));
   }
 
   async steadily(work) {

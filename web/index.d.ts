@@ -379,7 +379,7 @@ export interface ModelInfo {
   threads: number;
   /** Why there are fewer threads than wanted; null when there are as many. */
   threadsReason: string | null;
-  /** Kernels in use: 'simd128'. */
+  /** Kernels in use: 'relaxed' where the browser has relaxed SIMD, else 'simd128'. Both give the same bits. */
   isa: string;
 }
 
@@ -803,7 +803,13 @@ export interface OpenAISamplingParams {
 
 export interface OpenAIChatParams extends OpenAISamplingParams {
   /** role 'developer' is read as 'system'; content is text, or parts of type 'text'. */
-  messages: readonly { role: string; content?: string | null | readonly { type: string }[] }[];
+  messages: readonly {
+    role: string;
+    content?: string | null | readonly { type: string }[] | undefined;
+    tool_calls?: readonly object[] | undefined;
+    tool_call_id?: string | undefined;
+    name?: string | undefined;
+  }[];
   /** Default: as many as fit into the context. */
   max_completion_tokens?: number | null | undefined;
   max_tokens?: number | null | undefined;
@@ -811,9 +817,9 @@ export interface OpenAIChatParams extends OpenAISamplingParams {
   /** 0 to 20. */
   top_logprobs?: number | null | undefined;
   /** Of type 'function'; see `ChatOptions.tools`. A call comes whole in one delta of a stream. */
-  tools?: readonly { type: string }[] | null | undefined;
+  tools?: readonly object[] | null | undefined;
   /** 'none', 'auto', 'required', or { type: 'function', function: { name } }. */
-  tool_choice?: string | { type: string } | null | undefined;
+  tool_choice?: string | object | null | undefined;
   parallel_tool_calls?: boolean | null | undefined;
 }
 

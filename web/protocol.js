@@ -44,10 +44,10 @@ const NODE = typeof process === 'object' && !!process?.versions?.node && process
 export const isNode = () => NODE;
 
 /**
- * A built-in module of Node. The name is not a literal inside import(), so that bundlers for the web leave it alone.
+ * A built-in module of Node; not by import(), which bundlers for the web would follow.
  * @param {string} name e.g. 'node:fs'
  */
-export const nodeModule = (name) => import(/* webpackIgnore: true */ /* @vite-ignore */ name);
+export const nodeModule = async (name) => process.getBuiltinModule(name);
 
 /**
  * Starts web/worker.js.

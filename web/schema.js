@@ -6,6 +6,7 @@ import { integerGrammar, numberGrammar } from './numbers.js';
 import { literal, patternGrammar } from './pattern.js';
 
 const DEEPEST = 128;
+const MOST_STEPS = 20000; // of visiting and merging: a few nested combinations can stand for any number of schemas
 
 /** Rules that others are made of, and what those need in turn. */
 const COMMON = {
@@ -97,6 +98,7 @@ class Converter {
     this.rules = new Map(); // name -> body
     this.references = new Map(); // pointer -> name
     this.depth = 0;
+    this.steps = 0;
   }
 
   /** A common rule, with those it needs. */
@@ -122,11 +124,17 @@ class Converter {
 
   /** An element of a grammar for the values of a schema. */
   visit(written, path) {
+    this.count(path);
     if (++this.depth > DEEPEST) refuse(path, `schemas may not be nested deeper than ${DEEPEST}`);
     const schema = checked(written, path);
     const element = this.combined(schema, path);
     this.depth--;
     return element;
+  }
+
+  count(path, steps = 1) {
+    this.steps += steps;
+    if (this.steps > MOST_STEPS) refuse(path, 'the schema stands for too many combinations of others');
   }
 
   combined(schema, path) {
@@ -184,6 +192,7 @@ class Converter {
 
   /** A schema for what satisfies both. */
   merge(first, second, path) {
+    this.count(path);
     if (isBare(first)) return second; // as it is: a reference in it may be recursive
     if (isBare(second)) return first;
     const [a, b] = [first, second].map((schema) => checked(schema, path)).map((schema) => {
@@ -208,6 +217,7 @@ class Converter {
 
   mergeKeyword(key, a, b, path) {
     if (key === 'type') return b;
+    if (key === 'allOf' || key === 'anyOf') this.count(path, a.length + b.length);
     if (key === 'required') return [...new Set([...a, ...b])];
     if (key === 'enum') return a.filter((value) => b.some((other) => equal(value, other)));
     if (key === 'allOf') return [...a, ...b];

@@ -64,8 +64,9 @@ async function compile(url) {
   }
 }
 
-const moduleUrl = (threads) =>
-  threads > 1 ? new URL('./bitpair-threads.wasm', import.meta.url) : new URL('./bitpair.wasm', import.meta.url);
+// Whole literals: bundlers look for them.
+const RELAXED_URLS = () => [new URL('./bitpair-relaxed.wasm', import.meta.url), new URL('./bitpair-threads-relaxed.wasm', import.meta.url)];
+const PLAIN_URLS = () => [new URL('./bitpair.wasm', import.meta.url), new URL('./bitpair-threads.wasm', import.meta.url)];
 
 const now = () => performance.now() / 1000;
 
@@ -91,9 +92,10 @@ function sharedMemory() {
   return reserve(true)?.memory ?? fail('memory', 'this host gives no shared memory of 512 MiB: use threads: 1');
 }
 
-/** Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. */
-export async function openWasm(threads) {
-  const module = await compile(moduleUrl(threads));
+/** Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. `relaxed`: the binary with relaxed SIMD. */
+export async function openWasm(threads, relaxed = has('relaxed')) {
+  const [single, shared] = relaxed ? RELAXED_URLS() : PLAIN_URLS();
+  const module = await compile(threads > 1 ? shared : single);
   const memory = threads > 1 ? sharedMemory() : null;
   return { wasm: new Wasm(await instantiate(module, memory), memory), module, memory };
 }

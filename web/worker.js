@@ -104,7 +104,7 @@ async function load({ source, options }) {
     const read = async () => {
       const file = await readModel(wasm, source, options, { ...link, tier, arrived: () => opening.arrivals++ });
       await ready;
-      opening.finish(file);
+      await opening.finish(file);
       if (!begun) begin({ ...file, room: file.size }, 0);
       await opened;
       return opening.file;

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 
 import { openBrowser, openServer } from './browser.js';
-import { answered, ask, drop, isModel, loaded, ready, shot, started, visit, writing } from './demo.js';
+import { answered, ask, checkAxe, drop, isModel, loaded, ready, shot, started, visit, writing } from './demo.js';
 
 let browser;
 let server;
@@ -94,6 +94,19 @@ describe('with the embedded model', () => {
     await page.locator('.assistant .facts').filter({ hasText: 'stopped' }).waitFor({ timeout: 5000 });
   });
 
+  test('a conversation that is deleted while it is written stays deleted', { timeout: 60000 }, async () => {
+    await page.getByRole('button', { name: 'New chat' }).click();
+    await ask(page, LONG);
+    await writing(page);
+    const before = await page.locator('#conversations li').count();
+    await page.locator('#conversations li.current').getByRole('button', { name: /^Delete/ }).click();
+    await page.waitForFunction((n) => document.querySelectorAll('#conversations li').length === n - 1, before);
+    await page.waitForTimeout(500); // until the answer has ended
+    await page.reload();
+    await ready(page);
+    assert.equal(await page.locator('#conversations li').count(), before - 1);
+  });
+
   test('the page is closed in the middle of an answer: what there was is kept, and can be continued', { timeout: 120000 }, async () => {
     await page.getByRole('button', { name: 'New chat' }).click();
     await ask(page, LONG);
@@ -105,6 +118,7 @@ describe('with the embedded model', () => {
     const kept = await text(page);
     assert.ok(kept.length >= before.length - 30, `${kept.length} of ${before.length}`);
     await shot(page, 'interrupted');
+    await checkAxe(page);
     await ready(page); // from the cache, without a click
     await page.getByRole('button', { name: 'Continue' }).click();
     await writing(page, kept.length + 5);
@@ -148,6 +162,7 @@ describe('with the embedded model', () => {
     const found = JSON.parse(await page.locator('.assistant code').textContent());
     assert.deepEqual([Object.keys(found), typeof found.city, typeof found.big], [['city', 'big'], 'string', 'boolean']);
     await shot(page, 'json');
+    await checkAxe(page);
     await page.getByRole('button', { name: 'Settings' }).click();
     await page.getByRole('button', { name: 'Reset' }).click();
     await page.keyboard.press('Escape');
@@ -286,6 +301,27 @@ describe('with the small model', () => {
     await page.locator('.copy[data-said=Copied]').waitFor();
     assert.equal(await page.evaluate(() => navigator.clipboard.readText()), 'console.log(1);');
     await shot(page, 'markdown');
+    assert.deepEqual(page.problems, []);
+  });
+
+  test('Look inside: the panel follows an answer, whose tokens then show their probabilities', async () => {
+    await page.getByRole('button', { name: 'New chat' }).click();
+    await page.getByRole('button', { name: 'Look inside' }).click();
+    await page.locator('#inside-body h3').first().waitFor();
+    await ask(page, 'Once upon a time');
+    await answered(page);
+    const plain = await text(page);
+    await page.getByRole('button', { name: 'Probabilities of the tokens' }).click();
+    await page.locator('.inside-tokens').waitFor();
+    assert.ok((await page.locator('.inside-tokens').textContent()).includes(plain.trim().slice(0, 20)));
+    await shot(page, 'inside');
+    await page.getByRole('button', { name: 'Probabilities of the tokens' }).click();
+    assert.equal(await text(page), plain);
+    await page.getByRole('button', { name: 'Close the panel' }).click();
+    assert.ok(await page.getByRole('button', { name: 'Look inside' }).evaluate((button) => button === document.activeElement));
+    await page.getByRole('button', { name: 'Answer again' }).click();
+    await answered(page);
+    assert.equal(await page.getByRole('button', { name: 'Probabilities of the tokens' }).count(), 0); // none were asked for
     assert.deepEqual(page.problems, []);
   });
 

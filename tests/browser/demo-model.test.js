@@ -7,7 +7,7 @@ import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
 import { MODEL_FACTS } from '../../web/demo/config.js';
 import { FIXTURE } from '../web/helper.js';
 import { openBrowser, openPage, openServer } from './browser.js';
-import { SMALL, answered, ask, drop, isModel, loaded, openGatedServer, ready, shot, started, visit } from './demo.js';
+import { SMALL, answered, ask, checkAxe, drop, isModel, loaded, openGatedServer, ready, shot, started, visit } from './demo.js';
 
 const bytes = readFileSync(FIXTURE);
 let browser;
@@ -26,7 +26,7 @@ const cached = (page) => page.evaluate(async () => (await import('/web/index.js'
 test('before anything is asked: what it is, how large, and nothing of the model is fetched', async () => {
   const page = await openPage(browser, server);
   const asked = [];
-  page.on('request', (request) => asked.push(new URL(request.url()).pathname));
+  page.on('request', (request) => request.method() === 'GET' && asked.push(new URL(request.url()).pathname));
   await page.goto(server.url());
   await started(page);
   await page.locator('#model-size').filter({ hasText: '62 MB, about 127 MB of memory' }).waitFor();
@@ -54,6 +54,7 @@ test('a missing model: a clear message, and Try again works', async () => {
   await page.getByRole('button', { name: 'Load the model' }).click();
   await page.getByRole('alert').filter({ hasText: 'The server does not have this model' }).waitFor();
   await shot(page, 'failed');
+  await checkAxe(page);
   broken = false;
   await page.getByRole('button', { name: 'Try again' }).click();
   await ready(page);
@@ -88,6 +89,7 @@ test('no room to keep the model: it works, and the page says so', async () => {
   await ready(page);
   await page.getByText('There is no room to keep this model for the next visit').waitFor();
   await shot(page, 'no-room');
+  await checkAxe(page);
   await page.locator('#kept').getByRole('button', { name: 'Dismiss' }).click();
   await ask(page, 'Once upon a time');
   await answered(page);
@@ -131,6 +133,7 @@ describe('tier by tier', () => {
     assert.match(await page.locator('.assistant .facts').textContent(), /^tier 2 of 3/);
     assert.ok(await page.locator('#arrival').isVisible());
     await shot(page, 'arriving');
+    await checkAxe(page);
     gated.gate.raise(size);
     await ready(page);
     assert.equal(await tier(), 'tier 3 of 3');
@@ -171,6 +174,7 @@ describe('tier by tier', () => {
     await ask(page, 'What is the capital of France?');
     await answered(page);
     await shot(page, 'stopped-at-two');
+    await checkAxe(page);
     gated.gate.raise(size);
     await page.getByRole('button', { name: 'Load the rest' }).click();
     await page.locator('#tier').filter({ hasText: 'tier 3 of 3' }).waitFor({ timeout: 60000 });
@@ -209,6 +213,7 @@ describe('a file of the visitor', () => {
     await page.getByRole('button', { name: 'Load it' }).click();
     await page.getByRole('alert').filter({ hasText: 'The file is damaged: its bytes do not match its checksums' }).waitFor();
     await shot(page, 'damaged');
+    await checkAxe(page);
     assert.ok(await page.locator('#messages .message').first().isVisible()); // the conversation is still there
     for (const [name, content, reason] of [['notes.gguf', Buffer.from('these are notes, not weights. '.repeat(9)), /not a model file/], ['cut.gguf', bytes.subarray(0, 9000), /damaged/]]) {
       await drop(page, name, '', content);
@@ -260,6 +265,7 @@ test('not isolated: a banner names the headers, and one thread still works', asy
   await banner.waitFor();
   assert.match(await banner.textContent(), /Cross-Origin-Opener-Policy: same-origin[^]*Cross-Origin-Embedder-Policy: require-corp/);
   await shot(page, 'banner');
+  await checkAxe(page);
   await page.getByRole('button', { name: 'Load the model' }).click();
   await page.locator('#status').filter({ hasText: '1 thread ' }).waitFor();
   await banner.getByRole('button', { name: 'Dismiss' }).click();

@@ -1,6 +1,9 @@
 // demo.js - what tests do on the demo page, as a visitor would.
 
+import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync } from 'node:fs';
+
+import { AxeBuilder } from '@axe-core/playwright';
 
 import { demoHandler, listen } from '../../scripts/serve.js';
 import { MODEL_PATH } from '../../web/demo/config.js';
@@ -52,6 +55,17 @@ export const writing = (page, length = 5) =>
   page.waitForFunction((n) => document.querySelector('.busy .text')?.textContent.length > n, length, { timeout: 60000, polling: 20 });
 
 export const shot = (page, name) => page.screenshot({ path: `${SHOTS}/${name}.png` });
+
+/** axe finds nothing. rules: only these */
+export async function checkAxe(page, rules) {
+  // What is sliding in has colours of its own until it is there.
+  await page.evaluate(() => Promise.all(document.getAnimations().filter((each) => each.effect.getTiming().iterations === 1).map((each) => each.finished.catch(() => {}))));
+  const axe = new AxeBuilder({ page });
+  if (rules) axe.withRules(rules);
+  const { violations, passes } = await axe.analyze();
+  assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 120)).join(' | ')}`), []);
+  assert.ok(passes.length > 0);
+}
 
 /** Files let fall on the page. files: [{name, type, bytes}] */
 export async function drop(page, name, type, bytes) {

@@ -5,8 +5,12 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
 
+import { has } from '../../web/wasm.js';
 import { FIXTURE, ROOT, openEngine, openSession } from './helper.js';
+
+if (!has('relaxed')) setFlagsFromString('--experimental-wasm-relaxed-simd'); // Node 20 and 22
 
 const golden = JSON.parse(readFileSync(`${ROOT}tests/golden/logits.json`, 'utf8'));
 const bytes = readFileSync(FIXTURE);
@@ -18,11 +22,11 @@ test('the fixture is the one that the hashes belong to', () => {
 for (const name of Object.keys(golden.logits_sha256)) {
   const [arith, kv] = name.split('_');
   const kvBits = kv === 'kv16' ? 16 : 8;
-  for (const isa of ['ref', 'simd128']) {
+  for (const isa of ['ref', 'simd128', 'relaxed']) {
     for (const threads of isa === 'ref' ? [1] : [1, 2]) {
       describe(`${name}, ${isa}, ${threads} thread(s)`, () => {
         let engine;
-        before(async () => (engine = await openEngine(threads, { isa, arith })));
+        before(async () => (engine = await openEngine(threads, { isa, arith, relaxed: isa === 'relaxed' })));
         after(() => engine.close());
         for (const step of [golden.ids.length, 7, 1])
           test(`${step} tokens at a time`, () => assert.equal(hash(engine, kvBits, step), golden.logits_sha256[name]));

@@ -1,7 +1,7 @@
 // The surface of the two binaries, and the heap in platform_wasm.c.
 
 import assert from 'node:assert/strict';
-import { readFileSync, readdirSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 
 import { openWasm } from '../../web/wasm.js';
@@ -55,9 +55,3 @@ for (const threads of [1, 2]) {
   });
 }
 
-test('what a page downloads, one engine and all of JavaScript, stays below 0.38 MB', () => {
-  const later = ['schema.js', 'pattern.js', 'numbers.js']; // with the first schema only
-  const files = readdirSync(`${ROOT}web`).filter((name) => name.endsWith('.js') && !later.includes(name));
-  const bytes = [...files, 'bitpair-threads.wasm'].reduce((sum, name) => sum + readFileSync(`${ROOT}web/${name}`).length, 0);
-  assert.ok(files.length >= 9 && bytes < 380_000, `${bytes} bytes`);
-});

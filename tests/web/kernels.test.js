@@ -1,12 +1,15 @@
 // The kernels inside WebAssembly give the bits of the native ones: compiles tests/wasm_kernels.c, runs the golden
 // computations with every table of that build and compares with tests/golden/kernel_hashes.h.
-// `node tests/web/kernels.test.js --bench` prints speeds instead.
+// `node tests/web/kernels.test.js --bench` prints speeds instead; `--bench --relaxed` those of the relaxed binary.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { setFlagsFromString } from 'node:v8';
+
+import { has } from '../../web/wasm.js';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
 const SOURCES = [
@@ -30,25 +33,29 @@ function run(command, args) {
   if (result.status !== 0) throw new Error(`${command} ${args.join(' ')}\n${result.stderr}`);
 }
 
-/** Compiles and links the module into build/; returns its bytes. */
-function build() {
+if (!has('relaxed')) setFlagsFromString('--experimental-wasm-relaxed-simd'); // Node 20 and 22
+
+/** Compiles and links the module into build/; returns its bytes. Only the kernels differ with relaxed SIMD. */
+function build(relaxed) {
   const clang = find('clang-19', 'clang-20', 'clang-21', 'clang');
   const linker = find('wasm-ld-19', 'wasm-ld-20', 'wasm-ld-21', 'wasm-ld');
   const folder = join(root, 'build/wasm_kernels');
   mkdirSync(folder, { recursive: true });
   const objects = SOURCES.map((source) => {
-    const object = join(folder, source.replaceAll('/', '_') + '.o');
-    const extra = source.endsWith('platform_wasm.c') ? ['-fno-builtin'] : [];
+    const differs = relaxed && /kernel(_simd128)?\.c$/.test(source);
+    const object = join(folder, source.replaceAll('/', '_') + (differs ? '.relaxed.o' : '.o'));
+    if (relaxed && !differs && existsSync(object)) return object;
+    const extra = source.endsWith('platform_wasm.c') ? ['-fno-builtin'] : differs ? ['-mrelaxed-simd'] : [];
     run(clang, [...FLAGS, ...extra, '-Isrc', '-Itests', '-c', source, '-o', object]);
     return object;
   });
-  const out = join(folder, 'kernels.wasm');
+  const out = join(folder, relaxed ? 'relaxed.wasm' : 'kernels.wasm');
   run(linker, ['--no-entry', '--gc-sections', '--stack-first', '-z', 'stack-size=1048576', ...objects, '-o', out]);
   return readFileSync(out);
 }
 
-async function load() {
-  const { instance } = await WebAssembly.instantiate(build(), { env: { seconds: () => performance.now() / 1000 } });
+async function load(relaxed = false) {
+  const { instance } = await WebAssembly.instantiate(build(relaxed), { env: { seconds: () => performance.now() / 1000 } });
   return instance.exports;
 }
 
@@ -59,10 +66,11 @@ function goldenHashes() {
 }
 
 async function bench() {
-  const kernels = await load();
+  const relaxed = process.argv.includes('--relaxed');
+  const kernels = await load(relaxed);
   const shapes = [[288, 576, 1], [576, 288, 1], [576, 576, 1], [1536, 576, 1], [576, 1536, 1], [49152, 576, 4], [49152, 576, 6]];
   const tokens = [0, 2, 3, 4, 6, 8, 9, 12, 16];
-  console.log('GMAC/s, simd128; product, batch of ' + tokens.slice(1).join(', '));
+  console.log(`GMAC/s, ${relaxed ? 'relaxed' : 'simd128'}; product, batch of ` + tokens.slice(1).join(', '));
   for (let warm = 0; warm < 200; warm++) for (const t of tokens) kernels.bench_product(0, 1, 576, 576, 1, t, 10);
   for (const [rows, cols, planes] of shapes) {
     const speeds = tokens.map((t) => {
@@ -84,21 +92,23 @@ async function bench() {
 if (process.argv.includes('--bench')) {
   await bench();
 } else {
-  test('golden hashes of the kernels in WebAssembly', async () => {
-    const kernels = await load();
-    goldenHashes().forEach((expected, family) => {
-      assert.ok(expected, `hash of family ${family} in kernel_hashes.h`);
-      for (const isa of [0, 1]) {
-        const actual = BigInt.asUintN(64, kernels.golden(family, isa));
-        assert.equal(actual.toString(16), expected.toString(16), `family ${family}, ${['ref', 'simd128'][isa]}`);
-      }
+  for (const isa of ['simd128', 'relaxed']) {
+    test(`golden hashes of the kernels in WebAssembly, ${isa}`, async () => {
+      const kernels = await load(isa === 'relaxed');
+      goldenHashes().forEach((expected, family) => {
+        assert.ok(expected, `hash of family ${family} in kernel_hashes.h`);
+        for (const table of [0, 1]) {
+          const actual = BigInt.asUintN(64, kernels.golden(family, table));
+          assert.equal(actual.toString(16), expected.toString(16), `family ${family}, ${['ref', isa][table]}`);
+        }
+      });
     });
-  });
 
-  test('every kernel of SIMD128 gives the bits of the reference, on every shape', async () => {
-    const counts = BigInt.asUintN(64, (await load()).sweep(1));
-    const [failed, passed] = [Number(counts >> 32n), Number(counts & 0xffffffffn)];
-    assert.equal(failed, 0, `${failed} of ${failed + passed} checks failed`);
-    assert.ok(passed > 2000, `only ${passed} checks`);
-  });
+    test(`every kernel of ${isa} gives the bits of the reference, on every shape`, async () => {
+      const counts = BigInt.asUintN(64, (await load(isa === 'relaxed')).sweep(1));
+      const [failed, passed] = [Number(counts >> 32n), Number(counts & 0xffffffffn)];
+      assert.equal(failed, 0, `${failed} of ${failed + passed} checks failed`);
+      assert.ok(passed > 2000, `only ${passed} checks`);
+    });
+  }
 }

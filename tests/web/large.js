@@ -1,4 +1,4 @@
-// large.js - the small model with a tensor of noise behind it: a file of several pieces, all checksums right.
+// large.js - the small model with tensors of noise in it: a file of several pieces, all checksums right.
 
 import { createHash } from 'node:crypto';
 
@@ -9,7 +9,7 @@ const [STRING, ARRAY] = [8, 9];
 
 const sha256 = (bytes) => createHash('sha256').update(bytes).digest();
 
-/** Walks a header: {keys: [{name, at, valueAt, end}], tensorsAt, tensorsEnd, nTensors}. */
+/** Walks a header: {keys: [{name, at, valueAt, end}], tensors: [{at, offsetAt, end, offset}], dataAt}. */
 function readHeader(file) {
   let at = 24;
   const u32 = () => file.readUInt32LE((at += 4) - 4);
@@ -25,14 +25,15 @@ function readHeader(file) {
     else skip(kind);
     return { name, at: start, valueAt, end: at };
   });
-  const tensorsAt = at;
-  const nTensors = Number(file.readBigUInt64LE(8));
-  for (let i = 0; i < nTensors; i++) {
+  const tensors = Array.from({ length: Number(file.readBigUInt64LE(8)) }, () => {
+    const start = at;
     text();
     const dims = u32();
-    at += 8 * dims + 12;
-  }
-  return { keys, tensorsAt, tensorsEnd: at, nTensors };
+    at += 8 * dims + 4;
+    const offsetAt = at;
+    return { at: start, offsetAt, offset: u64(), end: at };
+  });
+  return { keys, tensors, dataAt: padTo(at) };
 }
 
 const u64Bytes = (n) => {
@@ -43,54 +44,70 @@ const u64Bytes = (n) => {
 
 const padTo = (n) => Math.ceil(n / 64) * 64;
 
+function noise(size, seed) {
+  const data = Buffer.alloc(size);
+  for (let i = 0, x = seed; i < size; i += 4) data.writeUInt32LE((x = (Math.imul(x, 1664525) + 1013904223) >>> 0), i);
+  return data;
+}
+
+const noiseTensor = (i, size, offset) => {
+  const name = Buffer.from(`noise${i}`);
+  return Buffer.concat([u64Bytes(name.length), name, Buffer.from([1, 0, 0, 0]), u64Bytes(size), Buffer.from([I8, 0, 0, 0]), u64Bytes(offset)]);
+};
+
+/** The last tier with `extra` bytes of noise behind it: see spread(). */
+export const enlarge = (bytes, extra, seed = 1) => spread(bytes, [0, 0, extra], seed);
+
 /**
  * @param {Uint8Array} bytes of a bitpair file
- * @param {number} extra bytes of noise, a multiple of 64; they belong to the last tier
+ * @param {number[]} extras for each tier, bytes of noise at its end, multiples of 64
  * @param {number} seed of the noise
  * @returns {Buffer}
  */
-export function enlarge(bytes, extra, seed = 1) {
+export function spread(bytes, extras, seed = 1) {
   const file = Buffer.from(bytes);
-  const { keys, tensorsAt, tensorsEnd, nTensors } = readHeader(file);
-  const oldOffset = padTo(tensorsEnd);
-  const data = Buffer.alloc(file.length - oldOffset + extra);
-  file.copy(data, 0, oldOffset);
-  for (let i = file.length - oldOffset, x = seed; i < data.length; i += 4) data.writeUInt32LE((x = (Math.imul(x, 1664525) + 1013904223) >>> 0), i);
-  const name = Buffer.from('noise');
-  const tensor = Buffer.concat([u64Bytes(name.length), name, Buffer.from([1, 0, 0, 0]), u64Bytes(extra), Buffer.from([I8, 0, 0, 0]), u64Bytes(file.length - oldOffset)]);
+  const { keys, tensors, dataAt } = readHeader(file);
+  const tiersKey = keys.find(({ name }) => name === 'bitpair.tiers');
+  const ends = extras.map((_, i) => Number(file.readBigUInt64LE(tiersKey.valueAt + 12 + 8 * i)) - dataAt);
+  const before = (offset) => extras.reduce((sum, extra, i) => (ends[i] <= offset ? sum + extra : sum), 0);
+  const parts = [];
+  const infos = tensors.map((tensor) => {
+    const info = Buffer.from(file.subarray(tensor.at, tensor.end));
+    u64Bytes(tensor.offset + before(tensor.offset)).copy(info, tensor.offsetAt - tensor.at);
+    return { offset: tensor.offset + before(tensor.offset), info };
+  });
+  let at = 0;
+  let size = 0;
+  ends.forEach((end, i) => {
+    parts.push(file.subarray(dataAt + at, dataAt + end), noise(extras[i], seed + i));
+    size += end - at;
+    if (extras[i] > 0) infos.push({ offset: size, info: noiseTensor(i, extras[i], size) });
+    size += extras[i];
+    at = end;
+  });
+  const data = Buffer.concat(parts);
+  infos.sort((a, b) => a.offset - b.offset);
   const pieces = Math.ceil(data.length / PIECE);
-  const oldPieces = keys.find((key) => key.name === 'bitpair.piece_sha256');
-  const newOffset = padTo(tensorsEnd + tensor.length + 32 * pieces - (oldPieces.end - oldPieces.valueAt - 12));
-  const start = Buffer.concat([file.subarray(0, 8), u64Bytes(nTensors + 1), file.subarray(16, 24)]);
-  const parts = [start, ...keys.map((key) => rewrite(file, key, data, pieces, newOffset)), file.subarray(tensorsAt, tensorsEnd), tensor];
-  const header = Buffer.alloc(newOffset);
-  Buffer.concat(parts).copy(header);
+  const digests = Array.from({ length: pieces }, (_, i) => sha256(data.subarray(i * PIECE, (i + 1) * PIECE)));
+  const start = Buffer.concat([file.subarray(0, 8), u64Bytes(infos.length), file.subarray(16, 24)]);
+  const build = (newDataAt) => Buffer.concat([start, ...keys.map((key) => {
+    const old = Buffer.from(file.subarray(key.at, key.end));
+    const value = key.valueAt - key.at;
+    if (key.name === 'bitpair.tiers') ends.forEach((end, i) => u64Bytes(newDataAt + end + before(end)).copy(old, value + 12 + 8 * i));
+    if (key.name !== 'bitpair.piece_sha256') return old;
+    return Buffer.concat([old.subarray(0, value + 4), u64Bytes(32 * pieces), ...digests]);
+  }), ...infos.map(({ info }) => info)]);
+  const newDataAt = padTo(build(0).length);
+  const header = Buffer.alloc(newDataAt);
+  build(newDataAt).copy(header);
   seal(header);
   return Buffer.concat([header, data]);
 }
 
 /** Sets the checksum of the header, in place, to what it now holds. */
 export function seal(file) {
-  const { keys, tensorsEnd } = readHeader(file);
+  const { keys, dataAt } = readHeader(file);
   const digest = keys.find((key) => key.name === 'bitpair.header_sha256').end - 32;
   file.fill(0, digest, digest + 32);
-  sha256(file.subarray(0, padTo(tensorsEnd))).copy(file, digest);
-}
-
-function rewrite(file, { name, at, valueAt, end }, data, pieces, newOffset) {
-  const old = Buffer.from(file.subarray(at, end));
-  const value = valueAt - at;
-  if (name === 'bitpair.header_sha256') old.fill(0, value + 12);
-  if (name === 'bitpair.tiers') {
-    const n = Number(old.readBigUInt64LE(value + 4));
-    const shift = newOffset - padTo(readHeader(file).tensorsEnd);
-    for (let i = 0; i < n; i++) {
-      const place = value + 12 + 8 * i;
-      const tier = Number(old.readBigUInt64LE(place)) + shift;
-      u64Bytes(i === n - 1 ? newOffset + data.length : tier).copy(old, place);
-    }
-  }
-  if (name !== 'bitpair.piece_sha256') return old;
-  const digests = Array.from({ length: pieces }, (_, i) => sha256(data.subarray(i * PIECE, (i + 1) * PIECE)));
-  return Buffer.concat([old.subarray(0, value + 4), u64Bytes(32 * pieces), ...digests]);
+  sha256(file.subarray(0, dataAt)).copy(file, digest);
 }

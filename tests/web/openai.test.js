@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -95,7 +95,7 @@ describe('openai()', () => {
 
   test('errors have the status and type of the official ones', async () => {
     const invalid = [{ messages: 'Hi' }, { messages: [] }, { messages, temperature: -1 }, { messages, n: 0 }, { messages, top_logprobs: 21, logprobs: true },
-      { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: '' } }] }] }, { messages, tools: [{ type: 'function' }] },
+      { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: '' } }] }] }, { messages, tools: [{ type: 'custom', custom: { name: 'a' } }] },
       { messages, response_format: { type: 'json_object' } }, { messages: [{ role: 'user', content: 'a b c d '.repeat(99) }] }];
     for (const params of invalid)
       await assert.rejects(client.chat.completions.create(params), { status: 400, type: 'invalid_request_error' }, JSON.stringify(params));
@@ -136,6 +136,11 @@ for await (const chunk of await client.chat.completions.create(streamed)) {
   const same: OpenAI.ChatCompletionChunk = chunk;
   void same.choices[0]?.delta.content;
 }
+const tools: OpenAI.ChatCompletionTool[] = [{ type: 'function', function: { name: 'f', parameters: { type: 'object' } } }];
+const calling: OpenAI.ChatCompletion = await client.chat.completions.create({ ...chat, tools, tool_choice: 'required' });
+for (const call of calling.choices[0]?.message.tool_calls ?? []) if (call.type === 'function') void JSON.parse(call.function.arguments);
+await client.chat.completions.create({ ...chat, tools, tool_choice: { type: 'function', function: { name: 'f' } },
+  messages: [...chat.messages, calling.choices[0]!.message, { role: 'tool', tool_call_id: 'call_0', content: '1' }] });
 const older: OpenAI.CompletionCreateParamsNonStreaming = { model: 'm', prompt: 'a' };
 const text: OpenAI.Completion = await client.completions.create(older);
 for await (const { choices: [choice], usage } of await client.completions.create({ ...older, stream: true })) void [choice?.text, usage?.total_tokens];
@@ -149,8 +154,10 @@ await client.chat.completions.create({ model: 'm' });
 test('the types are those of the official package', () => {
   const folder = mkdtempSync(join(tmpdir(), 'bitpair-openai-'));
   try {
-    mkdirSync(join(folder, 'node_modules'));
-    symlinkSync(ROOT, join(folder, 'node_modules', 'bitpair'));
+    const own = join(folder, 'node_modules', 'bitpair');
+    mkdirSync(own, { recursive: true });
+    writeFileSync(join(own, 'package.json'), '{ "type": "module", "exports": { "types": "./index.d.ts" } }');
+    copyFileSync(`${ROOT}web/index.d.ts`, join(own, 'index.d.ts'));
     symlinkSync(`${ROOT}node_modules/openai`, join(folder, 'node_modules', 'openai'));
     writeFileSync(join(folder, 'use.mts'), USE);
     const flags = ['--strict', '--noEmit', '--skipLibCheck', '--module', 'nodenext', '--target', 'es2022', '--lib', 'es2022,esnext.disposable,dom,dom.iterable'];

@@ -303,7 +303,7 @@ bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *
     if (ok && !stopped) finish(&r, f, weights);
     free(r.memory);
     if (stopped) return bp_fail(e, BP_OK, 0, "interrupted");
-    return ok || bp_fail(e, BP_ERR_ARGUMENT, 0, "the matrix to factorize is not finite");
+    return ok || bp_fail(e, BP_ERR_ARGUMENT, 0, "the matrix to factorize is not finite, or memory is short");
 }
 
 double admm_work(size_t n, size_t m, size_t k, unsigned iterations, bool full) {

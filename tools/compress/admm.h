@@ -38,7 +38,8 @@ typedef struct {
 double admm_work(size_t n, size_t m, size_t k, unsigned iterations, bool full);
 
 /* Fills f (opened with n, m, k) from W [n, m] and output weights [n] (NULL: all 1). The random start is drawn from r.
- * Fails with BP_ERR_MEMORY; BP_ERR_ARGUMENT where W is not finite; BP_OK in e->code when tick stopped it. */
+ * Fails with BP_ERR_MEMORY; BP_ERR_ARGUMENT where W is not finite or LAPACK gets no memory; BP_OK in e->code when tick
+ * stopped it. */
 bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t,
                     const admm_options *options, rng *r, bp_err *e);
 

@@ -20,7 +20,7 @@ void tuner_forward(tuner *t, size_t n_seqs) {
     size_t tokens = n_seqs * t->text->ctx, d = width(t);
     network_embed(&t->net, t->embedding[0], t->ids, t->stream, tokens);
     for (uint32_t i = 0; i < t->model.n_layers; i++) {
-        if (t->n_traces == 1) memcpy(t->inputs + i * t->net.most * d, t->stream, tokens * d * sizeof *t->stream);
+        if (t->inputs) memcpy(t->inputs + i * t->net.most * d, t->stream, tokens * d * sizeof *t->stream);
         network_forward(&t->net, &t->file->layers[i], &t->W[i], t->stream, tokens, &t->traces[i % t->n_traces]);
     }
     network_normalise(&t->net, t->x, t->r, t->stream, t->norm, tokens);
@@ -119,7 +119,7 @@ double tuner_step(tuner *t, size_t n_seqs) {
         place at = {t, i};
         gradient_sink sink = {use_gradient, &at};
         block_trace *trace = &t->traces[i % t->n_traces];
-        if (t->n_traces == 1) {
+        if (t->inputs) {
             memcpy(t->stream, t->inputs + i * t->net.most * d, tokens * d * sizeof *t->stream);
             network_forward(&t->net, &t->file->layers[i], &t->W[i], t->stream, tokens, trace);
         }

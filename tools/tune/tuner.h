@@ -21,7 +21,7 @@ typedef struct {
     block_weights dense; /* one block of the teacher */
     block_trace *traces; /* [n_traces] one per block, or one for all: then inputs are kept and blocks run twice */
     uint32_t n_traces;
-    float *inputs;         /* [n_layers, most tokens, d_model] where n_traces is 1 */
+    float *inputs;         /* [n_layers, most tokens, d_model] where one trace serves several blocks, else NULL */
     float *embedding[2];   /* [vocab, d_model] of student and teacher */
     float *table[2];       /* the same of their heads; the embedding where tied */
     tuned_table tables[2]; /* where they are trained: the student's embedding, and a head of its own */

@@ -147,4 +147,4 @@ export class AnswerView {
 const quietButton = (text, onclick) => make('button', { type: 'button', class: 'quiet', text, onclick });
 
 /** A grammar cannot begin in the middle of an answer, so JSON is made anew instead. */
-export const canResume = ({ state, finishReason, json }) => !json && (state === 'writing' || ['abort', 'length'].includes(finishReason));
+export const canResume = ({ state, finishReason, json, text }) => !json && text !== '' && (state !== 'done' || ['abort', 'length'].includes(finishReason));

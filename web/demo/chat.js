@@ -4,6 +4,7 @@ import { announce, announceAnswer } from './announcer.js';
 import { PLAIN_TEMPLATE } from './config.js';
 import { isAnswered, whenAnswered, whileAnswering } from './conversation-store.js';
 import { addMessage, chooseMessage, newConversation, pathOf, promptOf } from './conversation.js';
+import { forTab } from './kept.js';
 import { explain } from './words.js';
 
 const KEEP_EVERY = 300; // ms: so much of an answer may be lost when the tab dies
@@ -56,7 +57,7 @@ export class Chat {
     this.#elsewhere = !running && (await isAnswered(conversation.id));
     if (this.#elsewhere) whenAnswered(conversation.id).then(() => this.#heard(conversation.id));
     if (this.current !== conversation && !running) return; // something else was opened meanwhile
-    sessionStorage.setItem('conversation', this.current.id);
+    forTab.set('conversation', this.current.id);
     this.draw();
     this.view.toBottom();
   }
@@ -97,13 +98,15 @@ export class Chat {
 
   /** Gives up a conversation that is deleted. */
   drop(id) {
-    this.#runs.get(id)?.stop.abort();
+    const run = this.#runs.get(id);
+    if (run) run.dropped = true;
+    run?.stop.abort();
     if (id === this.current.id) this.begin();
   }
 
   /** Writes what has not been written yet: the page may be about to go. */
   flush() {
-    for (const { conversation } of this.#runs.values()) this.store.put(conversation);
+    for (const run of this.#runs.values()) this.#keep(run, true);
   }
 
   tokensOf(answer) {
@@ -122,17 +125,18 @@ export class Chat {
     const run = { conversation, answer, stop: new AbortController() };
     this.#runs.set(conversation.id, run);
     Object.assign(answer, { state: 'writing', problem: undefined, finishReason: undefined });
-    this.#keep(run, true).then(() => this.onlist());
     this.draw();
     this.view.toBottom();
     const mine = await whileAnswering(conversation.id, async () => {
+      this.#keep(run, true).then(() => this.onlist());
       await this.#write(run);
       return true;
     });
-    if (!mine) Object.assign(answer, { state: 'failed', problem: 'Another tab is answering this conversation.' });
     this.#runs.delete(conversation.id);
     conversation.updated = Date.now();
-    this.#keep(run, true).then(() => this.onlist());
+    // What another tab has written there is newer: only this page shows what was not done.
+    if (mine) this.#keep(run, true).then(() => this.onlist());
+    else Object.assign(answer, { state: 'failed', problem: 'Another tab is answering this conversation.' });
     if (this.current === conversation) this.draw();
   }
 
@@ -224,7 +228,7 @@ export class Chat {
 
   #keep(run, now) {
     const time = Date.now();
-    if (!now && time - (run.kept ?? 0) < KEEP_EVERY) return undefined;
+    if (run.dropped || (!now && time - (run.kept ?? 0) < KEEP_EVERY)) return Promise.resolve();
     run.kept = time;
     return this.store.put(run.conversation);
   }

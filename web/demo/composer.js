@@ -1,8 +1,9 @@
 // composer.js - where the visitor writes: Enter sends, Shift+Enter breaks, Esc stops.
 
-import { $, make } from './dom.js';
-import { isComposing, isSend } from './keys.js';
 import { SUGGESTIONS } from './config.js';
+import { $, make } from './dom.js';
+import { forTab } from './kept.js';
+import { isComposing, isSend } from './keys.js';
 
 const DRAFT = 'draft';
 
@@ -20,7 +21,7 @@ export class Composer {
       this.send();
     });
     this.box.addEventListener('input', () => {
-      sessionStorage.setItem(DRAFT, this.box.value);
+      forTab.set(DRAFT, this.box.value);
       this.fit();
     });
     document.addEventListener('keydown', (event) => {
@@ -28,7 +29,7 @@ export class Composer {
       if (!document.querySelector('dialog[open], :popover-open')) chat.stop();
     });
     $('stop').addEventListener('click', () => chat.stop());
-    this.box.value = sessionStorage.getItem(DRAFT) ?? '';
+    this.box.value = forTab.get(DRAFT) ?? '';
     this.drawSuggestions();
     this.fit();
   }
@@ -37,7 +38,7 @@ export class Composer {
     const { value } = this.box;
     if (!this.chat.send(value)) return;
     this.box.value = '';
-    sessionStorage.removeItem(DRAFT);
+    forTab.set(DRAFT, null);
     this.fit();
   }
 

@@ -9,7 +9,8 @@
 
 const TITLE_LENGTH = 60;
 
-export const newId = () => crypto.randomUUID();
+/** Not randomUUID(), which pages without https do not have. */
+export const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 
 export function newConversation(now = Date.now()) {
   return { id: newId(), title: 'New chat', named: false, created: now, updated: now, messages: [], chosen: {} };

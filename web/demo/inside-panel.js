@@ -1,6 +1,7 @@
 // inside-panel.js - the place where one looks inside. What is drawn there is in inside/, and loaded when it is first asked for.
 
 import { $ } from './dom.js';
+import { forTab } from './kept.js';
 
 const KEY = 'bitpair-demo-inside';
 
@@ -11,7 +12,6 @@ export class InsidePanel {
   /** @param {{getModel: () => object | null, getSource: () => any, getPrompt: () => string}} parts see inside/index.js */
   constructor(parts) {
     this.parts = parts;
-    this.onchange = () => {};
     this.shown = false;
     $('inside-toggle').addEventListener('click', () => (this.shown ? this.hide() : this.show()));
     $('inside-close').addEventListener('click', () => this.hide());
@@ -20,12 +20,12 @@ export class InsidePanel {
       event.preventDefault();
       this.hide();
     });
-    if (sessionStorage.getItem(KEY)) this.show(false);
+    if (forTab.get(KEY)) this.show(false);
   }
 
   async show(focus = true) {
     this.shown = true;
-    sessionStorage.setItem(KEY, '1');
+    forTab.set(KEY, '1');
     this.draw();
     try {
       await this.#open();
@@ -38,7 +38,7 @@ export class InsidePanel {
   hide() {
     const inPanel = $('inside').contains(document.activeElement);
     this.shown = false;
-    sessionStorage.removeItem(KEY);
+    forTab.set(KEY, null);
     this.#panel?.hide();
     this.draw();
     if (inPanel) $('inside-toggle').focus();
@@ -48,7 +48,6 @@ export class InsidePanel {
     $('inside').hidden = !this.shown;
     $('inside-toggle').setAttribute('aria-expanded', String(this.shown));
     document.body.classList.toggle('with-inside', this.shown);
-    this.onchange();
   }
 
   async #open() {

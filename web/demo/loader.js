@@ -7,16 +7,14 @@
 //   'ready'     usable, and nothing more comes
 //   'failed'    see `problem`
 
-import * as bitpair from '../index.js';
+import { BitpairError, LoadController, cache, load } from '../index.js';
 import { FIRST_TIER, MODEL_FACTS, MODEL_NAME, MODEL_URL } from './config.js';
 import { explain, fileName } from './words.js';
-
-const { BitpairError, cache, load } = bitpair;
-const LoadController = bitpair.LoadController ?? class { pause() {} resume() {} };
 
 export class Loader {
   #stop = null; // AbortController of the load
   #control = null;
+  #running = null; // promise of the load
   #waiting = []; // {resolve, reject} of whenReady()
 
   constructor() {
@@ -46,8 +44,13 @@ export class Loader {
     await this.start();
   }
 
-  async start() {
-    if (this.#stop) return;
+  /** Loads; does nothing while that is under way. */
+  start() {
+    this.#running ??= this.#load().finally(() => (this.#running = null));
+    return this.#running;
+  }
+
+  async #load() {
     const stop = (this.#stop = new AbortController());
     this.#control = new LoadController();
     Object.assign(this, { paused: false, problem: '', progress: { loaded: 0, total: this.size, rate: null, eta: null }, begun: performance.now() });
@@ -57,7 +60,7 @@ export class Loader {
       const model = await load(this.source.file ?? this.source.url, {
         signal: stop.signal,
         control: this.#control,
-        startAt: FIRST_TIER,
+        startAt: this.source.own ? FIRST_TIER : 'first-tier',
         onProgress: (progress) => this.#report(progress),
         onTier: () => this.#tier(),
       });
@@ -67,8 +70,6 @@ export class Loader {
       if (error.code !== 'aborted') this.problem = explain(error);
       this.#enter(error.code === 'aborted' ? 'idle' : 'failed');
       this.#refuse(error);
-    } finally {
-      if (this.#stop === stop) this.#stop = null;
     }
   }
 
@@ -87,17 +88,18 @@ export class Loader {
   /** Stops the download. What has come is kept; a model that is usable stays. */
   async cancel() {
     this.#stop?.abort();
-    this.#stop = null;
+    await this.#running;
   }
 
-  /** The model, as soon as it is usable. Rejects when that will not be. */
+  /** The model, as soon as it is usable; if nobody has asked for it yet, it is loaded now. Rejects when that fails. */
   whenReady(signal) {
     if (this.model) return Promise.resolve(this.model);
-    if (this.state !== 'loading') return Promise.reject(new BitpairError('argument', 'no model is loaded'));
-    return new Promise((resolve, reject) => {
+    const model = new Promise((resolve, reject) => {
       this.#waiting.push({ resolve, reject });
       signal.addEventListener('abort', () => reject(new BitpairError('aborted', 'the wait was ended')), { once: true });
     });
+    this.start();
+    return model;
   }
 
   #take(source) {

@@ -8,6 +8,7 @@ import { ConversationStore } from './conversation-store.js';
 import { $, iconButton } from './dom.js';
 import { acceptDrops } from './drop.js';
 import { InsidePanel } from './inside-panel.js';
+import { forTab } from './kept.js';
 import { LoaderView } from './loader-view.js';
 import { Loader } from './loader.js';
 import { ModelsDialog } from './models-dialog.js';
@@ -91,7 +92,7 @@ addEventListener('pagehide', () => chat.flush());
 document.addEventListener('visibilitychange', () => document.hidden && chat.flush());
 
 await sidebar.refresh();
-const last = sidebar.all.find(({ id }) => id === sessionStorage.getItem('conversation'));
+const last = sidebar.all.find(({ id }) => id === forTab.get('conversation'));
 await (last ? chat.open(last) : chat.begin());
 document.body.dataset.started = 'true';
 if (await loader.look()) loader.start();

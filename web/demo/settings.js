@@ -2,6 +2,7 @@
 
 import { SAMPLING } from './config.js';
 import { $ } from './dom.js';
+import { forBrowser } from './kept.js';
 
 const KEY = 'bitpair-demo-settings';
 
@@ -20,11 +21,11 @@ const LONGEST_SEED = 2n ** 64n;
 
 function readKept() {
   try {
-    const kept = JSON.parse(localStorage.getItem(KEY)) ?? {};
+    const kept = JSON.parse(forBrowser.get(KEY)) ?? {};
     const known = Object.entries(kept).filter(([name, value]) => typeof value === typeof DEFAULTS[name]);
     return { ...DEFAULTS, ...Object.fromEntries(known) };
   } catch {
-    return { ...DEFAULTS }; // no storage, or not ours
+    return { ...DEFAULTS }; // not ours
   }
 }
 
@@ -94,11 +95,7 @@ export class Settings {
   }
 
   keep() {
-    try {
-      localStorage.setItem(KEY, JSON.stringify(this.#values));
-    } catch {
-      // it holds for this visit
-    }
+    forBrowser.set(KEY, JSON.stringify(this.#values));
     this.applyTheme();
     this.onchange();
   }

@@ -22,6 +22,7 @@ const ADVICE = {
   io: 'The file cannot be read.',
   worker: 'The engine failed. Reloading the page starts it anew; your conversations are kept.',
   context: 'This conversation is too long for the model. Edit an earlier message, or begin a new chat.',
+  aborted: 'The model was not loaded.',
   disposed: 'The model was put away before the answer was finished.',
 };
 

@@ -38,7 +38,12 @@ export class Anatomy {
   async setModel(model) {
     const turn = ++this.#turn;
     this.#model = model;
-    const [layers, tiers] = model ? await Promise.all([model.layers(), model.tiers()]).catch(() => [[], []]) : [[], []];
+    let [layers, tiers] = [[], []];
+    try {
+      if (model) [layers, tiers] = await Promise.all([model.layers(), model.fileTiers()]);
+    } catch (error) {
+      if (error.code !== 'disposed') throw error; // another model takes its place
+    }
     if (turn !== this.#turn) return;
     Object.assign(this, { layers, tiers });
     const stacks = layers.filter(({ type }) => type === 'signs');

@@ -7,7 +7,7 @@ import { make } from '../dom.js';
 const LENGTH = 96; // tokens of an answer
 const SEED = 1;
 
-const megabytes = (bytes) => `${(bytes / 1e6).toFixed(0)} MB`;
+const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 
 /**
  * Opens the dialog. Each tier is loaded on its own, answers, and is given up before the next.
@@ -15,7 +15,7 @@ const megabytes = (bytes) => `${(bytes / 1e6).toFixed(0)} MB`;
  * @returns {Promise<void>} when it is closed
  */
 export async function openCompare({ root, getModel, getSource, prompt = '' }) {
-  const dialog = new CompareDialog(getSource(), await getModel().tiers());
+  const dialog = new CompareDialog(getSource(), await getModel().fileTiers());
   root.append(dialog.element);
   await dialog.open(prompt);
   dialog.element.remove();

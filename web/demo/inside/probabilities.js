@@ -73,14 +73,17 @@ class TokenView {
   #span(token, text) {
     const entropy = entropyOf(token.top);
     const level = LEVELS.filter((limit) => entropy >= limit).length;
-    // A break alone would leave nothing to point at.
-    const element = make('span', { class: `u${level}${text.includes('\n') ? ' break' : ''}`, text });
+    const element = make('span', { class: `u${level}` });
+    text.split(/(?=\n)/).forEach((part) => {
+      if (part.startsWith('\n')) element.append(make('i', { class: 'break' })); // a break alone would leave nothing to point at
+      element.append(part);
+    });
     return { element, token, entropy };
   }
 
   #listen() {
     const { text } = this;
-    const indexOf = (event) => this.spans.findIndex(({ element }) => element === event.target);
+    const indexOf = (event) => this.spans.findIndex(({ element }) => element === event.target.closest('span'));
     text.addEventListener('pointerover', (event) => event.pointerType === 'mouse' && !this.#pinned && indexOf(event) >= 0 && this.#show(indexOf(event)));
     text.addEventListener('pointerleave', () => !this.#pinned && this.#hide());
     text.addEventListener('click', (event) => {

@@ -1,16 +1,15 @@
 // speed.js - how fast it goes: tokens per second over time, the time to the first token, and what that depends on.
 
+import { capabilities } from '../../index.js';
 import { make } from '../dom.js';
 
-const WINDOW = 0.6;       // seconds that a rate is taken over
-const MOST_TOKENS = 24;   // or so many tokens, whichever is shorter
-const HEIGHT = 132;
+const WINDOW = 0.6; // seconds that a rate is taken over
+const HEIGHT = 132; // of the chart, in CSS pixels
 
 const ISAS = {
   simd128: ['SIMD128', 'instructions on 16 bytes at a time, which every browser of today has'],
-  'simd128-relaxed': ['relaxed SIMD', 'byte shuffles and dot products as this processor does them itself'],
   relaxed: ['relaxed SIMD', 'byte shuffles and dot products as this processor does them itself'],
-  ref: ['scalar', 'one number at a time: this browser has no SIMD in WebAssembly'],
+  ref: ['scalar', 'one number at a time'],
 };
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
@@ -21,7 +20,7 @@ const rateText = (rate) => (rate < 100 ? rate.toFixed(1) : rate.toFixed(0));
 export function ratesOf(times) {
   const points = [];
   for (let i = 1, first = 0; i < times.length; i++) {
-    while (first < i - 1 && (times[i] - times[first] > WINDOW || i - first > MOST_TOKENS)) first++;
+    while (first < i - 1 && times[i] - times[first] > WINDOW) first++;
     if (times[i] > times[first]) points.push([times[i] - times[0], (i - first) / (times[i] - times[first])]);
   }
   return points;
@@ -47,8 +46,18 @@ export class SpeedView {
     this.model = null;
   }
 
-  setModel(model) {
+  async setModel(model) {
     this.model = model;
+    this.#drawFacts();
+    await this.#measure();
+  }
+
+  /** What is not in model.info: where the memory goes, what this browser could do. */
+  async #measure() {
+    const { model } = this;
+    const [stats, host] = await Promise.all([model?.stats(), capabilities()]).catch(() => [null, null]);
+    if (model !== this.model) return;
+    Object.assign(this, { stats, host });
     this.#drawFacts();
   }
 
@@ -99,13 +108,14 @@ export class SpeedView {
   end(stats) {
     this.bar.hidden = true;
     this.phase.textContent = 'tokens per second';
+    this.#draw();
     if (stats) {
       this.figures = { first: stats.timeToFirstToken, prompt: stats.promptTokens, cached: stats.cachedTokens, prefill: stats.prefillTokensPerSecond, count: stats.completionTokens };
       if (stats.decodeTokensPerSecond) this.number.textContent = rateText(stats.decodeTokensPerSecond);
     }
-    this.#draw();
     this.#drawFacts();
     this.#describe();
+    this.#measure();
   }
 
   // ---- drawing ----
@@ -137,7 +147,7 @@ export class SpeedView {
     if (this.#plot || this.opening) return;
     this.opening = true;
     const { default: Plot } = await import('uplot');
-    const color = (name) => () => getComputedStyle(this.chart).getPropertyValue(name).trim() ? resolveColor(this.chart, name) : '#888';
+    const color = (name) => () => resolveColor(this.chart, name);
     const axis = { stroke: color('--muted'), grid: { stroke: color('--line'), width: 1 }, ticks: { show: false }, font: '11px system-ui, sans-serif' };
     this.#plot = new Plot({
       width: Math.max(160, this.chart.clientWidth), height: HEIGHT, legend: { show: false }, padding: [8, 8, 0, 0],
@@ -145,7 +155,7 @@ export class SpeedView {
       scales: { x: { time: false, range: (_, low, high) => [0, Math.max(2, high ?? 0)] }, y: { range: (_, low, high) => [0, Math.max(10, 1.15 * (high ?? 0))] } },
       axes: [
         { ...axis, size: 26, values: (_, ticks) => ticks.map((tick) => `${tick} s`), grid: { show: false } },
-        { ...axis, size: 34, splits: undefined, space: 34 },
+        { ...axis, size: 34, space: 34 },
       ],
       series: [{}, { stroke: color('--accent'), width: 2, points: { show: false }, fill: color('--accent-soft') }],
       hooks: { draw: [(plot) => this.#markTiers(plot)] },
@@ -183,11 +193,13 @@ export class SpeedView {
   }
 
   #addModelFacts(add) {
-    const { threads, threadsReason, isa, isaReason, memoryBytes, bytes, contextSize } = this.model.info;
+    const { threads, threadsReason, isa, memoryBytes, bytes, contextSize } = this.model.info;
     const [name, why] = ISAS[isa] ?? [isa, ''];
-    add('Threads', String(threads), threadsReason ?? `of ${navigator.hardwareConcurrency ?? '?'} logical processors`);
-    add('Kernels', name, isaReason ?? why);
-    add('Memory', megabytes(memoryBytes), `${megabytes(bytes)} of it are the model's file`);
+    const { total = memoryBytes, weights = bytes, sessions = 0 } = this.stats?.memory ?? {};
+    const relaxed = !this.host || isa === 'relaxed' ? '' : this.host.relaxedSimd ? '; this one knows relaxed SIMD too' : '; this one has no relaxed SIMD';
+    add('Threads', String(threads), threadsReason ?? `of ${this.host?.logicalProcessors ?? navigator.hardwareConcurrency} logical processors`);
+    add('Kernels', name, why + relaxed);
+    add('Memory', megabytes(total), `${megabytes(weights)} the model's file${sessions ? `, ${megabytes(sessions)} what it has read and written` : ''}`);
     add('Context', `${contextSize} tokens`);
   }
 }

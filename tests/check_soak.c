@@ -1,0 +1,72 @@
+/* Sessions come and go while tokens are written: memory stays flat. `check_soak N` writes N tokens (default 1500). */
+#include "check.h"
+
+#include <unistd.h>
+
+#include "engine.h"
+#include "io/source.h"
+
+enum { ANSWER = 24, N_CTX = 64, WARM = 16 };
+
+/* Resident bytes of this process. */
+static long resident(void) {
+    long size = 0, pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (!f || fscanf(f, "%ld %ld", &size, &pages) != 2) pages = 0;
+    if (f) fclose(f);
+    return pages * sysconf(_SC_PAGESIZE);
+}
+
+/* One conversation: text, a grammar now and then, a fork, a state saved and restored. Returns the tokens written. */
+static long talk(bp_model *m, unsigned turn) {
+    static const char grammar[] = "root ::= [a-zA-Z ,.']+";
+    static const char text[] = "Once upon a time there was a little girl who";
+    int32_t ids[sizeof text + 8];
+    bp_err e = {0};
+    bp_session *s = bp_session_open(m, &(bp_session_options){.n_ctx = N_CTX}, &e), *twin = NULL;
+    ptrdiff_t n = s ? bp_tokenize(m, text, sizeof text - 1, 0, ids, sizeof ids / sizeof *ids, &e) : -1;
+    sampler_options o = sampler_defaults();
+    long written = 0;
+    o.seed = turn;
+    bool good = n > 0 && bp_session_sampling(s, &o, &e) && bp_session_feed(s, ids, (size_t)n, &e) &&
+                (turn % 4 || bp_session_grammar(s, grammar, sizeof grammar - 1, &e));
+    for (; good && written < ANSWER; written++) {
+        int32_t id = bp_session_sample(s, &e);
+        good = id >= 0 && bp_session_feed(s, &id, 1, &e);
+    }
+    size_t size = good ? bp_session_save_bytes(s) : 0;
+    void *state = malloc(size + 1);
+    good = good && (twin = bp_session_fork(s, &e)) && bp_session_save(s, state, size, &e) && bp_session_shift(twin, 2, 5, &e) &&
+           bp_session_restore(twin, state, size, &e);
+    if (!good) CHECK(false, "turn %u: %s", turn, e.text);
+    free(state);
+    bp_session_close(twin);
+    bp_session_close(s);
+    return written;
+}
+
+int main(int argc, char **argv) {
+    long wanted = argc > 1 ? atol(argv[1]) : 1500, written = 0, loads = 0, warm = 0;
+    source fixture;
+    bp_err e = {0};
+    CHECK(source_open(&fixture, BITPAIR_ROOT "/models/tinystories-656k.gguf", &e), "%s", e.text);
+    bp_engine *engine = bp_engine_open(&(bp_engine_options){.threads = 2}, &e);
+    for (unsigned turn = 0; written < wanted; turn++) {
+        bp_model *m = bp_model_open(engine, fixture.bytes, (size_t)fixture.size, &e);
+        CHECK(m, "%s", e.text);
+        if (!m) break;
+        written += talk(m, turn);
+        bp_model_close(m);
+        loads++;
+        if (turn == WARM) warm = resident();
+    }
+    long growth = resident() - warm;
+    CHECK(written >= wanted && warm > 0, "%ld of %ld tokens", written, wanted);
+    /* a sanitizer keeps freed memory for a while */
+    CHECK(growth < 64L << 20, "%ld bytes more after %ld tokens", growth, written);
+    printf("%ld tokens, %ld models opened and closed, %.1f MB resident, %.1f MB more than after %d\n", written, loads,
+           (double)resident() / 1e6, (double)growth / 1e6, WARM);
+    bp_engine_close(engine);
+    source_close(&fixture);
+    return check_end();
+}
