@@ -29,7 +29,7 @@ after(async () => {
 
 /** Waits until an asynchronous function of the page gives something true. */
 async function until(page, fn, argument) {
-  for (const end = performance.now() + 30000; !(await page.evaluate(fn, argument)); ) {
+  for (const end = performance.now() + 90000; !(await page.evaluate(fn, argument)); ) {
     assert.ok(performance.now() < end, `waited too long for ${fn}`);
     await page.waitForTimeout(50);
   }
@@ -42,6 +42,12 @@ const kept = (page, version) => until(page, async ([base, wanted]) => {
   const name = (await caches.keys()).find((key) => key.endsWith(` ${wanted}`));
   return !!name && !!(await (await caches.open(name)).match(new URL(base, location.href).href));
 }, [BASE, version]);
+
+async function open(host) {
+  const page = await openPage(browser, host);
+  page.setDefaultTimeout(90000); // of a busy machine
+  return page;
+}
 
 const versionOf = (page) => page.locator('meta[name=bitpair-build]').getAttribute('content');
 
@@ -75,7 +81,7 @@ async function answer(page, question) {
 
 test('below a path, without headers: isolated by the service worker, answers; then again with the host gone', { timeout: 300000 }, async (t) => {
   const host = await plainHost(t, { made, model: EMBEDDED });
-  const page = await openPage(browser, host);
+  const page = await open(host);
   await page.goto(host.url(BASE));
   await isolated(page);
   assert.ok(await page.locator('#banner').isHidden());
@@ -101,7 +107,7 @@ test('below a path, without headers: isolated by the service worker, answers; th
 
 test('a page that has been touched is not reloaded under the hand', async (t) => {
   const host = await plainHost(t, { made, model: EMBEDDED, hold: 'sw.js' });
-  const page = await openPage(browser, host);
+  const page = await open(host);
   await page.goto(host.url(BASE));
   await page.locator('#hero').click();
   await page.evaluate(() => (globalThis.marked = true));
@@ -123,7 +129,7 @@ function nextVersion({ version, files }, next) {
 
 test('a new version replaces the old one, and never in parts', async (t) => {
   const host = await plainHost(t, { made, model: EMBEDDED });
-  const page = await openPage(browser, host);
+  const page = await open(host);
   await page.goto(host.url(BASE));
   await isolated(page);
   await kept(page, made.version);
