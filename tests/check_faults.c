@@ -1,7 +1,8 @@
 /* Everything that the system may refuse is refused once: each allocation of opening, running and compressing, each write
  * to the disk, and a compression is killed at random moments and resumed. Nothing crashes, every error says what is
  * missing, no half file is left, and what is resumed has the bytes of the uninterrupted run.
- * `check_faults full` tries every allocation and 100 kills, else the later ones are sampled and there are 4 kills.
+ * `check_faults full` tries every allocation and 100 kills, else the later ones are sampled and there are 4 kills,
+ * one under a sanitizer.
  *
  * The linker puts __wrap_malloc in the place of malloc, and so on, for this program alone (tests.cmake). */
 #include "compress_run.h"
@@ -42,6 +43,12 @@ WRAP(char *, strndup, (const char *s, size_t n), (s, n), &memory_left, ENOMEM, N
 WRAP(ssize_t, pwrite, (int fd, const void *p, size_t n, off_t at), (fd, p, n, at), &disk_left, ENOSPC, -1)
 WRAP(int, fsync, (int fd), (fd), &disk_left, ENOSPC, -1)
 WRAP(int, mkdir, (const char *path, mode_t mode), (path, mode), &disk_left, ENOSPC, -1)
+
+#if defined(__SANITIZE_ADDRESS__)
+enum { KILLS = 1 }; /* a compression takes ten times as long */
+#else
+enum { KILLS = 4 };
+#endif
 
 static bool full;
 static unsigned tried;
@@ -257,7 +264,7 @@ int main(int argc, char **argv) {
     printf("%u calls were refused\n", tried);
     snprintf(original, sizeof original, "%s", check_data("models/tinystories-656k"));
     snprintf(calib, sizeof calib, "%s", check_data("text/tinystories_sample_2MiB.txt"));
-    check_kills(original, calib, full ? 100 : 4);
+    check_kills(original, calib, full ? 100 : KILLS);
     remove_folder(folder);
     remove_all();
     return check_end();
