@@ -42,8 +42,8 @@ static long talk(bp_model *m, unsigned turn) {
     }
     size_t size = good ? bp_session_save_bytes(s) : 0;
     void *state = malloc(size + 1);
-    good = good && (twin = bp_session_fork(s, &e)) && bp_session_save(s, state, size, &e) && bp_session_shift(twin, 2, 5, &e) &&
-           bp_session_restore(twin, state, size, &e);
+    good = good && (twin = bp_session_fork(s, &e)) && bp_session_save(s, state, size, &e) &&
+           bp_session_shift(twin, 2, 5, &e) && bp_session_restore(twin, state, size, &e);
     if (!good) CHECK(false, "turn %u: %s", turn, e.text);
     free(state);
     bp_session_close(twin);
