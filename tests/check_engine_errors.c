@@ -56,7 +56,8 @@ static void check_file(world *w, const small_file *f) {
     CHECK(bp_header_read(copy, f->size, &h, &w->e) && !bp_piece_good(copy, f->size, h.digest), "another digest");
     CHECK(bp_piece_good(copy + offset, f->size - (size_t)offset, h.pieces), "a good piece");
     REFUSED(w, bp_model_open(w->engine, copy, f->size - 1, &w->e), BP_ERR_FORMAT, "truncated");
-    REFUSED(w, bp_model_preview(w->engine, copy, (size_t)offset, (size_t)offset + 1, &w->e), BP_ERR_FORMAT, "truncated");
+    REFUSED(w, bp_model_preview(w->engine, copy, (size_t)offset, (size_t)offset + 1, &w->e), BP_ERR_FORMAT,
+            "truncated");
     memcpy(memmem(copy, f->size, "llama", 5), "mamba", 5);
     REFUSED(w, bp_model_open(w->engine, copy, f->size, &w->e), BP_ERR_UNSUPPORTED, "mamba");
     REFUSED(w, bp_model_preview(w->engine, copy, (size_t)offset, f->size, &w->e), BP_ERR_UNSUPPORTED, "mamba");
@@ -72,11 +73,13 @@ static void check_model(world *w) {
     size_t size;
     int32_t ids[32];
     char out[8];
-    CHECK(!bp_model_string(w->model, "no.such.key", &size) && !bp_model_string(w->model, "llama.block_count", &size), "no strings");
+    CHECK(!bp_model_string(w->model, "no.such.key", &size) && !bp_model_string(w->model, "llama.block_count", &size),
+          "no strings");
     CHECK(bp_model_tier(w->model, 1, &end, &bits) && !bp_model_tier(w->model, 2, &end, &bits), "two tiers");
     REFUSED(w, bp_tokenize(w->model, "ab\xff", 3, 0, ids, 32, &w->e) >= 0, BP_ERR_FORMAT, "UTF-8");
     REFUSED(w, bp_tokenize(w->model, "abc", 3, 0, ids, 10, &w->e) >= 0, BP_ERR_ARGUMENT, "11 ids");
-    CHECK(bp_token_text(w->model, -1, true, out, 8) == 0 && bp_token_text(w->model, 1 << 30, true, out, 8) == 0, "no such token");
+    CHECK(bp_token_text(w->model, -1, true, out, 8) == 0 && bp_token_text(w->model, 1 << 30, true, out, 8) == 0,
+          "no such token");
     CHECK(bp_token_text(w->model, SMALL_VOCAB - 1, true, out, 8) == 8, "cut to the capacity");
     CHECK(!bp_model_is_end(w->model, -1) && bp_model_is_end(w->model, SMALL_VOCAB - 1), "the end of a turn");
 }
@@ -126,15 +129,18 @@ static void check_sampling(world *w) {
     int32_t a = 0;
     o.temperature = NAN;
     REFUSED(w, bp_session_sampling(w->session, &o, &w->e), BP_ERR_ARGUMENT, "temperature");
-    REFUSED(w, bp_session_grammar(w->session, unknown, sizeof unknown - 1, &w->e), BP_ERR_ARGUMENT, "line 1, column 10");
+    REFUSED(w, bp_session_grammar(w->session, unknown, sizeof unknown - 1, &w->e), BP_ERR_ARGUMENT,
+            "line 1, column 10");
     CHECK(bp_session_grammar(w->session, latin, sizeof latin - 1, &w->e), "%s", w->e.text);
     REFUSED(w, bp_session_sample(w->session, &w->e) >= 0, BP_ERR_UNSUPPORTED, "");
     CHECK(bp_session_grammar(w->session, "root ::= \"b\"", 12, &w->e), "%s", w->e.text);
     bp_session_rewind(w->session, 10, &w->e);
-    CHECK(bp_session_feed(w->session, &a, 1, &w->e) && bp_session_sample(w->session, &w->e) == 1, "only b: %s", w->e.text);
+    CHECK(bp_session_feed(w->session, &a, 1, &w->e) && bp_session_sample(w->session, &w->e) == 1, "only b: %s",
+          w->e.text);
     bp_session_feed(w->session, &a, 1, &w->e);
     REFUSED(w, bp_session_sample(w->session, &w->e) >= 0, BP_ERR_ARGUMENT, "");
-    CHECK(bp_session_grammar(w->session, NULL, 0, &w->e) && bp_session_sample(w->session, &w->e) >= 0, "any text again: %s", w->e.text);
+    CHECK(bp_session_grammar(w->session, NULL, 0, &w->e) && bp_session_sample(w->session, &w->e) >= 0,
+          "any text again: %s", w->e.text);
 }
 
 static void check_states(world *w, const small_file *f) {
