@@ -20,7 +20,7 @@ const options = {
   charset: 'utf8',
   external: ['@huggingface/jinja'],
   banner: { js: `/*! ${name} ${version}, ${license} */` },
-  chunkNames: '[name]',
+  chunkNames: '[name]-[hash]',
   logLevel: 'warning',
 };
 

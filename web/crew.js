@@ -6,8 +6,9 @@ import { LOAD_ID, REST_ID, startWorker } from './protocol.js';
 
 /** The engine worker, the threads it asked for, and the requests that are open. */
 export class Crew {
-  constructor(link, pull) {
+  constructor(link, pull, workerUrl) {
     this.link = link;
+    this.workerUrl = workerUrl;
     this.pull = pull; // of a source that stays here
     this.threads = [];
     this.requests = new Map(); // id -> {resolve, reject, onMessage, failure: what onMessage threw}
@@ -90,7 +91,7 @@ export class Crew {
 
   /** -> the port that leads to it */
   async startThread() {
-    const thread = await startWorker();
+    const thread = await startWorker(this.workerUrl);
     if (this.ended) return thread.terminate();
     this.threads.push(thread);
     thread.hold(false);

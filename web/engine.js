@@ -8,7 +8,7 @@ import { LoadController, follow } from './control.js';
 import { Crew } from './crew.js';
 import { BitpairError, abortError, fail } from './errors.js';
 import { Model } from './model.js';
-import { LOAD_ID, REST_ID, isNode, nodeModule, startWorker } from './protocol.js';
+import { ENGINES, LOAD_ID, REST_ID, isNode, nodeModule, startWorker } from './protocol.js';
 
 const ABORT_SECONDS = 0.5; // for a worker to close its files and connections itself
 
@@ -123,10 +123,11 @@ function explained(complete, signal) {
  * Has a worker of its own open the source. work(crew, request) -> {value: what the caller gets, rest: a promise of what goes on after
  * that, or null}; request(type, options) asks the worker.
  */
-async function withWorker(source, { signal }, work) {
+async function withWorker(source, { signal, workerUrl }, work) {
   if (signal?.aborted) throw abortError(signal);
   const { message, pull = null, close } = await describeSource(source).catch(sourceError);
-  const crew = new Crew(await startWorker(), pull);
+  const script = workerUrl === undefined ? undefined : addressOf('workerUrl', workerUrl);
+  const crew = new Crew(await startWorker(script), pull, script);
   let timer = null;
   let open = false; // has the caller what it wanted?
   const abort = () => {
@@ -159,7 +160,7 @@ async function withWorker(source, { signal }, work) {
 
 const KV_BITS = { q8: 8, f16: 16 };
 
-function checkOptions({ threads, contextSize = 0, kvCache = 'q8', verify = true, tier, startAt, control, retries = 5, integrity, cache }) {
+function checkOptions({ threads, contextSize = 0, kvCache = 'q8', verify = true, tier, startAt, control, retries = 5, integrity, cache, wasm }) {
   const count = (name, value, low) => {
     if (!(Number.isInteger(value) && value >= low && value < 2 ** 31)) fail('argument', `${name} must be a whole number from ${low} on, not ${value}`);
   };
@@ -171,7 +172,26 @@ function checkOptions({ threads, contextSize = 0, kvCache = 'q8', verify = true,
   if (first > tier) fail('argument', `startAt ${first}: only ${tier} tiers are wanted`);
   if (control !== undefined && !(control instanceof LoadController)) fail('argument', 'control must be a LoadController');
   if (!Object.hasOwn(KV_BITS, kvCache)) fail('argument', `kvCache must be 'q8' or 'f16', not ${kvCache}`);
-  return { threads, contextSize, kvBits: KV_BITS[kvCache], verify: !!verify, tier, startAt: first, retries, integrity: parseIntegrity(integrity), cache: cacheName(cache) };
+  return { threads, contextSize, kvBits: KV_BITS[kvCache], verify: !!verify, tier, startAt: first, retries, integrity: parseIntegrity(integrity), cache: cacheName(cache), wasm: describeEngines(wasm) };
+}
+
+/** What the worker is told of engines that come from elsewhere: {file name: absolute URL, bytes or module}. */
+function describeEngines(wasm) {
+  if (wasm === undefined) return null;
+  const choose = typeof wasm === 'function' ? wasm : () => wasm;
+  const given = ENGINES.map((name) => [name, choose(name)]).filter(([, engine]) => engine !== undefined);
+  return Object.fromEntries(given.map(([name, engine]) => [name, isBinary(engine) ? engine : addressOf('wasm', engine)]));
+}
+
+const isBinary = (value) => value instanceof WebAssembly.Module || value instanceof ArrayBuffer || ArrayBuffer.isView(value);
+
+function addressOf(option, value) {
+  try {
+    if (typeof value === 'string' || value instanceof URL) return absolute(value);
+  } catch {
+    // said below
+  }
+  return fail('argument', `${option} must be an absolute URL, or one relative to the page${option === 'wasm' ? ', or bytes, a module or a function that gives them' : ''}`);
 }
 
 /** 'sha256-' and 64 hex digits or base64 -> hex digits */

@@ -44,6 +44,8 @@ export interface RequestLike {
   integrity?: string;
 }
 
+export type EngineSource = string | URL | ArrayBuffer | ArrayBufferView | WebAssembly.Module;
+
 export interface LoadOptions {
   /**
    * Threads, 1 to 64. Default: all logical processors up to two, else half of them, at most four. One where threads cannot be had:
@@ -92,6 +94,15 @@ export interface LoadOptions {
    * checksums, and loads with `verify: false`, are not kept.
    */
   cache?: boolean | string;
+  /** Where `worker.js` of this package is served, if not beside its other files: a URL, relative to the page. Browsers want the page's own origin. */
+  workerUrl?: string | URL;
+  /**
+   * The engine, if it is not to come from beside `worker.js`: a URL, bytes, a compiled module; or a function that gives one of
+   * these for 'bitpair.wasm' (one thread) and 'bitpair-threads.wasm', and for 'bitpair-relaxed.wasm' and 'bitpair-threads-relaxed.wasm'
+   * (the same with relaxed SIMD; undefined: the plain one serves), undefined for the package's own. Without a function the same is
+   * taken for all, so give `threads` too.
+   */
+  wasm?: EngineSource | ((file: string) => EngineSource | undefined);
   /**
    * How often in a row a request is tried again after a failure that may pass: no connection, one that breaks or is silent for 30 s, 408, 425, 429, 500,
    * 502, 503, 504. After 0.25 s, then twice as long each time up to 8 s, each half to one and a half times that at random; at least
@@ -171,7 +182,7 @@ export interface MemoryEstimate {
  */
 export function estimateMemory(
   source: ModelSource,
-  options?: Pick<LoadOptions, 'threads' | 'contextSize' | 'kvCache' | 'tier' | 'integrity' | 'cache' | 'retries' | 'signal'>,
+  options?: Pick<LoadOptions, 'threads' | 'contextSize' | 'kvCache' | 'tier' | 'integrity' | 'cache' | 'retries' | 'signal' | 'workerUrl' | 'wasm'>,
 ): Promise<MemoryEstimate>;
 
 export interface CachedModel {

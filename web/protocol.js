@@ -35,6 +35,9 @@ import { fail } from './errors.js';
 export const LOAD_ID = 0;
 export const REST_ID = 1;
 
+/** The binaries of the engine. */
+export const ENGINES = ['bitpair.wasm', 'bitpair-threads.wasm', 'bitpair-relaxed.wasm', 'bitpair-threads-relaxed.wasm'];
+
 /** Bytes of the stack of each additional thread; the linker gives the first one 1 MiB. */
 export const STACK_BYTES = 256 * 1024;
 
@@ -50,13 +53,14 @@ export const isNode = () => NODE;
 export const nodeModule = async (name) => process.getBuiltinModule(name);
 
 /**
- * Starts web/worker.js.
+ * Starts web/worker.js, or what the caller serves in its place.
+ * @param {string} [url] absolute
  * @returns {Promise<{post(message, transfer?): void, onmessage: Function, onerror: Function, terminate(): Promise,
  *   hold(yes: boolean): void}>} hold(false) lets a Node process end although the worker is there
  */
-export async function startWorker() {
+export async function startWorker(url) {
   try {
-    return isNode() ? await startNodeWorker() : startWebWorker();
+    return isNode() ? await startNodeWorker(url) : startWebWorker(url);
   } catch (error) {
     return fail('worker', `worker.js did not start: ${error.message}`, { cause: error });
   }
@@ -65,8 +69,10 @@ export async function startWorker() {
 const WORKER_ADVICE = 'worker.js did not load: is it served, and does worker-src of the content security policy allow it? ' +
   "Vite's dev server needs optimizeDeps: { exclude: ['bitpair'] }";
 
-function startWebWorker() {
-  const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'bitpair' });
+function startWebWorker(url) {
+  // Bundlers look for this literal address, so another one is a case of its own.
+  const worker = url ? new Worker(url, { type: 'module', name: 'bitpair' })
+    : new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'bitpair' });
   const link = {
     post: (message, transfer = []) => worker.postMessage(message, transfer),
     terminate: async () => worker.terminate(),
@@ -84,11 +90,11 @@ function startWebWorker() {
   return link;
 }
 
-async function startNodeWorker() {
+async function startNodeWorker(url) {
   const { Worker: NodeWorker } = await nodeModule('node:worker_threads');
   const base = import.meta.url; // not inside new URL(): bundlers would take it for an asset of their own
   // Flags of this process, --input-type for one, need not suit a file.
-  const worker = new NodeWorker(new URL('./worker.js', base), { execArgv: [] });
+  const worker = new NodeWorker(new URL(url ?? './worker.js', base), { execArgv: [] });
   const link = {
     post: (message, transfer = []) => worker.postMessage(message, transfer),
     terminate: () => worker.terminate(),

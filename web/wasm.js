@@ -48,10 +48,14 @@ export async function chooseThreads(wanted) {
   return { threads: wanted ?? defaultThreads(await logicalCores()), reason: null };
 }
 
-async function compile(url) {
+/** @param {URL | BufferSource | WebAssembly.Module} engine */
+async function compile(engine) {
   if (!has('simd'))
     fail('unsupported', 'this WebAssembly engine has no SIMD (Chrome 91, Firefox 89, Safari 16.4, Node 16 have it)');
+  if (engine instanceof WebAssembly.Module) return engine;
+  const url = engine instanceof URL ? engine : 'that was given';
   try {
+    if (!(engine instanceof URL)) return await WebAssembly.compile(engine);
     if (url.protocol === 'file:') return await WebAssembly.compile(await (await nodeModule('node:fs/promises')).readFile(url));
     const response = await fetch(url);
     if (!response.ok) fail('http', `${url} answers ${response.status}`, { status: response.status, url: url.href });
@@ -92,10 +96,15 @@ function sharedMemory() {
   return reserve(true)?.memory ?? fail('memory', 'this host gives no shared memory of 512 MiB: use threads: 1');
 }
 
-/** Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. `relaxed`: the binary with relaxed SIMD. */
-export async function openWasm(threads, relaxed = has('relaxed')) {
+/**
+ * Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. `given`: engines of the caller by
+ * their file's name, used before the package's own. `relaxed`: the binary with relaxed SIMD.
+ */
+export async function openWasm(threads, given = null, relaxed = has('relaxed')) {
   const [single, shared] = relaxed ? RELAXED_URLS() : PLAIN_URLS();
-  const module = await compile(threads > 1 ? shared : single);
+  const kind = threads > 1 ? '-threads' : '';
+  const other = (relaxed ? given?.[`bitpair${kind}-relaxed.wasm`] : undefined) ?? given?.[`bitpair${kind}.wasm`];
+  const module = await compile(typeof other === 'string' ? new URL(other) : (other ?? (threads > 1 ? shared : single)));
   const memory = threads > 1 ? sharedMemory() : null;
   return { wasm: new Wasm(await instantiate(module, memory), memory), module, memory };
 }

@@ -13,6 +13,7 @@ import { LARGE, MIB, SMALL, largeFile, openSite } from './site.js';
 const golden = JSON.parse(readFileSync(`${ROOT}tests/golden/logits.json`, 'utf8'));
 const names = process.env.BITPAIR_ENGINES?.split(',') ?? Object.keys(ENGINES);
 const RANDOM = { greedy: false, seed: 5, temperature: 1, maxTokens: 40 };
+const POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'";
 const limits = { timeout: 120000 };
 
 for (const name of names) describe(name, () => suite(name));
@@ -27,7 +28,7 @@ function suite(name) {
     browser = await openEngine(name);
     site = await openSite(); // an origin of its own, so storage is empty
     page = await browser.newPage(site.url());
-  }, { timeout: 120000 });
+  }, { timeout: 240000 });
   after(async () => {
     await browser?.close();
     site?.close();
@@ -214,6 +215,20 @@ function suite(name) {
     assert.equal(text, (await opens(SMALL, { threads: 1 })).text);
     await visitor.close();
     plain.close();
+  });
+
+  test('under a strict content security policy', limits, async () => {
+    const strict = await openSite({ policy: POLICY });
+    const visitor = await browser.newPage(strict.url('/test/strict.html'));
+    const found = await visitor.evaluate(async (small, count) => {
+      await new Promise((resolve) => setTimeout(resolve)); // what a driver sends may evaluate
+      const evaluates = await codeOf(Promise.resolve().then(() => new Function('return 1')()));
+      return { ...(await opens(small, { threads: count })), evaluates };
+    }, SMALL, counts.at(-1));
+    assert.notEqual(found.evaluates, 'none'); // the policy is in force
+    assert.deepEqual([found.text, found.threads], [(await opens(SMALL)).text, counts.at(-1)]);
+    await visitor.close();
+    strict.close();
   });
 
   test('nothing was logged as an error', () => assert.deepEqual(page.problems?.filter((text) => !expected(text)) ?? [], []));

@@ -37,9 +37,9 @@ export function toolFile(path) {
   return existsSync(full) ? full : null;
 }
 
-/** Packs the repository into `folder`: {tarball: path, files: [{path, size}], unpackedSize, shasum}. dist/ must be up to date. */
-export function pack(folder) {
-  const [result] = JSON.parse(npm(['pack', '--json', '--ignore-scripts', `--pack-destination=${folder}`], ROOT));
+/** Packs the repository into `folder`: {tarball: path, files: [{path, size}], ...}. dist/ must be up to date. */
+export function pack(folder, root = ROOT) {
+  const [result] = JSON.parse(npm(['pack', '--json', '--ignore-scripts', `--pack-destination=${folder}`], root));
   return { ...result, tarball: join(folder, result.filename) };
 }
 

@@ -15,6 +15,8 @@ const kept: CachedModel[] = await cache.list();
 void [memory, kept[0]?.lastUsed?.getTime(), await cache.delete(new URL('https://example.org/m.gguf')), await cache.size('models')];
 await cache.clear();
 await load(new Uint8Array(3));
+await load('m.gguf', { workerUrl: '/assets/worker.js', wasm: (file) => `/assets/${file}` });
+await load('m.gguf', { wasm: new Uint8Array(8), threads: 1 });
 await load(new Request('https://example.org/m.gguf'));
 for await (const chunk of model.chat([{ role: 'user', content: 'Hi' }], { greedy: true, stop: ['a'], seed: 3n })) {
   const text: string = chunk.text;

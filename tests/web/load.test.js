@@ -112,6 +112,30 @@ describe('load() refuses', () => {
     .catch(() => refused(load(FIXTURE, { ...options, contextSize: 2 ** 31 - 1 }), 'argument', /./)));
 });
 
+describe('worker and engine from elsewhere', () => {
+  const web = new URL('../../web/', import.meta.url);
+  const single = readFileSync(new URL('bitpair.wasm', web));
+  const threaded = readFileSync(new URL('bitpair-threads.wasm', web));
+
+  test('a URL, bytes, a module, a function', async () => {
+    for (const wasm of [new URL('bitpair.wasm', web), new URL('bitpair.wasm', web).href, single, await WebAssembly.compile(single)])
+      await opens(bytes, { threads: 1, wasm });
+    const asked = [];
+    const model = await load(bytes, { threads: 2, wasm: (name) => (asked.push(name), name === 'bitpair-threads.wasm' ? threaded : undefined) });
+    assert.deepEqual([asked, model.info.threads], [['bitpair.wasm', 'bitpair-threads.wasm'], 2]);
+    await model.dispose();
+    await opens(bytes, { threads: 2, workerUrl: new URL('worker.js', web) });
+  });
+
+  test('they are used, and what is wrong with them is said', async () => {
+    await refused(load(bytes, { threads: 1, wasm: new Uint8Array(8) }), 'worker', /the engine that was given did not load/);
+    await refused(load(bytes, { threads: 1, wasm: new URL('none.wasm', web) }), 'worker', /none\.wasm did not load/);
+    await refused(load(bytes, { wasm: 3 }), 'argument', /wasm must be/);
+    await refused(load(bytes, { workerUrl: new URL('none.js', web) }), 'worker', /./);
+    await refused(load(bytes, { workerUrl: 'relative.js' }), 'argument', /workerUrl must be/);
+  });
+});
+
 test('the source stays the caller\'s', async () => {
   for (const source of [readFileSync(FIXTURE), bytes.slice()]) {
     await opens(source);

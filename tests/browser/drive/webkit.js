@@ -62,7 +62,7 @@ function miniBrowser() {
   return programPath('MINIBROWSER', folders.find(existsSync) ?? '/usr/lib/webkit2gtk-4.1/MiniBrowser');
 }
 
-/** {version, send(method, path, body), inWindow(handle, method, path, body)}: commands wait for each other. */
+/** {version, home, inWindow(handle, method, path, body)}: commands wait for each other. */
 async function openSession(driver, args) {
   const command = async (method, path, body) => {
     const response = await fetch(driver + path, { method, body: body && JSON.stringify(body), headers: { 'content-type': 'application/json' } });
@@ -81,10 +81,11 @@ async function openSession(driver, args) {
     last = done.catch(() => {});
     return done;
   };
+  const home = await command('GET', `${base}/window`); // stays open: no window, no session
   await command('POST', `${base}/timeouts`, { script: 600000, pageLoad: 120000 });
   return {
     version: `${capabilities.browserName} ${capabilities.browserVersion}`,
-    send: (method, path, body) => inTurn(() => command(method, base + path, body)),
+    home,
     inWindow: (handle, method, path, body) => inTurn(async () => {
       await command('POST', `${base}/window`, { handle });
       return command(method, base + path, body);
@@ -109,7 +110,7 @@ const COLLECTOR = `
 let lastKey = 0;
 
 async function newPage(session, url, { viewport = { width: 1000, height: 760 } } = {}) {
-  const { handle } = await session.send('POST', '/window/new', { type: 'window' });
+  const { handle } = await session.inWindow(session.home, 'POST', '/window/new', { type: 'window' });
   const send = (method, path, body) => session.inWindow(handle, method, path, body);
   const run = (script, args) => send('POST', '/execute/sync', { script, args });
   const evaluate = async (fn, ...args) => {
