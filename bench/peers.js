@@ -74,18 +74,22 @@ async function inTurn(contestants, label, counts, times, work) {
   return rows.map(({ contestant: { name, ours = false, bytes }, ...row }) => ({ name, ours, bytes, ...row }));
 }
 
-async function inBrowser(server, contestants, prompts, parts) {
-  const result = {};
+async function withProfile(work) {
   const { context: profile, close } = await openProfile();
-  const full = (spec, count) => ({ ...spec, threads: count, context });
   try {
-    if (parts.includes('speed'))
-      result.speed = await inTurn(contestants, 'speed', threads, rounds, ({ spec }, count) =>
-        measureSpeed(profile, server, full(spec, count), { ...prompts, count: generate }));
-    if (parts.includes('start')) result.start = await measureStarts(profile, server, contestants, prompts, full);
+    return await work(profile);
   } finally {
     await close();
   }
+}
+
+async function inBrowser(server, contestants, prompts, parts) {
+  const result = {};
+  const full = (spec, count) => ({ ...spec, threads: count, context });
+  if (parts.includes('speed'))
+    result.speed = await withProfile((profile) => inTurn(contestants, 'speed', threads, rounds, ({ spec }, count) =>
+      measureSpeed(profile, server, full(spec, count), { ...prompts, count: generate })));
+  if (parts.includes('start')) result.start = await withProfile((profile) => measureStarts(profile, server, contestants, prompts, full));
   if (parts.includes('memory'))
     result.memory = await inTurn(contestants, 'memory', threads.slice(-1), 1, ({ spec }, count) =>
       measureMemory(server, full(spec, count), prompts.prompt, generate));

@@ -16,7 +16,7 @@ import { basename, dirname, extname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-import { build, transform } from 'esbuild';
+import { build } from 'esbuild';
 
 import { MODEL_PATH } from '../web/demo/config.js';
 
@@ -26,6 +26,10 @@ const ENGINES = ['bitpair.wasm', 'bitpair-threads.wasm', 'bitpair-relaxed.wasm',
 const ASSETS = ['.svg', '.png', '.webmanifest'];
 // What runs the engine at all: SIMD in WebAssembly, and modules in workers.
 const TARGET = ['chrome91', 'firefox114', 'safari16.4'];
+
+const COMMON = {
+  bundle: true, minify: true, write: false, metafile: true, format: 'esm', target: TARGET, outdir: '/', logLevel: 'warning', legalComments: 'none',
+};
 
 const HEADERS = `# For hosts that read this file (Netlify, Cloudflare Pages): isolation without a reload, and caching.
 /*
@@ -60,11 +64,10 @@ const NOT_FOUND = `<!doctype html>
 
 /** Scripts, styles and engines: name -> bytes; and `first`, the names of the scripts that the page needs at once. */
 async function bundle(styles) {
-  const common = { bundle: true, minify: true, write: false, metafile: true, format: 'esm', target: TARGET, outdir: '/', logLevel: 'warning', legalComments: 'none' };
   const builds = [
-    await build({ ...common, entryPoints: [`${DEMO}main.js`], splitting: true, chunkNames: '[name]-[hash]' }),
-    await build({ ...common, entryPoints: [`${ROOT}web/worker.js`] }), // one file: a thread asks for it alone
-    await build({ ...common, entryPoints: styles }),
+    await build({ ...COMMON, entryPoints: [`${DEMO}main.js`], splitting: true, chunkNames: '[name]-[hash]' }),
+    await build({ ...COMMON, entryPoints: [`${ROOT}web/worker.js`] }), // one file: a thread asks for it alone
+    await build({ ...COMMON, entryPoints: styles }),
   ];
   const files = new Map(builds.flatMap(({ outputFiles }) => outputFiles.map(({ path, contents }) => [basename(path), contents])));
   for (const engine of ENGINES) files.set(engine, await readFile(`${ROOT}web/${engine}`));
@@ -87,10 +90,8 @@ function importedBy(name, outputs) {
 }
 
 /** Style sheets of the page, and those that its parts bring along. */
-async function findStyles() {
-  const names = await readdir(DEMO, { recursive: true });
-  return names.filter((name) => extname(name) === '.css').map((name) => join(DEMO, name));
-}
+const findStyles = (page) =>
+  [...[...page.matchAll(/<link rel="stylesheet" href="([^"]+)"/g)].map(([, name]) => name), 'inside/inside.css'].map((name) => DEMO + name);
 
 /** The page for the built folder: its own addresses, no import map, and its version. */
 function rewritePage(source, version, first) {
@@ -120,14 +121,15 @@ async function writeAll(folder, files) {
 /** name -> bytes of all files but the model. */
 async function makeFiles() {
   const page = await readFile(`${DEMO}index.html`, 'utf8');
-  const { files, first } = await bundle(await findStyles());
+  const { files, first } = await bundle(findStyles(page));
   const assets = (await readdir(DEMO)).filter((name) => ASSETS.includes(extname(name)));
   const root = new Map(await Promise.all(assets.map(async (name) => [name, await readFile(`${DEMO}${name}`)])));
   const worker = await readFile(`${DEMO}sw.js`, 'utf8');
   const version = hash([...[...files, ...root].sort(([a], [b]) => (a < b ? -1 : 1)), ['index.html', page], ['sw.js', worker]]);
   const kept = [...[...files.keys()].map((name) => `app/${version}/${name}`), ...root.keys()].sort();
   const define = { VERSION: JSON.stringify(version), FILES: JSON.stringify(kept) };
-  root.set('sw.js', (await transform(worker, { minify: true, target: TARGET, define })).code);
+  const { outputFiles } = await build({ ...COMMON, entryPoints: [`${DEMO}sw.js`], define });
+  root.set('sw.js', outputFiles[0].text);
   root.set('index.html', rewritePage(page, version, first));
   root.set('404.html', NOT_FOUND).set('_headers', HEADERS).set('.nojekyll', '');
   for (const [name, bytes] of files) root.set(`app/${version}/${name}`, bytes);

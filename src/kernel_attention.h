@@ -11,6 +11,7 @@
  *     static inline vi vf_round(vf x)                cache8_round(x) where |x| <= 32767.5 or so, lane by lane
  *     static inline void vi_store16(int16_t *y, vi x)    lanes that fit 16 bits
  *     static inline void vi_store8(int8_t *y, vi x, vi x2)   2 * KERNEL_VEC_LANES values that fit 8 bits
+ *     static inline void vec_prefetch(const void *x, size_t bytes)   asks memory for them, or does nothing
  *
  * Queries go in threes: a row of keys or values is converted once for all of them. */
 #ifndef BP_KERNEL_ATTENTION_H
@@ -172,6 +173,7 @@ static void prepare8_vec(void *query, const float *q, size_t dim, float factor) 
 ATTEND_INLINE void attend8_rows(attend_scores scores, const int16_t *const *q, const float *scales,
                                 const kernel_span *span, size_t p, size_t dim, int count) {
     const int8_t *k = (const int8_t *)span->k + p * dim;
+    vec_prefetch((const int8_t *)span->v + p * dim, ATTEND_ROWS * dim);
     vi sums[ATTEND_QUERIES][ATTEND_ROWS];
     for (int i = 0; i < count; i++)
         for (int r = 0; r < ATTEND_ROWS; r++) sums[i][r] = (vi){0};

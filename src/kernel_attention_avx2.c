@@ -35,6 +35,10 @@ static inline void vi_store8(int8_t *y, vi x, vi x2) {
     _mm_storeu_si128((void *)y, _mm_packs_epi16(narrow16(x), narrow16(x2)));
 }
 
+static inline void vec_prefetch(const void *x, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const void *)((uintptr_t)x + i), _MM_HINT_T0);
+}
+
 #include "kernel_attention.h"
 
 /* bp_half_from_float. The order of the operands of min and max makes NaN 65504 first; the mask clears it afterwards. */

@@ -32,6 +32,8 @@ static inline void vi_store8(int8_t *y, vi x, vi x2) {
     wasm_v128_store64_lane(y, wasm_i8x16_narrow_i16x8(v, v), 0);
 }
 
+static inline void vec_prefetch(const void *x, size_t bytes) { (void)x, (void)bytes; }
+
 #include "kernel_attention.h"
 
 /* bp_half_from_float, lane by lane, as u32 */

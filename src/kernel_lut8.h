@@ -58,13 +58,27 @@ INLINE void lut8_panel(float *y, const kernel_signs *w, const void *input, size_
         for (int i = 0; i < count; i++) lut8_flush(y, w, input, tile + (size_t)i * step, block, sums[block - first][i]);
 }
 
-INLINE void lut8_tiles(float *y, const kernel_signs *w, const void *input, size_t tile, size_t step, int count) {
+INLINE void lut8_panels(float *y, const kernel_signs *w, const void *input, size_t tile, size_t step, int count) {
     const size_t blocks = kernel_blocks(w->groups);
-    if (w->planes == 1)
-        lut8_plain(y, w, input, tile, step, count);
-    else
-        for (size_t block = 0; block < blocks; block += PANEL_BLOCKS)
-            lut8_panel(y, w, input, tile, step, count, block, bp_min(block + PANEL_BLOCKS, blocks));
+    for (size_t block = 0; block < blocks; block += PANEL_BLOCKS)
+        lut8_panel(y, w, input, tile, step, count, block, bp_min(block + PANEL_BLOCKS, blocks));
+}
+
+/* Four quarters, `step` tiles each, of a matrix of planes */
+static KERNEL_NOINLINE void lut8_planes(float *y, const kernel_signs *w, const void *input, size_t first, size_t step) {
+    for (size_t t = first; t < first + step; t++) lut8_panels(y, w, input, t, step, 4);
+}
+
+/* The last tiles of a range. A matrix of planes (the head) has so many that their order does not matter. */
+static KERNEL_NOINLINE void lut8_rest(float *y, const kernel_signs *w, const void *input, size_t tile, size_t count) {
+    if (w->planes > 1)
+        for (size_t t = tile; t < tile + count; t++) lut8_panels(y, w, input, t, 1, 1);
+    else if (count == 1)
+        lut8_plain(y, w, input, tile, 1, 1);
+    else if (count == 2)
+        lut8_plain(y, w, input, tile, 1, 2);
+    else if (count == 3)
+        lut8_plain(y, w, input, tile, 1, 3);
 }
 
 /* Four quarters of the range walk in lockstep: four distant sequential streams come from memory several times as fast
@@ -72,20 +86,11 @@ INLINE void lut8_tiles(float *y, const kernel_signs *w, const void *input, size_
 static KERNEL_NOINLINE void lut8_product_streams(float *y, const kernel_signs *w, const void *input, size_t first,
                                                  size_t end) {
     const size_t quarter = (end - first) / 4, rest = first + 4 * quarter;
-    for (size_t t = first; t < first + quarter; t++) lut8_tiles(y, w, input, t, quarter, 4);
-    switch (end - rest) {
-    case 1:
-        lut8_tiles(y, w, input, rest, 1, 1);
-        break;
-    case 2:
-        lut8_tiles(y, w, input, rest, 1, 2);
-        break;
-    case 3:
-        lut8_tiles(y, w, input, rest, 1, 3);
-        break;
-    default:
-        break;
-    }
+    if (w->planes > 1)
+        lut8_planes(y, w, input, first, quarter);
+    else
+        for (size_t t = first; t < first + quarter; t++) lut8_plain(y, w, input, t, quarter, 4);
+    lut8_rest(y, w, input, rest, end - rest);
 }
 
 /* A batch as one product per token: chunk by chunk, so that signs come from memory once for all tokens. */

@@ -214,12 +214,19 @@ INLINE void lut8_streams(rows_i16 *sums, const uint8_t *const *streams, int coun
 #define BATCH_LANES 16
 #include "kernel_batch.h"
 
-/* Whichever way is fastest. In units of one row of the decode product (measured, x86-64 with V8), a pass with 8 lanes
- * costs 5.5 a row and 1000 for its tables, one with 16 lanes 9 and 2100, whatever the number of tokens. */
+/* What a pass with 8 and with 16 lanes costs, whatever the number of tokens, in units of one row of the decode product:
+ * so much for a row, and so much for the tables (measured, x86-64 with V8). */
+#if defined(__wasm_relaxed_simd__)
+enum { ROW8 = 7, TABLES8 = 1350, ROW16 = 12, TABLES16 = 2650 };
+#else
+enum { ROW8 = 6, TABLES8 = 1200, ROW16 = 10, TABLES16 = 2450 };
+#endif
+
+/* Whichever way is fastest. */
 static void lut8_batch_simd128(float *y, size_t y_stride, const kernel_signs *w, const void *inputs, size_t n_tokens,
                                size_t first, size_t end, void *scratch) {
     const size_t rows = (end - first) * KERNEL_TILE * w->planes, eight = bp_min(n_tokens, 8), rest = n_tokens - eight;
-    const size_t cost8 = 5 * rows + rows / 2 + 1000, cost16 = 9 * rows + 2100;
+    const size_t cost8 = ROW8 * rows + TABLES8, cost16 = ROW16 * rows + TABLES16;
     if (n_tokens * rows > cost16 && cost8 + rest * rows > cost16) {
         lut8_batch16(y, y_stride, w, inputs, n_tokens, first, end, scratch);
         return;

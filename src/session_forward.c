@@ -20,11 +20,15 @@ typedef struct {
     float *scores;       /* [rows] ... and where its log probability goes */
 } pass;
 
+/* Tokens of each thread from which on a pass is split by tokens: a thread then prepares the inputs of its own tokens
+ * only and waits for nobody, but reads all weights, which so many tokens hide. */
+enum { SPLIT_TOKENS = 4 };
+
 static span span_make(const pass *p, const team *t) {
     session *s = p->s;
     const model_config *c = &s->model->config;
     span sp = {.s = s, .c = c, .everyone = t, .rows = *t, .own = &s->threads[t->index], .n = p->n};
-    if (p->n >= (size_t)t->count * KERNEL_LANES && t->count > 1) {
+    if (p->n >= (size_t)t->count * SPLIT_TOKENS && t->count > 1) {
         size_t end;
         bp_share(p->n, t->index, t->count, &sp.first, &end);
         sp.n = end - sp.first;

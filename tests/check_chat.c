@@ -1,5 +1,8 @@
 /* Chat templates against what Jinja makes of the same templates; streams of UTF-8; suggestions. */
 #include "chat_template.h"
+
+#include <time.h>
+
 #include "check.h"
 #include "cli_suggest.h"
 #include "io/json.h"
@@ -142,7 +145,26 @@ static void check_suggestions(void) {
     CHECK(!s.word, "%s", s.word);
 }
 
+/* Many beginnings before one far end: time in proportion to the template, not to its square. */
+static void check_bomb(void) {
+    enum { BYTES = 4000000 };
+    static const char begin[] = "'<|im_start|>system\n'";
+    char *jinja = malloc(BYTES);
+    chat_template t;
+    bp_err e = {0};
+    memset(jinja, ' ', BYTES);
+    for (size_t at = 0; at + sizeof begin < BYTES - 32; at += sizeof begin - 1) memcpy(jinja + at, begin, sizeof begin - 1);
+    memcpy(jinja + BYTES - 16, "<|im_end|>", 10);
+    clock_t begun = clock();
+    CHECK(chat_template_open(&t, jinja, BYTES, "", "", &e), "%s", e.text);
+    double seconds = (double)(clock() - begun) / CLOCKS_PER_SEC;
+    CHECK(seconds < 3, "a template of %d bytes took %.1f s", BYTES, seconds);
+    chat_template_close(&t);
+    free(jinja);
+}
+
 int main(void) {
+    check_bomb();
     check_families();
     check_files();
     check_unknown();

@@ -169,11 +169,47 @@ static void check_figures(const char *model, const char *text) {
              "eval %s --text %s --tokens 1000 --ctx 256 --json --quiet --teacher %s --threads 1", model, text, model);
     CHECK(run(arguments) == 0 && number_of("kl") == 0 && number_of("top1") == 1, "%s%s", out, err);
     CHECK(number_of("nll") == nll, "threads change the result");
+    snprintf(arguments, sizeof arguments, "eval %s --text %s -n 512 -c 256 --json -q --teacher %s --kv 8", model, text,
+             model);
+    CHECK(run(arguments) == 0 && number_of("kl") > 0 && number_of("kl") < 1e-2, "what 8 bits cost: %s%s", out, err);
     check_side_by_side(model, text);
     snprintf(arguments, sizeof arguments, "bench %s --threads 2 --json --repetitions 1 --quiet", model);
     CHECK(run(arguments) == 0 && number_of("prefill_tps") > 0 && number_of("decode_tps") > 0 &&
               number_of("threads") == 2,
           "%s%s", out, err);
+}
+
+static double field(const cJSON *of, const char *name) { return cJSON_GetNumberValue(cJSON_GetObjectItem(of, name)); }
+
+/* Every case with its speed; the parts of the first thread are nearly all of the token, and never more. */
+static void check_bench(const char *model) {
+    char arguments[2048];
+    bp_err e = {0};
+    snprintf(arguments, sizeof arguments, "bench %s -t 2 -p 5,40 -d 9,150 -n 6 -r 2 --kv 16 --profile --json -q", model);
+    CHECK(run(arguments) == 0 && number_of("kv_bits") == 16, "%s", err);
+    cJSON *root = json_parse(out, strlen(out), "stdout", 0, &e);
+    static const char *const KINDS[] = {"prefill", "decode"};
+    for (size_t k = 0; root && k < 2; k++) {
+        const cJSON *cases = cJSON_GetObjectItem(root, KINDS[k]), *item;
+        CHECK(cJSON_GetArraySize(cases) == 2, "%s: %s", KINDS[k], out);
+        cJSON_ArrayForEach(item, cases) {
+            const cJSON *threads = cJSON_GetObjectItem(item, "profile_ms"), *part;
+            const cJSON *first = threads ? threads->child : NULL;
+            double sum = 0, token = field(item, "token_ms");
+            CHECK(field(item, "tps") > 0 && cJSON_GetArraySize(threads) == 2, "%s", out);
+            cJSON_ArrayForEach(part, first) sum += part->valuedouble;
+            sum -= field(first, "outside");
+            CHECK(token > 0 && sum > 0.5 * token && sum < token + 2e-3, "%g of %g ms", sum, token);
+            CHECK(field(first, "attention") > 0, "attention takes time: %s", out);
+        }
+    }
+    cJSON_Delete(root);
+    snprintf(arguments, sizeof arguments, "bench %s -p 8 -n 2 -r 1 --profile -q", model);
+    CHECK(run(arguments) == 0 && strstr(out, "attention") && strstr(out, "kv8"), "%s%s", out, err);
+    snprintf(arguments, sizeof arguments, "bench %s --depth 8,x", model);
+    CHECK(run(arguments) == 1 && strstr(err, "--depth"), "%s", err);
+    snprintf(arguments, sizeof arguments, "bench %s --kv 12", model);
+    CHECK(run(arguments) == 1 && strstr(err, "8 or 16 bits"), "%s", err);
 }
 
 static void check_generation(const char *model) {
@@ -271,6 +307,7 @@ int main(void) {
     check_usage();
     check_bad_input(model);
     check_figures(model, text);
+    check_bench(model);
     check_generation(model);
     check_verify();
     check_interrupt(check_data("models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"), model, text);

@@ -1,7 +1,8 @@
 /* Everything that the system may refuse is refused once: each allocation of opening, running and compressing, each write
  * to the disk, and a compression is killed at random moments and resumed. Nothing crashes, every error says what is
  * missing, no half file is left, and what is resumed has the bytes of the uninterrupted run.
- * `check_faults full` tries every allocation and 100 kills, else the later ones are sampled and there are 4 kills.
+ * `check_faults full` tries every allocation and 100 kills, else the later ones are sampled and there are 4 kills,
+ * one under a sanitizer.
  *
  * The linker puts __wrap_malloc in the place of malloc, and so on, for this program alone (tests.cmake). */
 #include "compress_run.h"
@@ -42,6 +43,12 @@ WRAP(char *, strndup, (const char *s, size_t n), (s, n), &memory_left, ENOMEM, N
 WRAP(ssize_t, pwrite, (int fd, const void *p, size_t n, off_t at), (fd, p, n, at), &disk_left, ENOSPC, -1)
 WRAP(int, fsync, (int fd), (fd), &disk_left, ENOSPC, -1)
 WRAP(int, mkdir, (const char *path, mode_t mode), (path, mode), &disk_left, ENOSPC, -1)
+
+#if defined(__SANITIZE_ADDRESS__)
+enum { KILLS = 1 }; /* a compression takes ten times as long */
+#else
+enum { KILLS = 4 };
+#endif
 
 static bool full;
 static unsigned tried;
@@ -84,7 +91,8 @@ static void check_memory(const char *what, const uint8_t *bytes, size_t size, co
         good = folder ? run_folder(folder, &e) : run_engine(bytes, size, &e);
         atomic_store(&memory_left, -1);
         if (good) break;
-        CHECK(e.code == BP_ERR_MEMORY && e.text[0], "%s, allocation %ld: %s, '%s'", what, n, bp_err_name(e.code), e.text);
+        CHECK(e.code == BP_ERR_MEMORY && e.text[0], "%s, allocation %ld: %s, '%s'", what, n, bp_err_name(e.code),
+              e.text);
         tried++;
     }
     CHECK(n > 3, "%s: only %ld allocations were seen", what, n);
@@ -98,21 +106,21 @@ typedef struct {
 
 static int compress_tiny(const files *f, const char *const *more) {
     return call(cmd_compress,
-                OPTIONS("compress", f->model, "-o", f->out, "--calib", f->text, "--calib-tokens", "256", "--ctx", "32", "--iterations", "4",
-                        "--gradient-tokens", "64", "--stages", "1,1", "--threads", "2", "--force"),
+                OPTIONS("compress", f->model, "-o", f->out, "--calib", f->text, "--calib-tokens", "256", "--ctx", "32",
+                        "--iterations", "4", "--gradient-tokens", "64", "--stages", "1,1", "--threads", "2", "--force"),
                 more);
 }
 
 static int tune_tiny(const files *f, const char *const *more) {
     return call(cmd_tune,
-                OPTIONS("tune", f->model, f->student, "-o", f->out, "--calib", f->text, "--calib-tokens", "1024", "--ctx", "32", "--steps", "2",
-                        "--batch", "2", "--threads", "1", "--force"),
+                OPTIONS("tune", f->model, f->student, "-o", f->out, "--calib", f->text, "--calib-tokens", "1024",
+                        "--ctx", "32", "--steps", "2", "--batch", "2", "--threads", "1", "--force"),
                 more);
 }
 
 /* The command in a child, with the nth call of `left` refused; its stderr in `log`. */
-static int run_with(int (*command)(const files *, const char *const *), const files *f, atomic_long *left, long n, const char *log,
-                    const char *const *more) {
+static int run_with(int (*command)(const files *, const char *const *), const files *f, atomic_long *left, long n,
+                    const char *log, const char *const *more) {
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
@@ -152,8 +160,8 @@ static void remove_folder(const char *folder) {
     rmdir(folder);
 }
 
-static void check_command(const char *what, int (*command)(const files *, const char *const *), const files *f, atomic_long *left,
-                          const char *says) {
+static void check_command(const char *what, int (*command)(const files *, const char *const *), const files *f,
+                          atomic_long *left, const char *says) {
     char log[PATH], work[PATH + 8];
     snprintf(log, sizeof log, "%s", in_folder("log"));
     snprintf(work, sizeof work, "%s.work", f->out);
@@ -166,7 +174,8 @@ static void check_command(const char *what, int (*command)(const files *, const 
         rc = run_with(command, f, left, n, log, OPTIONS(NULL));
         if (rc == 0) break;
         const char *words = last_words(log);
-        CHECK(rc == 1 && (strstr(words, says) || strstr(words, "cannot start")), "%s, call %ld refused: exit code %d, says '%s'", what, n, rc, words);
+        CHECK(rc == 1 && (strstr(words, says) || strstr(words, "cannot start")),
+              "%s, call %ld refused: exit code %d, says '%s'", what, n, rc, words);
         CHECK(!exists(f->out), "%s, call %ld refused: a file is left", what, n);
         tried++;
     }
@@ -206,14 +215,18 @@ static void check_kills(const char *original, const char *calib, int kills) {
         bool there = exists(out); /* it may be killed after its file is whole and before the work folder is gone */
         CHECK(!there || same_files(one, out), "a killed run leaves half a file");
         if (!there && rand() % 4) continue;
-        rc = there ? 0 : run(original, out, calib, exists(in_folder("killed.gguf.work")) ? OPTIONS("--resume") : OPTIONS("--force"));
-        CHECK(rc == 0 && same_files(one, out), "resumed after kills: exit code %d, other bytes: %s", rc, last_words(log));
+        rc = there ? 0
+                   : run(original, out, calib,
+                         exists(in_folder("killed.gguf.work")) ? OPTIONS("--resume") : OPTIONS("--force"));
+        CHECK(rc == 0 && same_files(one, out), "resumed after kills: exit code %d, other bytes: %s", rc,
+              last_words(log));
         finished++;
         unlink(out);
         remove_folder(in_folder("killed.gguf.work"));
     }
     if (exists(in_folder("killed.gguf.work"))) {
-        CHECK(run(original, out, calib, OPTIONS("--resume")) == 0 && same_files(one, out), "the last one gives other bytes");
+        CHECK(run(original, out, calib, OPTIONS("--resume")) == 0 && same_files(one, out),
+              "the last one gives other bytes");
         finished++;
     }
     CHECK(killed >= kills && finished > 0, "%d of %d runs were killed, %d were finished", killed, runs, finished);
@@ -224,8 +237,16 @@ static void check_kills(const char *original, const char *calib, int kills) {
 
 static void check_tiny(const char *folder) {
     char text[PATH], out[PATH], student[PATH];
-    tiny_model m = {.class_name = "LlamaForCausalLM", .layers = 1, .d = 32, .ff = 64, .heads = 2, .kv = 2, .hd = 16, .vocab = 96,
-                    .tied = true, .dtype = "F32"};
+    tiny_model m = {.class_name = "LlamaForCausalLM",
+                    .layers = 1,
+                    .d = 32,
+                    .ff = 64,
+                    .heads = 2,
+                    .kv = 2,
+                    .hd = 16,
+                    .vocab = 96,
+                    .tied = true,
+                    .dtype = "F32"};
     tiny_make(&m, 7);
     tiny_write(&m, folder, true);
     snprintf(text, sizeof text, "%s", in_folder("text.txt"));
@@ -238,7 +259,9 @@ static void check_tiny(const char *folder) {
     check_memory("a folder", NULL, 0, folder);
     check_command("compress", compress_tiny, &with, &memory_left, "memory");
     check_command("compress, disk", compress_tiny, &with, &disk_left, "No space left");
-    CHECK(run_with(compress_tiny, &(files){folder, text, student, NULL}, &memory_left, -1, in_folder("log"), OPTIONS(NULL)) == 0, "compress failed");
+    CHECK(run_with(compress_tiny, &(files){folder, text, student, NULL}, &memory_left, -1, in_folder("log"),
+                   OPTIONS(NULL)) == 0,
+          "compress failed");
     check_command("tune", tune_tiny, &with, &memory_left, "memory");
     check_command("tune, disk", tune_tiny, &with, &disk_left, "No space left");
     tiny_free(&m);
@@ -257,7 +280,7 @@ int main(int argc, char **argv) {
     printf("%u calls were refused\n", tried);
     snprintf(original, sizeof original, "%s", check_data("models/tinystories-656k"));
     snprintf(calib, sizeof calib, "%s", check_data("text/tinystories_sample_2MiB.txt"));
-    check_kills(original, calib, full ? 100 : 4);
+    check_kills(original, calib, full ? 100 : KILLS);
     remove_folder(folder);
     remove_all();
     return check_end();

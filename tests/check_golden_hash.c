@@ -26,15 +26,31 @@ static void to_hex(const uint8_t digest[32], char hex[HEX]) {
     for (size_t i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
 }
 
+typedef enum { STAY, SAVED, FORKED } between; /* what happens to the session between two steps */
+
+/* The session that goes on: the same, one that a saved state was restored to, or a fork. */
+static bp_session *go_on(bp_model *model, const bp_session_options *o, bp_session *s, between how, bp_err *e) {
+    if (how == STAY) return s;
+    bp_session *next = how == FORKED ? bp_session_fork(s, e) : bp_session_open(model, o, e);
+    size_t size = bp_session_save_bytes(s);
+    void *state = malloc(size);
+    if (next && how == SAVED && !(bp_session_save(s, state, size, e) && bp_session_restore(next, state, size, e))) {
+        bp_session_close(next);
+        next = NULL;
+    }
+    free(state);
+    bp_session_close(s);
+    return next;
+}
+
 /* SHA-256 of the float32 logits of every position, fed `step` tokens at a time. */
-static bool hash_logits(const file_view *file, const bp_engine_options *options, uint32_t kv_bits, size_t step,
-                        char hex[HEX],
-                        bp_err *e) {
+static bool hash_logits(const file_view *file, const bp_engine_options *options, const bp_session_options *kept,
+                        size_t step, between how, char hex[HEX], bp_err *e) {
     uint8_t digest[32];
     bp_model_info info = {0};
     bp_engine *engine = bp_engine_open(options, e);
     bp_model *model = engine ? bp_model_open(engine, file->bytes, (size_t)file->size, e) : NULL;
-    bp_session *session = model ? bp_session_open(model, &(bp_session_options){.kv_bits = kv_bits}, e) : NULL;
+    bp_session *session = model ? bp_session_open(model, kept, e) : NULL;
     if (model) bp_model_describe(model, &info);
     float *logits = malloc((size_t)IDS * info.vocab * sizeof *logits + 1);
     sha256 sum;
@@ -44,6 +60,8 @@ static bool hash_logits(const file_view *file, const bp_engine_options *options,
         size_t n = at + step < IDS ? step : IDS - at;
         ok = bp_session_feed_all(session, ids + at, n, logits, e);
         sha256_update(&sum, logits, n * info.vocab * sizeof *logits);
+        session = go_on(model, kept, session, how, e);
+        ok = ok && session;
     }
     sha256_final(&sum, digest);
     to_hex(digest, hex);
@@ -63,10 +81,26 @@ static void check_class(const file_view *file, size_t c, const char *wanted) {
             for (size_t s = 0; s < sizeof steps / sizeof *steps; s++) {
                 bp_err e = {0};
                 bp_engine_options options = {threads, *isa, CLASSES[c].arith};
-                bool ok = hash_logits(file, &options, CLASSES[c].kv_bits, steps[s], hex, &e);
+                bp_session_options kept = {.kv_bits = CLASSES[c].kv_bits};
+                bool ok = hash_logits(file, &options, &kept, steps[s], STAY, hex, &e);
                 CHECK(ok && strcmp(hex, wanted) == 0, "%s %s, %u threads, %zu at a time: %s, golden %s %s", name, *isa,
                       (unsigned)threads, steps[s], hex, wanted, e.text);
             }
+}
+
+/* More threads than processors, chunks of odd sizes, states that travel: the bits stay. */
+static void check_ways(const file_view *file, size_t c, const char *wanted) {
+    static const uint32_t chunks[] = {1, 2, 5, 16, 33, 47, 48, 0};
+    char hex[HEX];
+    for (uint32_t i = 0; i < 10; i++) {
+        bp_err e = {0};
+        between how = i < 8 ? STAY : i == 8 ? SAVED : FORKED;
+        bp_engine_options options = {how == STAY ? i + 1 : i - 7, NULL, CLASSES[c].arith};
+        bp_session_options kept = {.chunk = chunks[i % 8], .kv_bits = CLASSES[c].kv_bits};
+        bool ok = hash_logits(file, &options, &kept, how == STAY ? IDS : 13, how, hex, &e);
+        CHECK(ok && strcmp(hex, wanted) == 0, "%s, %u threads, chunks of %u, way %d: %s, golden %s %s", CLASSES[c].name,
+              (unsigned)options.threads, (unsigned)chunks[i % 8], (int)how, hex, wanted, e.text);
+    }
 }
 
 static bool print_golden(const file_view *file) {
@@ -80,7 +114,8 @@ static bool print_golden(const file_view *file) {
     printf("],\n  \"logits_sha256\": {");
     for (size_t c = 0; c < CLASS_COUNT; c++) {
         bp_engine_options options = {1, "ref", CLASSES[c].arith};
-        if (!hash_logits(file, &options, CLASSES[c].kv_bits, IDS, hex, &e)) return fprintf(stderr, "%s\n", e.text), false;
+        bp_session_options kept = {.kv_bits = CLASSES[c].kv_bits};
+        if (!hash_logits(file, &options, &kept, IDS, STAY, hex, &e)) return fprintf(stderr, "%s\n", e.text), false;
         printf("%s\n    \"%s\": \"%s\"", c ? "," : "", CLASSES[c].name, hex);
     }
     printf("\n  }\n}\n");
@@ -99,6 +134,7 @@ static void check_golden(const file_view *file) {
         const char *wanted = json_text(hashes, CLASSES[c].name);
         CHECK(wanted, "no hash for %s", CLASSES[c].name);
         if (wanted) check_class(file, c, wanted);
+        if (wanted) check_ways(file, c, wanted);
     }
     cJSON_Delete(golden);
 }

@@ -139,7 +139,8 @@ static void check_numbers(const small_file *f) {
 /* ---- contradictions ---- */
 
 static void put_counts(gguf_writer *w) {
-    static const char *const names[] = {"block_count", "embedding_length", "feed_forward_length", "attention.head_count", "context_length"};
+    static const char *const names[] = {"block_count", "embedding_length", "feed_forward_length",
+                                        "attention.head_count", "context_length"};
     static const uint32_t values[] = {1, 32, 32, 2, 64};
     gguf_put_string(w, "general.architecture", "llama", 5);
     for (size_t i = 0; i < 5; i++) {
@@ -161,10 +162,12 @@ static void check_contradictions(const small_file *f) {
     bp_err e;
     memcpy(copy, f->bytes, f->size);
     replace(copy, f->size, "blk.0.attn_q.0.a", "blk.0.attn_k.0.a");
-    CHECK(try_file(copy, f->size, &e) == BP_ERR_FORMAT && strstr(e.text, "two tensors are named 'blk.0.attn_k.0.a'"), "%s", e.text);
+    CHECK(try_file(copy, f->size, &e) == BP_ERR_FORMAT && strstr(e.text, "two tensors are named 'blk.0.attn_k.0.a'"),
+          "%s", e.text);
     memcpy(copy, f->bytes, f->size);
     replace(copy, f->size, "tokenizer.ggml.merges", "tokenizer.ggml.tokens");
-    CHECK(try_file(copy, f->size, &e) == BP_ERR_FORMAT && strstr(e.text, "two keys are named 'tokenizer.ggml.tokens'"), "%s", e.text);
+    CHECK(try_file(copy, f->size, &e) == BP_ERR_FORMAT && strstr(e.text, "two keys are named 'tokenizer.ggml.tokens'"),
+          "%s", e.text);
     free(copy);
 }
 
@@ -177,7 +180,8 @@ static void check_overlap(const small_file *f) {
     entry = memmem(copy, f->size, name, strlen(name));
     memcpy(entry + strlen(name) + 4 + 8 + 4, &(uint64_t){0}, 8); /* behind dimensions and type */
     small_seal(copy, f->size);
-    CHECK(try_file(copy, f->size, &e) == BP_ERR_FORMAT && strstr(e.text, "overlaps") && strstr(e.text, name), "%s", e.text);
+    CHECK(try_file(copy, f->size, &e) == BP_ERR_FORMAT && strstr(e.text, "overlaps") && strstr(e.text, name), "%s",
+          e.text);
     free(copy);
 }
 
@@ -195,7 +199,8 @@ static void check_claim(void) {
     CHECK(header_size < 1024, "%zu bytes", (size_t)header_size);
     CHECK(try_file(header, (size_t)header_size, &e) == BP_ERR_FORMAT, "%s", e.text);
     uint64_t file_size, data_offset;
-    CHECK(bp_probe(header, (size_t)header_size, &file_size, &data_offset, &e) == 1 && file_size == size, "the probe tells what is claimed");
+    CHECK(bp_probe(header, (size_t)header_size, &file_size, &data_offset, &e) == 1 && file_size == size,
+          "the probe tells what is claimed");
     free(header);
     gguf_writer_free(w);
 }
@@ -274,7 +279,8 @@ int main(int argc, char **argv) {
     CHECK(slowest < 2, "one file took %.2f s", slowest);
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    printf("%u files opened, %u refused, the slowest in %.3f s, at most %ld MB\n", opened, refused, slowest, usage.ru_maxrss / 1024);
+    printf("%u files opened, %u refused, the slowest in %.3f s, at most %ld MB\n", opened, refused, slowest,
+           usage.ru_maxrss / 1024);
     source_close(&fixture);
     free(f.bytes);
     bp_engine_close(engine);

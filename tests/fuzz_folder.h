@@ -19,7 +19,8 @@ static inline void fuzz_remove_folder(void) {
 /* The folder of this process, empty at first. */
 static inline const char *fuzz_make_folder(void) {
     if (fuzz_folder[0]) return fuzz_folder;
-    snprintf(fuzz_folder, sizeof fuzz_folder, "%s/bitpair-fuzz-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    snprintf(fuzz_folder, sizeof fuzz_folder, "%s/bitpair-fuzz-XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     LAW(mkdtemp(fuzz_folder));
     atexit(fuzz_remove_folder);
     return fuzz_folder;

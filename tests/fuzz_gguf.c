@@ -5,14 +5,17 @@
 #include "engine.h"
 #include "gguf.h"
 
-enum { PREVIEW_MOST = 1 << 24 }; /* bytes that a claimed file may have to be previewed: a preview takes memory for its scales */
+enum {
+    PREVIEW_MOST = 1 << 24
+}; /* bytes that a claimed file may have to be previewed: a preview takes memory for its scales */
 
 static uint64_t walk_keys(const gguf *g) {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < g->n_keys; i++) {
         const gguf_key *k = &g->keys[i];
         const uint8_t *cursor = k->data;
-        LAW((const uint8_t *)k->name.text >= g->bytes && (const uint8_t *)k->name.text + k->name.size <= g->bytes + g->data_offset);
+        LAW((const uint8_t *)k->name.text >= g->bytes &&
+            (const uint8_t *)k->name.text + k->name.size <= g->bytes + g->data_offset);
         for (uint64_t j = 0; j < k->count; j++) {
             if (k->item == GGUF_STRING) {
                 gguf_text t = gguf_item_string(&cursor);
@@ -91,9 +94,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed);
 
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed) {
-    static const uint64_t numbers[] = {0,       1,         2,          7,          8,         31,        32,        255,
-                                       256,     65535,     65536,      1u << 20,   1u << 28,  1u << 31,  UINT32_MAX, 1ull << 32,
-                                       1ull << 62, 1ull << 63, UINT64_MAX, UINT64_MAX - 7, INT64_MAX};
+    static const uint64_t numbers[] = {0,          1,          2,          7,          8,
+                                       31,         32,         255,        256,        65535,
+                                       65536,      1u << 20,   1u << 28,   1u << 31,   UINT32_MAX,
+                                       1ull << 32, 1ull << 62, 1ull << 63, UINT64_MAX, UINT64_MAX - 7,
+                                       INT64_MAX};
     srand(seed);
     uint32_t how = (uint32_t)rand() % 4;
     if (size > 32 && how == 0) { /* a number of the format, at any place */

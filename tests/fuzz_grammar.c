@@ -4,8 +4,10 @@
 
 #include "grammar.h"
 
-static const char *const WORDS[] = {"a", "b", "ab", "0", "1", "12", "\"", "{", "}", "[", "]", ":", ",", " ", "\n", "\\", "true", "null",
-                                    "-", ".", "e", "xyz", "\xc3", "\xa9", "\xe2\x82", "\xac", "\xf0\x9f\x98\x80", "", "", "</s>"};
+static const char *const WORDS[] = {"a", "b", "ab",  "0",   "1",    "12",   "\"",       "{",    "}",
+                                    "[", "]", ":",   ",",   " ",    "\n",   "\\",       "true", "null",
+                                    "-", ".", "e",   "xyz", "\xc3", "\xa9", "\xe2\x82", "\xac", "\xf0\x9f\x98\x80",
+                                    "",  "",  "</s>"};
 enum { N_WORDS = sizeof WORDS / sizeof *WORDS, STEPS = 24 };
 
 static size_t word_text(const void *context, int32_t id, char *out, size_t capacity) {

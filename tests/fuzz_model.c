@@ -5,11 +5,12 @@
 
 enum { CHANGES = 6, SESSION_MOST = 1 << 26 };
 
-static const uint64_t NUMBERS[] = {0,          1,          2,          3,          4,           5,          7,          8,
-                                   9,          10,         16,         19,         20,          21,         31,         32,
-                                   33,         63,         64,         65,         128,         255,        256,        1024,
-                                   4096,       65535,      65536,      1u << 20,   1u << 24,    1u << 28,   1u << 31,   UINT32_MAX,
-                                   1ull << 32, 1ull << 34, 1ull << 40, 1ull << 62, 1ull << 63,  INT64_MAX,  UINT64_MAX, UINT64_MAX - 63};
+static const uint64_t NUMBERS[] = {
+    0,          1,          2,          3,          4,          5,         7,          8,
+    9,          10,         16,         19,         20,         21,        31,         32,
+    33,         63,         64,         65,         128,        255,       256,        1024,
+    4096,       65535,      65536,      1u << 20,   1u << 24,   1u << 28,  1u << 31,   UINT32_MAX,
+    1ull << 32, 1ull << 34, 1ull << 40, 1ull << 62, 1ull << 63, INT64_MAX, UINT64_MAX, UINT64_MAX - 63};
 
 static void change(small_file *f, const small_map *map, fuzz_input *in) {
     uint8_t how = fuzz_u8(in);
@@ -20,7 +21,8 @@ static void change(small_file *f, const small_map *map, fuzz_input *in) {
         if (field->at + field->bytes <= f->size) memcpy(f->bytes + field->at, &value, field->bytes);
     } else if (how % 8 == 4) { /* two numbers of the same size change places, or one is copied */
         uint8_t n = field->bytes < other->bytes ? field->bytes : other->bytes;
-        if (field->at + n <= f->size && other->at + n <= f->size) memmove(f->bytes + field->at, f->bytes + other->at, n);
+        if (field->at + n <= f->size && other->at + n <= f->size)
+            memmove(f->bytes + field->at, f->bytes + other->at, n);
     } else if (how % 8 == 5 && f->size) {
         f->bytes[where % f->size] = (uint8_t)value;
     } else if (how % 8 == 6) {
@@ -38,7 +40,8 @@ static void use_text(const bp_model *m) {
     bp_err e = {0};
     bp_model_info info;
     bp_model_describe(m, &info);
-    ptrdiff_t n = bp_tokenize(m, text, sizeof text - 1, BP_TOKENIZE_BOS | BP_TOKENIZE_SPECIAL, ids, sizeof ids / sizeof *ids, &e);
+    ptrdiff_t n =
+        bp_tokenize(m, text, sizeof text - 1, BP_TOKENIZE_BOS | BP_TOKENIZE_SPECIAL, ids, sizeof ids / sizeof *ids, &e);
     if (n < 0) fuzz_check_error(&e);
     LAW(n <= (ptrdiff_t)(sizeof text + 7));
     for (ptrdiff_t i = 0; i < n; i++) {
@@ -70,7 +73,9 @@ static void use_session(bp_model *m) {
         LAW(id >= 0 && (uint32_t)id < info.vocab);
         if (!bp_session_feed(s, &id, 1, &e)) LAW(e.code == BP_ERR_CONTEXT);
     }
-    if (fed && info.vocab < 64 && bp_session_grammar(s, grammar, sizeof grammar - 1, &e) && bp_session_sample(s, &e) < 0) fuzz_check_error(&e);
+    if (fed && info.vocab < 64 && bp_session_grammar(s, grammar, sizeof grammar - 1, &e) &&
+        bp_session_sample(s, &e) < 0)
+        fuzz_check_error(&e);
     bp_session_close(s);
 }
 

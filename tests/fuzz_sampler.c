@@ -85,7 +85,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         for (int i = 0; i < DRAWS; i++) {
             take_logits(in, logits);
             bool possible = false;
-            for (int32_t id = 0; id < VOCAB; id++) possible |= logits[id] > -1e30f && logits[id] < 1e30f && !banned(&o, id);
+            for (int32_t id = 0; id < VOCAB; id++)
+                possible |= logits[id] > -1e30f && logits[id] < 1e30f && !banned(&o, id);
             int32_t id = sampler_pick(s, logits, recent, RECENT);
             LAW(id >= 0 && id < VOCAB);
             if (possible) LAW(!banned(&o, id));

@@ -63,7 +63,8 @@ static void check_taken(bp_session *s, const uint8_t *state, size_t size) {
     LAW(memcmp(again, state, size - DIGEST) == 0);
     free(again);
     LAW(bp_session_position(s) <= N_CTX);
-    for (uint32_t i = 0; i < bp_session_position(s); i++) LAW(bp_session_tokens(s)[i] >= 0 && bp_session_tokens(s)[i] < SMALL_VOCAB);
+    for (uint32_t i = 0; i < bp_session_position(s); i++)
+        LAW(bp_session_tokens(s)[i] >= 0 && bp_session_tokens(s)[i] < SMALL_VOCAB);
     int32_t id = bp_session_sample(s, &e);
     if (id < 0)
         fuzz_check_error(&e);

@@ -55,7 +55,8 @@ static void add_merges(vocabulary *v, fuzz_input *in) {
 static void put_text(gguf_writer *w, const char *key, const char *text) { gguf_put_string(w, key, text, strlen(text)); }
 
 static gguf_writer *take_keys(fuzz_input *in, vocabulary *v) {
-    static const char *const pres[] = {"gpt-2", "smollm", "qwen2", "llama-bpe", "deepseek-r1-qwen", "default", "stablelm2", "other"};
+    static const char *const pres[] = {"gpt-2",   "smollm",    "qwen2", "llama-bpe", "deepseek-r1-qwen",
+                                       "default", "stablelm2", "other"};
     static const char *const prefixes[] = {"each", "always", "first", ""};
     uint8_t how = fuzz_u8(in), more = fuzz_u8(in);
     bool spm = how & 1;

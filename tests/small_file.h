@@ -48,7 +48,9 @@ static inline void small_put_keys(gguf_writer *w) {
     gguf_text tokens[SMALL_VOCAB] = {{0}}, merge = {"a b", 3};
     int32_t types[SMALL_VOCAB];
     for (int i = 0; i < SMALL_VOCAB; i++) {
-        tokens[i] = i < 18 ? (gguf_text){letters + i, 1} : i == 18 ? (gguf_text){"ab", 2} : (gguf_text){"<|im_end|>", 10};
+        tokens[i] = i < 18    ? (gguf_text){letters + i, 1}
+                    : i == 18 ? (gguf_text){"ab", 2}
+                              : (gguf_text){"<|im_end|>", 10};
         types[i] = i == SMALL_VOCAB - 1 ? 3 : 1;
     }
     tokens[17] = (gguf_text){"\xc4\xa0", 2}; /* GPT-2's space */
@@ -67,8 +69,8 @@ static inline void small_put_tensors(gguf_writer *w, size_t *ends) {
     static const struct {
         const char *name;
         uint32_t n, m;
-    } layers[] = {{"attn_q", SMALL_D, SMALL_D},       {"attn_k", SMALL_D / 2, SMALL_D},  {"attn_v", SMALL_D / 2, SMALL_D},
-                  {"attn_output", SMALL_D, SMALL_D},  {"ffn_gate", SMALL_FF, SMALL_D},   {"ffn_up", SMALL_FF, SMALL_D},
+    } layers[] = {{"attn_q", SMALL_D, SMALL_D},      {"attn_k", SMALL_D / 2, SMALL_D}, {"attn_v", SMALL_D / 2, SMALL_D},
+                  {"attn_output", SMALL_D, SMALL_D}, {"ffn_gate", SMALL_FF, SMALL_D},  {"ffn_up", SMALL_FF, SMALL_D},
                   {"ffn_down", SMALL_D, SMALL_FF}};
     small_put(w, "token_embd.planes", QUANT_I8, small_signs(SMALL_VOCAB, SMALL_D, 4));
     small_put(w, "token_embd.scales", QUANT_F16, bp_round_up(SMALL_VOCAB, KERNEL_TILE));
@@ -153,7 +155,8 @@ static inline small_file small_file_make(void) {
         free(header);
         gguf_put_array(w, "bitpair.tiers", GGUF_U64, tiers, SMALL_STAGES);
         if (!gguf_writer_finish(w, 64, &header, &header_size, &size, &e)) abort();
-        for (int i = 0; i < SMALL_STAGES; i++) tiers[i] = gguf_writer_offset(w, ends[i]) + gguf_writer_bytes(w, ends[i]);
+        for (int i = 0; i < SMALL_STAGES; i++)
+            tiers[i] = gguf_writer_offset(w, ends[i]) + gguf_writer_bytes(w, ends[i]);
     }
     f.size = (size_t)size;
     if (posix_memalign((void **)&f.bytes, BP_ALIGN, f.size)) abort();

@@ -29,7 +29,7 @@ static char *unescape(const char *from, size_t n) {
  * the line break is written out or as an escape. A literal that ends before <|im_end|> is continued by the caller's
  * message. */
 static char *find_default_system(const char *jinja, size_t size) {
-    const char *open = "<|im_start|>system", *close = "<|im_end|>", *end = jinja + size;
+    const char *open = "<|im_start|>system", *close = "<|im_end|>", *end = jinja + size, *to = jinja;
     for (const char *at = jinja; (at = find(at, (size_t)(end - at), open)) != NULL; at++) {
         const char *from = at + strlen(open);
         char quote = at > jinja ? at[-1] : 0;
@@ -39,7 +39,7 @@ static char *find_default_system(const char *jinja, size_t size) {
             from += 2;
         else
             continue;
-        const char *to = find(from, (size_t)(end - from), close);
+        if (to < from) to = find(from, (size_t)(end - from), close);
         if (!to) return NULL;
         const char *stop = from;
         while (stop < to && *stop != quote) stop += *stop == '\\' ? 2 : 1;

@@ -98,9 +98,9 @@ export interface LoadOptions {
   workerUrl?: string | URL;
   /**
    * The engine, if it is not to come from beside `worker.js`: a URL, bytes, a compiled module; or a function that gives one of
-   * these for each of 'bitpair.wasm' (one thread), 'bitpair-threads.wasm', 'bitpair-relaxed.wasm' and 'bitpair-threads-relaxed.wasm'
-   * (for hosts with relaxed SIMD), undefined for the package's own. Without a function the same is taken whichever it is, so give
-   * `threads` too.
+   * these for 'bitpair.wasm' (one thread) and 'bitpair-threads.wasm', and for 'bitpair-relaxed.wasm' and 'bitpair-threads-relaxed.wasm'
+   * (the same with relaxed SIMD; undefined: the plain one serves), undefined for the package's own. Without a function the same is
+   * taken for all, so give `threads` too.
    */
   wasm?: EngineSource | ((file: string) => EngineSource | undefined);
   /**

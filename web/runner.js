@@ -9,7 +9,7 @@ const PIECE_BYTES = 4096;
 const MOST_ALTERNATIVES = 20;
 const FIRST_STEP = 4;       // tokens, before anything is known about the speed
 const STEP_SECONDS = 0.025; // aim of one step of prefill, so that an abort is seen within 50 ms
-const STEP_MOST = 0.045;    // a step of 16 tokens may take this long: the kernels are slower on fewer
+const STEP_MOST = 0.06;     // a step of 16 tokens may take this long: on fewer the kernels take twice the time for each
 const LISTEN_SECONDS = 0.01; // between two looks at the messages while decoding
 
 const now = () => performance.now() / 1000;
@@ -269,7 +269,8 @@ function decodeStats(runs, started) {
 function nextStep(step, seconds, largest) {
   const each = Math.max(seconds, 1e-6) / step;
   const fit = Math.floor(STEP_SECONDS / each);
-  if (fit >= 16 || 16 * each <= STEP_MOST) return Math.min(largest, Math.max(16, fit - (fit % 16)));
+  const wide = (step < 16 ? 8 : 16) * each; // what 16 tokens would take
+  if (fit >= 16 || wide <= STEP_MOST) return Math.min(largest, Math.max(16, fit - (fit % 16)));
   return Math.max(1, fit);
 }
 

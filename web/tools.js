@@ -6,7 +6,6 @@
 //     {"name": "weather", "parameters": {"city": "Rome"}}
 
 import { fail } from './errors.js';
-import { chooseGrammar } from './grammar.js';
 
 const OPEN = '<tool_call>';
 const CLOSE = '</tool_call>';
@@ -34,15 +33,16 @@ const notationOf = (source) => (!source.includes(OPEN) && /"parameters"|python_t
  * @param {string} source the template
  * @param {object[]} messages as templates know them
  * @param {{tools?: object[], toolChoice?: string | {name: string}}} options
+ * @param {Function} chooseGrammar of grammar.js: the page has it already
  * @returns {Promise<{messages: object[], variables: object, grammar: string | null, reader: Function | null}>}
  */
-export async function useTools(source, messages, { tools = [], toolChoice = 'auto' }) {
+export async function useTools(source, messages, { tools = [], toolChoice = 'auto' }, chooseGrammar) {
   checkTools(tools, toolChoice);
   const spelled = spellCalls(source, messages);
   if (toolChoice === 'none' || tools.length === 0) return { messages: spelled, variables: {}, grammar: null, reader: null };
   const wanted = typeof toolChoice === 'object' ? tools.filter(({ name }) => name === toolChoice.name) : tools;
   const notation = notationOf(source);
-  const grammar = toolChoice === 'auto' ? null : await callGrammar(wanted, notation, knowsTools(source));
+  const grammar = toolChoice === 'auto' ? null : await callGrammar(wanted, notation, knowsTools(source), chooseGrammar);
   const known = new Set(wanted.map(({ name }) => name));
   let count = messages.reduce((sum, message) => sum + (message.tool_calls?.length ?? 0), 0);
   const newId = () => `call_${count++}`;
@@ -83,7 +83,7 @@ export function spellCalls(source, messages) {
 }
 
 /** One call of one of the tools. */
-async function callGrammar(tools, notation, known) {
+async function callGrammar(tools, notation, known, chooseGrammar) {
   const key = notation === 'bare' ? 'parameters' : 'arguments';
   const call = ({ name, parameters }) => ({
     type: 'object',

@@ -96,10 +96,14 @@ function sharedMemory() {
   return reserve(true)?.memory ?? fail('memory', 'this host gives no shared memory of 512 MiB: use threads: 1');
 }
 
-/** Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. `relaxed`: the binary with relaxed SIMD. `given`: what comes from elsewhere. */
-export async function openWasm(threads, relaxed = has('relaxed'), given = null) {
+/**
+ * Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. `given`: engines of the caller by
+ * their file's name, used before the package's own. `relaxed`: the binary with relaxed SIMD.
+ */
+export async function openWasm(threads, given = null, relaxed = has('relaxed')) {
   const [single, shared] = relaxed ? RELAXED_URLS() : PLAIN_URLS();
-  const other = given?.[`bitpair${threads > 1 ? '-threads' : ''}${relaxed ? '-relaxed' : ''}.wasm`];
+  const kind = threads > 1 ? '-threads' : '';
+  const other = (relaxed ? given?.[`bitpair${kind}-relaxed.wasm`] : undefined) ?? given?.[`bitpair${kind}.wasm`];
   const module = await compile(typeof other === 'string' ? new URL(other) : (other ?? (threads > 1 ? shared : single)));
   const memory = threads > 1 ? sharedMemory() : null;
   return { wasm: new Wasm(await instantiate(module, memory), memory), module, memory };

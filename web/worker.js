@@ -83,7 +83,7 @@ async function load({ source, options }) {
   let fulfil;
   rest = new Promise((resolve) => (fulfil = resolve));
   const chosen = await chooseThreads(options.threads);
-  const { wasm, module, memory } = await openWasm(chosen.threads, undefined, options.wasm);
+  const { wasm, module, memory } = await openWasm(chosen.threads, options.wasm);
   const opening = new Host({ wasm, contextSize: options.contextSize, kvBits: options.kvBits });
   opening.told = (info) => port.post({ type: 'tier', id: REST_ID, info });
   const ready = openEngine(opening, module, memory, chosen); // the file is read meanwhile
@@ -149,7 +149,7 @@ function page() {
 async function estimate({ source, options }) {
   const link = page();
   const { threads } = await chooseThreads(options.threads);
-  const { wasm } = await openWasm(1, undefined, options.wasm);
+  const { wasm } = await openWasm(1, options.wasm);
   const { exports } = wasm;
   const engine = wasm.check(exports.wasm_engine_open(threads, 0, 0, wasm.error));
   const { head, end } = await readHeader(wasm, source, options, link);

@@ -1,6 +1,6 @@
 // memory.js - what the operating system says of a process (Linux).
 
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 
 const field = (text, name) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(text)[1]) * 1024;
 
@@ -10,8 +10,8 @@ export function memoryOf(pid) {
   return { pss: field(rollup, 'Pss'), rss: field(rollup, 'Rss'), peak: field(readFileSync(`/proc/${pid}/status`, 'utf8'), 'VmHWM') };
 }
 
-/** Chromium's own pages, its toolbar for one, have renderers too. */
-const isPage = (pid) => !readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('--top-chrome-webui');
+/** Chromium's own pages, its toolbar for one, have renderers too; and those of closed pages may be gone by now. */
+const isPage = (pid) => existsSync(`/proc/${pid}/cmdline`) && !readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('--top-chrome-webui');
 
 /** The process that shows the only page of `browser`. */
 export async function rendererOf(browser) {

@@ -13,7 +13,8 @@ const CODE = new Set(['.js', '.mjs', '.wasm']);
 
 /**
  * @param {Record<string, string>} folders address of each folder ('/peers/') and where it is
- * @returns {Promise<{url(path): string, close(): void, code(): number}>} code(): bytes of scripts and WebAssembly sent since the last call
+ * @returns {Promise<{url(path): string, close(): void, code(): number}>} code(): bytes of scripts and WebAssembly, headers included,
+ *   sent since the last call
  */
 export async function openBenchServer(folders) {
   const pages = demoHandler();
@@ -21,7 +22,9 @@ export async function openBenchServer(folders) {
   const server = await listen((request, response) => {
     const path = decodeURIComponent(new URL(request.url, 'http://host').pathname);
     const prefix = Object.keys(folders).find((folder) => path.startsWith(folder));
-    if (CODE.has(extname(path))) response.on('finish', () => (code += Number(response.getHeader('content-length') ?? 0)));
+    const { socket } = request;
+    const before = socket.bytesWritten;
+    if (CODE.has(extname(path))) response.on('finish', () => (code += socket.bytesWritten - before));
     if (!prefix) return pages(request, response);
     return send(request, response, join(folders[prefix], normalize(path.slice(prefix.length))));
   }, 0);

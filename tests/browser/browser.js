@@ -28,6 +28,7 @@ export async function openServer(options) {
 /** A page that notes what must never happen: errors, broken policy, requests to others. */
 export async function openPage(browser, server, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1000, height: 760 }, ...options });
+  context.setDefaultTimeout(90000); // a busy machine is not a failure
   const page = await context.newPage();
   page.problems = [];
   page.on('pageerror', (error) => page.problems.push(error.message));

@@ -113,7 +113,7 @@ async function walk(page, check) {
 
 describe('axe finds nothing', () => {
   for (const colorScheme of ['light', 'dark']) {
-    test(`in any state, ${colorScheme}`, { timeout: 240000 }, async () => {
+    test(`in any state, ${colorScheme}`, { timeout: 480000 }, async () => {
       const page = await visit(browser, server, { colorScheme, settings });
       await walk(page, async (name) => {
         await checkAxe(page, colorScheme === 'dark' ? ['color-contrast'] : undefined); // the rest is the same in both
@@ -128,7 +128,7 @@ describe('axe finds nothing', () => {
 describe('nothing sticks out', () => {
   const sizes = { 'a phone of 360 px': { viewport: { width: 360, height: 640 }, deviceScaleFactor: 2, hasTouch: true }, 'zoom of 200 %': { viewport: { width: 640, height: 400 }, deviceScaleFactor: 2 } };
   for (const [name, size] of Object.entries(sizes)) {
-    test(name, { timeout: 120000 }, async () => {
+    test(name, { timeout: 360000 }, async () => {
       const page = await visit(browser, server, { ...size, settings, colorScheme: name.includes('phone') ? 'dark' : 'light' });
       const wide = [];
       await walk(page, async (state) => {

@@ -13,7 +13,7 @@ import { openSite } from './site.js';
 const bytes = readFileSync(FIXTURE);
 const axe = new Function(`${readFileSync(`${ROOT}node_modules/axe-core/axe.min.js`, 'utf8')}\nreturn true;`);
 const names = process.env.BITPAIR_ENGINES?.split(',') ?? Object.keys(ENGINES);
-const limits = { timeout: 120000 };
+const limits = { timeout: 240000 };
 
 for (const name of names) describe(name, () => suite(name));
 
@@ -81,8 +81,8 @@ function suite(name) {
 
   test('a reload keeps the conversations, and the model where it can be kept', limits, async () => {
     const titles = () => page.evaluate(() => [...document.querySelectorAll('#conversations .title')].map((each) => each.textContent.trim().slice(0, 16)));
+    await page.waitFor(() => document.querySelectorAll('#conversations .title').length === 2);
     const before = await titles();
-    assert.equal(before.length, 2);
     await page.reload();
     await started(page);
     assert.deepEqual(await titles(), before);

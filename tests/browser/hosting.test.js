@@ -1,10 +1,9 @@
 // The built page on a host that can do nothing: files below some path, no headers, no ranges. And without a host.
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
-import { createServer } from 'node:http';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { extname, join } from 'node:path';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
 import { buildDemo } from '../../scripts/build-demo.js';
@@ -12,9 +11,8 @@ import { demoHandler } from '../../scripts/serve.js';
 import { EMBEDDED, FIXTURE } from '../web/helper.js';
 import { openBrowser, openPage } from './browser.js';
 import { answered, ask, ready, started, writing } from './demo.js';
+import { BASE, plainHost } from './plain-host.js';
 
-const BASE = '/some/where/';
-const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.wasm': 'application/wasm' };
 
 let browser;
 let folder;
@@ -29,33 +27,9 @@ after(async () => {
   if (folder) rmSync(folder, { recursive: true });
 });
 
-/** A server of `files` (name -> bytes; replace() changes them) below BASE; the model comes from the built folder. It ends with the test. */
-async function plainHost(t, { handler, slow } = {}) {
-  let { files } = made;
-  const asked = [];
-  const server = createServer(handler ?? (async (request, response) => {
-    const path = new URL(request.url, 'http://host').pathname;
-    const name = path === BASE ? 'index.html' : path.slice(BASE.length);
-    const model = join(folder, 'page', name);
-    asked.push(name);
-    if (name === slow) await new Promise((resolve) => setTimeout(resolve, 1500));
-    const bytes = !path.startsWith(BASE) ? undefined : name.startsWith('models/') && existsSync(model) ? readFileSync(model) : files.get(name);
-    response.writeHead(bytes === undefined ? 404 : 200, { 'content-type': TYPES[extname(name)] ?? 'application/octet-stream' });
-    response.end(bytes ?? 'nothing here');
-  }));
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const close = () => {
-    server.closeAllConnections();
-    return new Promise((resolve) => server.close(resolve));
-  };
-  t.after(close);
-  const { port } = server.address();
-  return { asked, url: (path = '/') => `http://127.0.0.1:${port}${path}`, replace: (others) => (files = others), close };
-}
-
 /** Waits until an asynchronous function of the page gives something true. */
 async function until(page, fn, argument) {
-  for (const end = performance.now() + 30000; !(await page.evaluate(fn, argument)); ) {
+  for (const end = performance.now() + 90000; !(await page.evaluate(fn, argument)); ) {
     assert.ok(performance.now() < end, `waited too long for ${fn}`);
     await page.waitForTimeout(50);
   }
@@ -68,6 +42,12 @@ const kept = (page, version) => until(page, async ([base, wanted]) => {
   const name = (await caches.keys()).find((key) => key.endsWith(` ${wanted}`));
   return !!name && !!(await (await caches.open(name)).match(new URL(base, location.href).href));
 }, [BASE, version]);
+
+async function open(host) {
+  const page = await openPage(browser, host);
+  page.setDefaultTimeout(90000); // of a busy machine
+  return page;
+}
 
 const versionOf = (page) => page.locator('meta[name=bitpair-build]').getAttribute('content');
 
@@ -100,8 +80,8 @@ async function answer(page, question) {
 }
 
 test('below a path, without headers: isolated by the service worker, answers; then again with the host gone', { timeout: 300000 }, async (t) => {
-  const host = await plainHost(t);
-  const page = await openPage(browser, host);
+  const host = await plainHost(t, { made, model: EMBEDDED });
+  const page = await open(host);
   await page.goto(host.url(BASE));
   await isolated(page);
   assert.ok(await page.locator('#banner').isHidden());
@@ -126,12 +106,13 @@ test('below a path, without headers: isolated by the service worker, answers; th
 });
 
 test('a page that has been touched is not reloaded under the hand', async (t) => {
-  const host = await plainHost(t, { slow: 'sw.js' });
-  const page = await openPage(browser, host);
+  const host = await plainHost(t, { made, model: EMBEDDED, hold: 'sw.js' });
+  const page = await open(host);
   await page.goto(host.url(BASE));
   await page.locator('#hero').click();
   await page.evaluate(() => (globalThis.marked = true));
-  await page.waitForFunction(() => navigator.serviceWorker.controller);
+  host.release();
+  await until(page, () => navigator.serviceWorker.controller !== null);
   await page.waitForTimeout(300);
   assert.deepEqual(await page.evaluate(() => [globalThis.marked, globalThis.crossOriginIsolated]), [true, false]);
   assert.ok(await page.locator('#banner').isVisible(), 'and says that one thread runs');
@@ -147,8 +128,8 @@ function nextVersion({ version, files }, next) {
 }
 
 test('a new version replaces the old one, and never in parts', async (t) => {
-  const host = await plainHost(t);
-  const page = await openPage(browser, host);
+  const host = await plainHost(t, { made, model: EMBEDDED });
+  const page = await open(host);
   await page.goto(host.url(BASE));
   await isolated(page);
   await kept(page, made.version);

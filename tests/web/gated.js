@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 
 /**
  * server.limit: bytes of the file that may be sent, the rest waits; let(bytes) raises it. server.ranges: false: it has none.
- * server.change(chunk, start): what is sent instead of a part of the file. server.down: every request breaks. server.log: requests.
+ * server.handle(request, response) answers for it under another server. server.change(chunk, start): what is sent instead of a part of the file. server.down: every request breaks. server.log: requests.
  */
 export async function gatedServer(file, headers = {}) {
   let waiting = [];
@@ -40,7 +40,7 @@ export async function gatedServer(file, headers = {}) {
     };
     response.on(event, go).on('close', go);
   });
-  const http = createServer((request, response) => {
+  server.handle = (request, response) => {
     server.log.push(request.headers.range ?? null);
     if (server.down) return response.destroy();
     const { length } = server.file;
@@ -53,7 +53,8 @@ export async function gatedServer(file, headers = {}) {
     response.writeHead(whole ? 200 : 206, told);
     response.on('close', () => server.let(server.limit)); // whoever waits for it
     return send(response, start, end);
-  });
+  };
+  const http = createServer(server.handle);
   http.keepAliveTimeout = 60_000; // a connection that the server closes between two requests would be a retry more
   await new Promise((resolve) => http.listen(0, '127.0.0.1', resolve));
   server.url = `http://127.0.0.1:${http.address().port}/model.gguf`;

@@ -64,7 +64,7 @@ async function drip(response, body) {
 
 /** The engine itself, on this thread and `threads` - 1 workers: {wasm, engine, close}. onStack(pointer) per worker; `relaxed`: its binary. */
 export async function openEngine(threads, { isa, arith, onStack, relaxed } = {}) {
-  const { wasm, module, memory } = await openWasm(threads, relaxed);
+  const { wasm, module, memory } = await openWasm(threads, null, relaxed);
   const stacks = Array.from({ length: threads - 1 }, () => wasm.alloc(STACK_BYTES));
   stacks.forEach((stack) => onStack?.(stack));
   const workers = await Promise.all(stacks.map((stack) => startThread(module, memory, stack)));

@@ -100,7 +100,7 @@ describe('damaged files whose checksums agree', () => {
     const model = exports.bp_model_open(engine.engine, pointer, bytes.length, wasm.error);
     let session = 0;
     if (model) {
-      session = exports.wasm_session_open(model, 16, 0, wasm.error);
+      session = exports.wasm_session_open(model, 16, 0, 0, wasm.error);
       const ids = wasm.alloc(12);
       if (session && exports.bp_session_feed(session, ids, 3, wasm.error)) exports.bp_session_sample(session, wasm.error);
       wasm.free(ids);
@@ -186,7 +186,7 @@ describe('schemas', () => {
     const { wasm } = engine;
     const pointer = wasm.alloc(good.length);
     wasm.bytes(pointer, good.length).set(good);
-    session = wasm.check(wasm.exports.wasm_session_open(wasm.check(wasm.exports.bp_model_open(engine.engine, pointer, good.length, wasm.error)), 0, 0, wasm.error));
+    session = wasm.check(wasm.exports.wasm_session_open(wasm.check(wasm.exports.bp_model_open(engine.engine, pointer, good.length, wasm.error)), 0, 0, 0, wasm.error));
   });
   after(() => engine.close());
 

@@ -16,6 +16,8 @@ test('what index.js exports and what index.d.ts declares are the same', async ()
   assert.deepEqual(Object.keys(await import('../../web/index.js')).sort(), declared.sort());
 });
 
+const engines = readdirSync(`${ROOT}web`).filter((name) => name.endsWith('.wasm')).map((name) => `web/${name}`);
+
 describe('sources of the package', () => {
   const all = sources.map((name) => read(`web/${name}`)).join('\n');
   test('no eval, no blob worker, no host', () => {

@@ -5,6 +5,7 @@ import { $, make } from './dom.js';
 import { count, megabytes } from './words.js';
 
 const SHOW_EVERY = 250; // ms
+const ISA = { simd128: 'SIMD128', relaxed: 'relaxed SIMD' };
 
 export class Status {
   constructor() {
@@ -61,7 +62,7 @@ export class Status {
     const { threads, isa, bitsPerWeight, memoryBytes, contextSize } = this.model.info;
     const most = [count(threads, 'thread')];
     if (this.speed) most.unshift(`${this.speed.toFixed(0)} tokens/s`);
-    const more = [isa.toUpperCase(), `${megabytes(memoryBytes)} of memory`];
+    const more = [ISA[isa] ?? isa, `${megabytes(memoryBytes)} of memory`];
     if (bitsPerWeight) more.splice(1, 0, `${bitsPerWeight.toFixed(2)} bits per weight`);
     const rest = make('span', { class: 'more', text: ` \u00b7 ${more.join(' \u00b7 ')}` }); // where there is room
     $('status').replaceChildren(most.join(' \u00b7 '), rest);

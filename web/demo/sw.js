@@ -2,12 +2,17 @@
 // what to keep, relative to this file. The files of a version lie in a folder of its name, so that no two versions mix: a page asks
 // only for its own. Models are no business of this: the package keeps them, and their requests go past it.
 
+import { has } from '../wasm.js';
+
 /* global VERSION, FILES */
 
 const { scope } = self.registration;
 const OURS = `bitpair-page ${scope} `; // caches are shared by everything on this host
 const CACHE = OURS + VERSION;
 const known = new Set(FILES.map((file) => new URL(file, scope).href));
+
+/** Of the engines this browser runs those with relaxed SIMD, or those without. */
+const needed = (url) => !url.endsWith('.wasm') || url.includes('relaxed') === has('relaxed');
 
 const ISOLATION = {
   'cross-origin-opener-policy': 'same-origin',
@@ -34,7 +39,7 @@ async function get(url) {
 async function keep() {
   const cache = await caches.open(CACHE);
   if (await cache.match(scope)) return;
-  await Promise.all([...known].map(async (url) => {
+  await Promise.all([...known].filter(needed).map(async (url) => {
     if (!(await cache.match(url))) await cache.put(url, isolated(await get(url)));
   }));
   const page = await get(scope);

@@ -1,6 +1,7 @@
 // chromium.js - Chromium under playwright-core.
 
 import { openBrowser } from '../browser.js';
+import { until } from './common.js';
 
 export async function openChromium() {
   const browser = await openBrowser();
@@ -33,7 +34,8 @@ async function openPage(context, url) {
     goto: (to) => page.goto(to),
     reload: () => page.reload(),
     evaluate: (fn, ...args) => page.evaluate(call(fn, args)),
-    waitFor: async (fn, ...args) => (await page.waitForFunction(call(fn, args), undefined, { timeout: 60000 })).jsonValue(),
+    // Not waitForFunction(), whose predicate is compiled in the page, against a policy without 'unsafe-eval'.
+    waitFor: (fn, ...args) => until(() => page.evaluate(call(fn, args)), fn),
     click: (selector) => page.click(selector),
     type: (selector, text) => page.locator(selector).pressSequentially(text),
     press: (key) => page.keyboard.press(key),

@@ -3,7 +3,8 @@
 import { capabilities } from '../../index.js';
 import { make } from '../dom.js';
 
-const WINDOW = 0.6; // seconds that a rate is taken over
+const WINDOW = 0.6; // seconds that a rate is taken over,
+const LEAST = 6;    // and at least so many tokens
 const HEIGHT = 132; // of the chart, in CSS pixels
 
 const ISAS = {
@@ -20,7 +21,7 @@ const rateText = (rate) => (rate < 100 ? rate.toFixed(1) : rate.toFixed(0));
 export function ratesOf(times) {
   const points = [];
   for (let i = 1, first = 0; i < times.length; i++) {
-    while (first < i - 1 && times[i] - times[first] > WINDOW) first++;
+    while (first < i - LEAST && times[i] - times[first] > WINDOW) first++;
     if (times[i] > times[first]) points.push([times[i] - times[0], (i - first) / (times[i] - times[first])]);
   }
   return points;
@@ -199,7 +200,7 @@ export class SpeedView {
     const relaxed = !this.host || isa === 'relaxed' ? '' : this.host.relaxedSimd ? '; this one knows relaxed SIMD too' : '; this one has no relaxed SIMD';
     add('Threads', String(threads), threadsReason ?? `of ${this.host?.logicalProcessors ?? navigator.hardwareConcurrency} logical processors`);
     add('Kernels', name, why + relaxed);
-    add('Memory', megabytes(total), `${megabytes(weights)} the model's file${sessions ? `, ${megabytes(sessions)} what it has read and written` : ''}`);
+    add('Memory', megabytes(total), `${megabytes(weights)} the model's file${sessions ? `, ${megabytes(sessions)} room for what it reads and writes` : ''}`);
     add('Context', `${contextSize} tokens`);
   }
 }

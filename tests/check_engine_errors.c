@@ -1,0 +1,195 @@
+/* Every error that engine.h documents, function by function: its code, a text, and nothing changed.
+ * (BP_ERR_MEMORY of all of them: check_faults.) */
+#include <math.h>
+
+#include "check.h"
+#include "small_file.h"
+
+typedef struct {
+    bp_engine *engine;
+    bp_model *model;
+    bp_session *session;
+    bp_err e;
+} world;
+
+static unsigned kinds;
+
+/* The call fails with this code and a text that says `says`. */
+#define REFUSED(w, call, wanted, says)                                                                                 \
+    do {                                                                                                               \
+        (w)->e = (bp_err){BP_OK, 0, ""};                                                                               \
+        bool refused = !(call);                                                                                        \
+        CHECK(refused && (w)->e.code == (wanted) && strstr((w)->e.text, says), "%s: %s", bp_err_name((w)->e.code),     \
+              (w)->e.text);                                                                                            \
+        kinds++;                                                                                                       \
+    } while (0)
+
+static void check_engine(world *w) {
+    REFUSED(w, bp_engine_open(&(bp_engine_options){.isa = "z80"}, &w->e), BP_ERR_ARGUMENT, "z80");
+    REFUSED(w, bp_engine_open(&(bp_engine_options){.arith = "lut99"}, &w->e), BP_ERR_ARGUMENT, "lut99");
+    REFUSED(w, bp_engine_open(&(bp_engine_options){.threads = 65}, &w->e), BP_ERR_ARGUMENT, "65");
+    CHECK(!bp_engine_open(&(bp_engine_options){.threads = 65}, NULL), "an error without a place for it");
+    bp_engine_close(NULL);
+}
+
+static void check_file(world *w, const small_file *f) {
+    uint64_t size, offset;
+    bp_header h;
+    uint8_t *copy = NULL;
+    if (posix_memalign((void **)&copy, BP_ALIGN, f->size)) exit(1);
+    memcpy(copy, f->bytes, f->size);
+    REFUSED(w, bp_probe("<html>", 6, &size, &offset, &w->e) >= 0, BP_ERR_FORMAT, "not a GGUF");
+    CHECK(bp_probe(f->bytes, 100, &size, &offset, &w->e) == 0, "more of the header is needed");
+    CHECK(bp_probe(f->bytes, f->size, &size, &offset, &w->e) == 1 && size == f->size, "the probe");
+    REFUSED(w, bp_header_read(f->bytes, (size_t)offset - 1, &h, &w->e), BP_ERR_FORMAT, "truncated");
+    copy[4] = 2;
+    REFUSED(w, bp_header_read(copy, f->size, &h, &w->e), BP_ERR_UNSUPPORTED, "version 2");
+    copy[4] = 3;
+    copy[offset - 1] ^= 1; /* padding */
+    REFUSED(w, bp_header_read(copy, f->size, &h, &w->e), BP_ERR_CHECKSUM, "header");
+    REFUSED(w, bp_verify(copy, f->size, &w->e), BP_ERR_CHECKSUM, "header");
+    copy[offset - 1] ^= 1;
+    copy[f->size - 1] ^= 1;
+    REFUSED(w, bp_verify(copy, f->size, &w->e), BP_ERR_CHECKSUM, "piece 0");
+    CHECK(w->e.offset == offset, "the place of the damage: %llu", (unsigned long long)w->e.offset);
+    copy[f->size - 1] ^= 1;
+    CHECK(bp_header_read(copy, f->size, &h, &w->e) && !bp_piece_good(copy, f->size, h.digest), "another digest");
+    CHECK(bp_piece_good(copy + offset, f->size - (size_t)offset, h.pieces), "a good piece");
+    REFUSED(w, bp_model_open(w->engine, copy, f->size - 1, &w->e), BP_ERR_FORMAT, "truncated");
+    REFUSED(w, bp_model_preview(w->engine, copy, (size_t)offset, (size_t)offset + 1, &w->e), BP_ERR_FORMAT,
+            "truncated");
+    memcpy(memmem(copy, f->size, "llama", 5), "mamba", 5);
+    REFUSED(w, bp_model_open(w->engine, copy, f->size, &w->e), BP_ERR_UNSUPPORTED, "mamba");
+    REFUSED(w, bp_model_preview(w->engine, copy, (size_t)offset, f->size, &w->e), BP_ERR_UNSUPPORTED, "mamba");
+    memcpy(memmem(copy, f->size, "bitpair.header_sha256", 21), "bitpair.header_sha255", 21);
+    REFUSED(w, bp_verify(copy, f->size, &w->e), BP_ERR_UNSUPPORTED, "no checksums");
+    bp_model_close(NULL);
+    free(copy);
+}
+
+static void check_model(world *w) {
+    uint64_t end;
+    double bits;
+    size_t size;
+    int32_t ids[32];
+    char out[8];
+    CHECK(!bp_model_string(w->model, "no.such.key", &size) && !bp_model_string(w->model, "llama.block_count", &size),
+          "no strings");
+    CHECK(bp_model_tier(w->model, 1, &end, &bits) && !bp_model_tier(w->model, 2, &end, &bits), "two tiers");
+    REFUSED(w, bp_tokenize(w->model, "ab\xff", 3, 0, ids, 32, &w->e) >= 0, BP_ERR_FORMAT, "UTF-8");
+    REFUSED(w, bp_tokenize(w->model, "abc", 3, 0, ids, 10, &w->e) >= 0, BP_ERR_ARGUMENT, "11 ids");
+    CHECK(bp_token_text(w->model, -1, true, out, 8) == 0 && bp_token_text(w->model, 1 << 30, true, out, 8) == 0,
+          "no such token");
+    CHECK(bp_token_text(w->model, SMALL_VOCAB - 1, true, out, 8) == 8, "cut to the capacity");
+    CHECK(!bp_model_is_end(w->model, -1) && bp_model_is_end(w->model, SMALL_VOCAB - 1), "the end of a turn");
+}
+
+static void check_opening(world *w) {
+    CHECK(bp_session_bytes(w->model, &(bp_session_options){.n_ctx = 65}) == 0, "longer than the model's");
+    CHECK(bp_session_bytes(w->model, &(bp_session_options){.n_ctx = 64}) > 0, "as long as the model's");
+    REFUSED(w, bp_session_open(w->model, &(bp_session_options){.n_ctx = 65}, &w->e), BP_ERR_ARGUMENT, "65");
+    bp_session_close(NULL);
+}
+
+/* On an empty session, and on one of 64 tokens that is full. */
+static void check_feeding(world *w) {
+    bp_session *s = w->session;
+    int32_t ids[80] = {0}, bad[2] = {1, SMALL_VOCAB}, negative = -1;
+    float logits[2 * SMALL_VOCAB], scores[80], hidden[SMALL_D];
+    sampler_alternative best[SMALL_VOCAB + 1];
+    REFUSED(w, bp_session_sample(s, &w->e) >= 0, BP_ERR_ARGUMENT, "no logits");
+    REFUSED(w, bp_session_logprob(s, 0, scores, &w->e), BP_ERR_ARGUMENT, "no logits");
+    REFUSED(w, bp_session_alternatives(s, 1, best, &w->e), BP_ERR_ARGUMENT, "no logits");
+    CHECK(!bp_session_logits(s), "no logits yet");
+    REFUSED(w, bp_session_feed(s, bad, 2, &w->e), BP_ERR_ARGUMENT, "20");
+    REFUSED(w, bp_session_feed(s, &negative, 1, &w->e), BP_ERR_ARGUMENT, "-1");
+    REFUSED(w, bp_session_feed_all(s, bad, 2, logits, &w->e), BP_ERR_ARGUMENT, "20");
+    REFUSED(w, bp_session_score(s, bad, 2, scores, &w->e), BP_ERR_ARGUMENT, "20");
+    REFUSED(w, bp_session_embed(s, bad, 2, BP_POOL_MEAN, hidden, &w->e), BP_ERR_ARGUMENT, "20");
+    REFUSED(w, bp_session_embed(s, ids, 0, BP_POOL_LAST, hidden, &w->e), BP_ERR_ARGUMENT, "at least one");
+    REFUSED(w, bp_session_feed(s, ids, 65, &w->e), BP_ERR_CONTEXT, "65");
+    REFUSED(w, bp_session_rewind(s, 1, &w->e), BP_ERR_ARGUMENT, "1");
+    REFUSED(w, bp_session_shift(s, 0, 0, &w->e), BP_ERR_ARGUMENT, "remain");
+    CHECK(bp_session_position(s) == 0, "what is refused changes nothing");
+    CHECK(bp_session_feed(s, ids, 64, &w->e), "%s", w->e.text);
+    REFUSED(w, bp_session_feed(s, ids, 1, &w->e), BP_ERR_CONTEXT, "64");
+    REFUSED(w, bp_session_feed_all(s, ids, 1, logits, &w->e), BP_ERR_CONTEXT, "64");
+    REFUSED(w, bp_session_score(s, ids, 1, scores, &w->e), BP_ERR_CONTEXT, "64");
+    REFUSED(w, bp_session_embed(s, ids, 1, BP_POOL_MEAN, hidden, &w->e), BP_ERR_CONTEXT, "64");
+    REFUSED(w, bp_session_logprob(s, SMALL_VOCAB, scores, &w->e), BP_ERR_ARGUMENT, "20");
+    REFUSED(w, bp_session_logprob(s, -1, scores, &w->e), BP_ERR_ARGUMENT, "-1");
+    REFUSED(w, bp_session_alternatives(s, SMALL_VOCAB + 1, best, &w->e), BP_ERR_ARGUMENT, "21");
+    REFUSED(w, bp_session_shift(s, 32, 32, &w->e), BP_ERR_ARGUMENT, "remain");
+    CHECK(bp_session_position(s) == 64 && bp_session_logits(s), "what is refused changes nothing");
+}
+
+static void check_sampling(world *w) {
+    sampler_options o = sampler_defaults();
+    static const char unknown[] = "root ::= b", latin[] = "root ::= \"\xc3\xa9\"";
+    int32_t a = 0;
+    o.temperature = NAN;
+    REFUSED(w, bp_session_sampling(w->session, &o, &w->e), BP_ERR_ARGUMENT, "temperature");
+    REFUSED(w, bp_session_grammar(w->session, unknown, sizeof unknown - 1, &w->e), BP_ERR_ARGUMENT,
+            "line 1, column 10");
+    CHECK(bp_session_grammar(w->session, latin, sizeof latin - 1, &w->e), "%s", w->e.text);
+    REFUSED(w, bp_session_sample(w->session, &w->e) >= 0, BP_ERR_UNSUPPORTED, "");
+    CHECK(bp_session_grammar(w->session, "root ::= \"b\"", 12, &w->e), "%s", w->e.text);
+    bp_session_rewind(w->session, 10, &w->e);
+    CHECK(bp_session_feed(w->session, &a, 1, &w->e) && bp_session_sample(w->session, &w->e) == 1, "only b: %s",
+          w->e.text);
+    bp_session_feed(w->session, &a, 1, &w->e);
+    REFUSED(w, bp_session_sample(w->session, &w->e) >= 0, BP_ERR_ARGUMENT, "");
+    CHECK(bp_session_grammar(w->session, NULL, 0, &w->e) && bp_session_sample(w->session, &w->e) >= 0,
+          "any text again: %s", w->e.text);
+}
+
+static void check_states(world *w, const small_file *f) {
+    size_t size = bp_session_save_bytes(w->session);
+    uint8_t *state = malloc(size);
+    bp_err e = {0};
+    REFUSED(w, bp_session_save(w->session, state, size - 1, &w->e), BP_ERR_ARGUMENT, "bytes");
+    CHECK(bp_session_save(w->session, state, size, &e), "%s", e.text);
+    REFUSED(w, bp_session_restore(w->session, "abc", 3, &w->e), BP_ERR_FORMAT, "not a saved session");
+    REFUSED(w, bp_session_restore(w->session, state, size - 1, &w->e), BP_ERR_FORMAT, "bytes");
+    state[8] = 9;
+    REFUSED(w, bp_session_restore(w->session, state, size, &w->e), BP_ERR_UNSUPPORTED, "version 9");
+    state[8] = 1;
+    state[size / 2] ^= 1;
+    REFUSED(w, bp_session_restore(w->session, state, size, &w->e), BP_ERR_CHECKSUM, "damaged");
+    state[size / 2] ^= 1;
+    bp_session *narrow = bp_session_open(w->model, &(bp_session_options){.n_ctx = 4}, &e);
+    REFUSED(w, bp_session_restore(narrow, state, size, &w->e), BP_ERR_CONTEXT, "room for 4");
+    bp_session_close(narrow);
+    bp_engine *other = bp_engine_open(&(bp_engine_options){.arith = "popcount"}, &e);
+    bp_model *m = bp_model_open(other, f->bytes, f->size, &e);
+    bp_session *s = bp_session_open(m, NULL, &e);
+    REFUSED(w, bp_session_restore(s, state, size, &w->e), BP_ERR_ARGUMENT, "arithmetic");
+    bp_session_close(s);
+    bp_model_close(m);
+    bp_engine_close(other);
+    free(state);
+}
+
+int main(void) {
+    world w = {0};
+    small_file f = small_file_make();
+    w.engine = bp_engine_open(NULL, &w.e);
+    w.model = bp_model_open(w.engine, f.bytes, f.size, &w.e);
+    w.session = w.model ? bp_session_open(w.model, NULL, &w.e) : NULL;
+    CHECK(w.session, "%s", w.e.text);
+    if (w.session) {
+        check_engine(&w);
+        check_file(&w, &f);
+        check_model(&w);
+        check_opening(&w);
+        check_feeding(&w);
+        check_sampling(&w);
+        check_states(&w, &f);
+    }
+    printf("%u documented errors\n", kinds);
+    bp_session_close(w.session);
+    bp_model_close(w.model);
+    bp_engine_close(w.engine);
+    free(f.bytes);
+    return check_end();
+}
