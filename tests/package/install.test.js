@@ -12,7 +12,7 @@ import { FIXTURE, ROOT } from '../web/helper.js';
 import { importTool, installPackage, installTools, toolFile } from './installed.js';
 
 const run = promisify(execFile);
-const limits = { timeout: 120000 };
+const limits = { timeout: 300000 };
 
 /** Bytes that a page downloads, uncompressed: one engine and the JavaScript of load(); JSON schemas and tools come when they are used. */
 const BUDGET = 350_000;
