@@ -149,7 +149,7 @@ function page() {
 async function estimate({ source, options }) {
   const link = page();
   const { threads } = await chooseThreads(options.threads);
-  const { wasm } = await openWasm(1, undefined, options.wasm);
+  const { wasm } = await openWasm(1, options.wasm);
   const { exports } = wasm;
   const engine = wasm.check(exports.wasm_engine_open(threads, 0, 0, wasm.error));
   const { head, end } = await readHeader(wasm, source, options, link);
