@@ -296,21 +296,16 @@ class Reading {
     return Math.min(this.header.size, this.pieceStart(i + 1));
   }
 
-  /**
-   * Is piece i, in its place, what the header says? The host's own SHA-256 has the instructions for it and runs beside this thread;
-   * pages that are not secure contexts do not have it.
-   * @param {Uint8Array} [bytes] the same, in memory that is not shared
-   */
+  /** Is piece i, in its place, what the header says? bytes: the same, in memory that is not shared. The host's own SHA-256 is faster and
+   *  runs beside this thread, in secure contexts; beside answers it is done here and at once: turns of the event loop are scarce. */
   async good(i, bytes) {
-    const { wasm, pointer } = this;
     const { pieces } = this.header;
     if (!pieces || !this.options.verify) return true;
-    const [start, digest] = [this.pieceStart(i), pointer + pieces + 32 * i];
-    const size = this.pieceEnd(i) - start;
+    const [at, size, digest] = [this.pointer + this.pieceStart(i), this.pieceEnd(i) - this.pieceStart(i), this.pointer + pieces + 32 * i];
     const { subtle } = globalThis.crypto ?? {};
-    if (!subtle) return wasm.exports.bp_piece_good(pointer + start, size, digest) !== 0;
-    const found = await subtle.digest('SHA-256', bytes ?? wasm.bytes(pointer + start, size).slice());
-    return hex(new Uint8Array(found)) === hex(wasm.bytes(digest, 32));
+    if (!subtle || this.live) return this.wasm.exports.bp_piece_good(at, size, digest) !== 0;
+    const found = await subtle.digest('SHA-256', bytes ?? this.wasm.bytes(at, size).slice());
+    return hex(new Uint8Array(found)) === hex(this.wasm.bytes(digest, 32));
   }
 
   // ---- the copy ----
@@ -318,12 +313,10 @@ class Reading {
   async fromCopy() {
     const pieces = [...this.copy.log.pieces].filter((i) => i < this.count && this.pieceEnd(i) <= this.limit);
     const reader = await this.copy.reader();
-    const lane = async () => {
-      const room = new Uint8Array(this.header.pieceBytes);
+    const lane = async (room) => {
       while (pieces.length > 0) await this.takeCopy(reader, pieces.shift(), room);
-    };
-    // All of them must have ended before the memory may be freed.
-    const ended = await Promise.allSettled(Array.from({ length: COPY_LANES }, lane));
+    }; // all of them must have ended before the memory may be freed
+    const ended = await Promise.allSettled(Array.from({ length: COPY_LANES }, () => lane(new Uint8Array(this.header.pieceBytes))));
     await reader.close();
     for (const { reason } of ended) if (reason) throw reason;
     this.meter.restart();
