@@ -19,10 +19,11 @@ import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
 
 import { MODEL_PATH } from '../web/demo/config.js';
+import { ENGINES } from '../web/protocol.js';
+import { WORKER_POLICY } from './serve.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const DEMO = `${ROOT}web/demo/`;
-const ENGINES = ['bitpair.wasm', 'bitpair-threads.wasm', 'bitpair-relaxed.wasm', 'bitpair-threads-relaxed.wasm'];
 const ASSETS = ['.svg', '.png', '.webmanifest'];
 // What runs the engine at all: SIMD in WebAssembly, and modules in workers.
 const TARGET = ['chrome91', 'firefox114', 'safari16.4'];
@@ -38,7 +39,9 @@ const HEADERS = `# For hosts that read this file (Netlify, Cloudflare Pages): is
   Cross-Origin-Resource-Policy: same-origin
   X-Content-Type-Options: nosniff
   Referrer-Policy: no-referrer
+  Content-Security-Policy: frame-ancestors 'self'
 /app/*
+  Content-Security-Policy: ${WORKER_POLICY}
   Cache-Control: public, max-age=31536000, immutable
 /sw.js
   Cache-Control: no-cache

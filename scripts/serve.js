@@ -37,7 +37,7 @@ const ISOLATED = {
   'cross-origin-resource-policy': 'same-origin',
 };
 // Other servers are there for addresses that a visitor gives; the page itself asks none.
-const POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self' https: http://localhost:* http://127.0.0.1:*";
+export const WORKER_POLICY = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self' https: http://localhost:* http://127.0.0.1:*";
 
 const FAILURES = { ENOENT: [404, 'not found\n'], ENOTDIR: [404, 'not found\n'], EREQUEST: [400, 'bad request\n'] };
 
@@ -70,7 +70,7 @@ async function answer(request, response, headers, { site, root, folders, base, m
   const { size, mtimeMs } = await statFile(file);
   const type = TYPES[extname(file)] ?? 'application/octet-stream';
   Object.assign(headers, { 'content-type': type, 'accept-ranges': 'bytes', etag: `"${size}-${Math.floor(mtimeMs)}"` });
-  if (extname(file) === '.js') headers['content-security-policy'] = POLICY; // of workers; pages carry their own
+  if (extname(file) === '.js') headers['content-security-policy'] = WORKER_POLICY; // of workers; pages carry their own
   if (request.headers['if-none-match'] === headers.etag) return response.writeHead(304, headers).end();
   return send(request, response, headers, file, size);
 }

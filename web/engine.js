@@ -45,10 +45,11 @@ export async function estimateMemory(source, options = {}) {
 }
 
 /** What this host can do. See index.d.ts. */
-export async function capabilities() {
+export async function capabilities({ workerUrl } = {}) {
+  const script = workerScript(workerUrl);
   let crew = null;
   try {
-    crew = new Crew(await startWorker(), null);
+    crew = new Crew(await startWorker(script), null, script);
     return { workerReason: null, ...await crew.request('capabilities', {}) };
   } catch (error) {
     return { workerReason: error.message, ...await pageCapabilities() };
@@ -56,6 +57,8 @@ export async function capabilities() {
     await crew?.end(new BitpairError('disposed', 'the capabilities are known'));
   }
 }
+
+const workerScript = (workerUrl) => (workerUrl === undefined ? undefined : addressOf('workerUrl', workerUrl));
 
 /** What a load tells its caller as it goes on. */
 class Following {
@@ -125,9 +128,13 @@ function explained(complete, signal) {
  */
 async function withWorker(source, { signal, workerUrl }, work) {
   if (signal?.aborted) throw abortError(signal);
+  const script = workerScript(workerUrl);
   const { message, pull = null, close } = await describeSource(source).catch(sourceError);
-  const script = workerUrl === undefined ? undefined : addressOf('workerUrl', workerUrl);
-  const crew = new Crew(await startWorker(script), pull, script);
+  const link = await startWorker(script).catch(async (error) => {
+    await close?.();
+    throw error;
+  });
+  const crew = new Crew(link, pull, script);
   let timer = null;
   let open = false; // has the caller what it wanted?
   const abort = () => {

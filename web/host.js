@@ -162,8 +162,10 @@ export class Host {
     totals.prompt += stats.promptTokens;
     totals.reused += stats.cachedTokens;
     totals.generated += stats.completionTokens;
-    totals.fed += stats.prefillTokensPerSecond * stats.prefillSeconds;
-    totals.prefillSeconds += stats.prefillSeconds;
+    if (stats.prefillSeconds > 0) { // coarse clocks say 0
+      totals.fed += stats.prefillTokensPerSecond * stats.prefillSeconds;
+      totals.prefillSeconds += stats.prefillSeconds;
+    }
     totals.decoded += (stats.decodeTokensPerSecond ?? 0) * stats.decodeSeconds;
     totals.decodeSeconds += stats.decodeSeconds;
     return stats;

@@ -448,7 +448,7 @@ export interface StageScales {
 }
 
 /** What this host can do, as a worker of it sees. Nothing is downloaded but the package's own script; safe on a server. */
-export function capabilities(): Promise<Capabilities>;
+export function capabilities(options?: Pick<LoadOptions, 'workerUrl'>): Promise<Capabilities>;
 
 export interface Capabilities {
   /** null: workers start. Else nothing works here; the rest is what the page sees. */

@@ -132,10 +132,10 @@ export function connectPage(handler) {
 export function makeYield() {
   if (isNode()) return () => new Promise((resolve) => setImmediate(resolve));
   const { port1, port2 } = new MessageChannel();
-  let resume;
-  port1.onmessage = () => resume();
+  const waiting = []; // several may wait at once: sessions take turns
+  port1.onmessage = () => waiting.shift()();
   return () => new Promise((resolve) => {
-    resume = resolve;
+    waiting.push(resolve);
     port2.postMessage(0);
   });
 }

@@ -89,6 +89,7 @@ async function load({ source, options }) {
   const ready = openEngine(opening, module, memory, chosen); // the file is read meanwhile
 
   const opened = new Promise((resolve, reject) => {
+    ready.catch(reject); // no need to read on
     let begun = false; // the tiers that are there belong to the model, though the threads may still be on their way
     const begin = (file, n) => {
       begun = true;
@@ -149,7 +150,7 @@ function page() {
 async function estimate({ source, options }) {
   const link = page();
   const { threads } = await chooseThreads(options.threads);
-  const { wasm } = await openWasm(1, options.wasm);
+  const { wasm } = await openWasm(options.wasm ? threads : 1, options.wasm);
   const { exports } = wasm;
   const engine = wasm.check(exports.wasm_engine_open(threads, 0, 0, wasm.error));
   const { head, end } = await readHeader(wasm, source, options, link);

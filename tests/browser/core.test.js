@@ -109,6 +109,21 @@ function suite(name) {
     assert.ok(Math.abs(found.length - 1) < 1e-4);
   });
 
+  test('sessions that answer side by side', limits, async () => {
+    const found = await page.evaluate(async (small) => {
+      const model = await bitpair.load(small, { threads: 1 });
+      const sessions = [model, await model.session(), await model.session()];
+      const text = (session) => session.generate('Once upon a time', { greedy: true, maxTokens: 40 }).text();
+      const alone = await text(model);
+      const together = await Promise.all(sessions.map((session) => text(session)));
+      const vectors = await Promise.all([sessions[1].embed('a cat'), sessions[2].embed('a cat'), text(model)]);
+      await model.dispose();
+      return { alone, together, vectors: vectors.length };
+    }, SMALL);
+    assert.deepEqual(found.together, [found.alone, found.alone, found.alone]);
+    assert.equal(found.vectors, 3);
+  });
+
   test('abort: within 50 ms in prefill and after, and the session goes on', limits, async () => {
     const found = await page.evaluate(async (small, count) => {
       const model = await bitpair.load(small, { threads: count });

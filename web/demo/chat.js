@@ -54,9 +54,11 @@ export class Chat {
   async open(conversation) {
     const running = this.#runs.get(conversation.id);
     this.current = running?.conversation ?? conversation;
-    this.#elsewhere = !running && (await isAnswered(conversation.id));
-    if (this.#elsewhere) whenAnswered(conversation.id).then(() => this.#heard(conversation.id));
-    if (this.current !== conversation && !running) return; // something else was opened meanwhile
+    this.#elsewhere = false;
+    const elsewhere = !running && (await isAnswered(conversation.id));
+    if (elsewhere) whenAnswered(conversation.id).then(() => this.#heard(conversation.id));
+    if (this.current !== (running?.conversation ?? conversation)) return; // something else was opened meanwhile
+    this.#elsewhere = elsewhere;
     forTab.set('conversation', this.current.id);
     this.draw();
     this.view.toBottom();
@@ -69,16 +71,21 @@ export class Chat {
     return true;
   }
 
+  /** false: not while an answer is made. */
   edit(message, text) {
+    if (this.busy) return false;
     const question = addMessage(this.current, this.#parentOf(message), { role: 'user', text });
     this.#answerTo(question);
+    return true;
   }
 
   regenerate(answer) {
+    if (this.busy) return;
     this.#answerTo(this.#parentOf(answer));
   }
 
   resume(answer) {
+    if (this.busy) return;
     this.#run(this.current, answer);
   }
 
@@ -86,6 +93,11 @@ export class Chat {
     chooseMessage(this.current, message);
     this.store.put(this.current);
     this.draw();
+  }
+
+  /** The conversation as it is being changed in this tab, or null. */
+  living(id) {
+    return this.#runs.get(id)?.conversation ?? (this.current.id === id ? this.current : null);
   }
 
   stop() {
@@ -132,7 +144,7 @@ export class Chat {
       await this.#write(run);
       return true;
     });
-    this.#runs.delete(conversation.id);
+    if (this.#runs.get(conversation.id) === run) this.#runs.delete(conversation.id);
     conversation.updated = Date.now();
     // What another tab has written there is newer: only this page shows what was not done.
     if (mine) this.#keep(run, true).then(() => this.onlist());
@@ -241,7 +253,9 @@ export class Chat {
     if (id !== this.current.id || this.#runs.has(id)) return;
     if (!found) return announce('This conversation was deleted in another tab.');
     this.current = found;
-    this.#elsewhere = await isAnswered(id);
+    const elsewhere = await isAnswered(id);
+    if (this.current !== found) return;
+    this.#elsewhere = elsewhere;
     this.draw();
   }
 }

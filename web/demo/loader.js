@@ -30,7 +30,7 @@ export class Loader {
     const found = (await cache.list().catch(() => [])).find((each) => each.url === url);
     this.kept = found?.bytes ?? 0;
     if (found) this.#setSize(found.total);
-    else if (this.state === 'idle') await this.#askSize();
+    else if (this.state === 'idle' && url.startsWith(`${location.origin}/`)) await this.#askSize(); // others are asked for nothing before a click
     this.onchange();
     return !!found?.complete;
   }

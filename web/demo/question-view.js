@@ -29,8 +29,8 @@ export class QuestionView {
     const send = () => {
       const text = box.value.trim();
       if (!text) return;
+      if (text !== this.message.text.trim() && this.actions.edit(this.message, text) === false) return;
       this.close();
-      if (text !== this.message.text.trim()) this.actions.edit(this.message, text);
     };
     box.addEventListener('keydown', (event) => {
       if (event.key === 'Escape' && !event.isComposing) this.close(true);

@@ -103,8 +103,8 @@ export class Sidebar {
   }
 
   async retitle(conversation, title) {
-    const { current } = this.chat;
-    const target = current.id === conversation.id ? current : conversation;
+    const target = this.chat.living(conversation.id) ?? (await this.store.get(conversation.id)); // the list may be old
+    if (!target) return;
     Object.assign(target, { title, named: true });
     await this.store.put(target);
     this.chat.onchange();

@@ -25,7 +25,11 @@ export function importText(text, present) {
   for (const conversation of parseFile(text).map(readConversation)) {
     const twin = here.get(conversation.id);
     if (twin && JSON.stringify(readConversation(twin, 0)) === JSON.stringify(conversation)) same++;
-    else added.push(twin ? { ...conversation, id: newId() } : conversation);
+    else {
+      const kept = twin ? { ...conversation, id: newId() } : conversation;
+      added.push(kept);
+      here.set(kept.id, kept);
+    }
   }
   return { added, same };
 }
