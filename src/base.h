@@ -31,8 +31,8 @@ static inline size_t bp_round_up(size_t a, size_t b) { return bp_ceil_div(a, b) 
 
 /* Share [*first, *end) of n items for part `index` of `count`: contiguous, sizes differ by at most one. */
 static inline void bp_share(size_t n, size_t index, size_t count, size_t *first, size_t *end) {
-    *first = n * index / count;
-    *end = n * (index + 1) / count;
+    *first = (size_t)((uint64_t)n * index / count);
+    *end = (size_t)((uint64_t)n * (index + 1) / count);
 }
 
 #endif

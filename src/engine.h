@@ -29,7 +29,7 @@ typedef struct bp_session bp_session;
 
 typedef struct {
     uint32_t threads;  /* 1..64; 0 means 1 */
-    const char *isa;   /* "ref", "simd128", "avx2", ...; NULL: the best of this machine */
+    const char *isa;   /* "ref", "simd128", "relaxed", "avx2"; NULL: the best of this machine */
     const char *arith; /* "lut8" or "popcount"; NULL: "lut8" */
 } bp_engine_options;
 
@@ -218,7 +218,8 @@ int32_t bp_session_sample(bp_session *session, bp_err *e);
 /* ---- probabilities, scores, embeddings ------------------------------------------------------------------------- */
 
 /* Of the token that comes next, as the model itself says: at temperature 1, before bias, penalties and truncation (as
- * OpenAI's log probabilities are). *logprob <- ln p(id); out [n] <- the n most likely, best first. BP_ERR_ARGUMENT: no
+ * OpenAI's log probabilities are). *logprob <- ln p(id); out [n] <- the n most likely, best first (where fewer logits are numbers, the rest has
+ * id -1 and ln p -inf). BP_ERR_ARGUMENT: no
  * logits, an id outside the vocabulary, n above the vocabulary. */
 bool bp_session_logprob(bp_session *session, int32_t id, float *logprob, bp_err *e);
 bool bp_session_alternatives(bp_session *session, size_t n, sampler_alternative *out, bp_err *e);
@@ -254,13 +255,16 @@ bp_session *bp_session_fork(const bp_session *session, bp_err *e);
 
 /* Makes room: forgets `drop` tokens after the first `keep` and moves the later ones up, keep + drop < position. Their
  * keys are turned back by `drop` positions, which is exact but for one rounding per shift (relative 2^-11 in half
- * precision, 1/254 of the largest value of the head in 8 bits). What is approximate: keys and values from the second layer on were computed while the dropped tokens could be
- * seen, and stay so; feeding the remaining tokens anew would give others. The logits stay those of the last token.
+ * precision, 1/254 of the largest value of the head in 8 bits). What is approximate: keys and values from the second
+ * layer on were computed while the dropped tokens could be seen, and stay so; feeding the remaining tokens anew would
+ * give others. The logits stay those of the last token.
  * BP_ERR_ARGUMENT when nothing would remain after them. */
 bool bp_session_shift(bp_session *session, uint32_t keep, uint32_t drop, bp_err *e);
 
 /* How many tokens from the first have keys and values that no dropped token has touched: all of them, unless the session
- * was shifted. A text that shares so many tokens with this one may go on from there as if it had been fed anew. */
+ * was shifted. A text that shares so many tokens with this one may go on from there as if it had been fed anew; where
+ * the model's tier was raised meanwhile, tokens fed before keep the keys and values of the lower tier, in saved states
+ * too: feed them anew for those of the new one. */
 uint32_t bp_session_exact(const bp_session *session);
 
 /* The tokens [position] in the session; valid until the next call. */

@@ -95,13 +95,14 @@ bool bp_model_signs(const bp_model *m, uint32_t layer, uint32_t stage, char fact
     if (!s) return false;
     if (factor != 'A' && factor != 'B') return bp_fail(e, BP_ERR_ARGUMENT, 0, "a stage has the factors 'A' and 'B'");
     const kernel_signs *signs = factor == 'A' ? &s->A : &s->B;
-    size_t rows = factor == 'A' ? w->n : s->k, bytes = bp_ceil_div(factor == 'A' ? s->k : w->m, 8);
+    size_t rows = factor == 'A' ? w->n : s->k, columns = factor == 'A' ? s->k : w->m, bytes = bp_ceil_div(columns, 8);
     if (capacity / bytes < rows)
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "the signs take %zu bytes, not %zu", rows * bytes, capacity);
     for (size_t r = 0; r < rows; r++) {
         size_t row = r % KERNEL_TILE, lane = row < 8 ? 2 * row : 2 * (row - 8) + 1; /* tile16's order of rows */
         const uint8_t *in = signs->bytes + r / KERNEL_TILE * signs->groups * KERNEL_TILE + lane;
         for (size_t j = 0; j < bytes; j++) out[r * bytes + j] = in[j * KERNEL_TILE];
+        if (columns % 8) out[r * bytes + bytes - 1] &= (uint8_t)((1u << columns % 8) - 1);
     }
     return true;
 }

@@ -373,6 +373,7 @@ typedef struct {
     model model;
     gguf file;
     void *tables, *memory;
+    size_t memory_bytes;
 } loaded;
 
 static bool load_file(loaded *l, const void *bytes, uint64_t size, bp_err *e) {
@@ -387,9 +388,11 @@ static bool load_file(loaded *l, const void *bytes, uint64_t size, bp_err *e) {
 static bool load_model(loaded *l, bp_err *e) {
     arena a = arena_measure();
     if (!model_open(&l->model, &a, &l->file, e)) return false;
-    l->memory = platform_alloc(a.used);
-    if (!l->memory) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the model's tables (%zu bytes)", a.used);
-    a = arena_over(l->memory, a.used);
+    l->memory_bytes = a.used;
+    l->memory = platform_alloc(l->memory_bytes);
+    if (!l->memory)
+        return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the model's tables (%zu bytes)", l->memory_bytes);
+    a = arena_over(l->memory, l->memory_bytes);
     return model_open(&l->model, &a, &l->file, e);
 }
 
@@ -413,9 +416,9 @@ static model *open_loaded(const void *bytes, uint64_t size, uint64_t file_size, 
         return NULL;
     }
     bool good = load_file(l, bytes, size, e);
-    if (good && file_size > size) {
+    if (good && file_size != size) {
         l->file.size = l->file.room = file_size;
-        l->file.header_only = true;
+        l->file.header_only = file_size > size;
     }
     if (good && (!tier || end_at(&l->file, tier, e)) && load_model(l, e)) return &l->model;
     model_unload(&l->model);
@@ -425,7 +428,9 @@ static model *open_loaded(const void *bytes, uint64_t size, uint64_t file_size, 
 model *model_load(const void *bytes, uint64_t size, bp_err *e) { return open_loaded(bytes, size, size, 0, e); }
 
 model *model_load_tiers(const void *bytes, uint64_t size, uint32_t tier, bp_err *e) {
-    return open_loaded(bytes, size, size, tier, e);
+    if (tier) return open_loaded(bytes, size, size, tier, e);
+    bp_fail(e, BP_ERR_ARGUMENT, 0, "a model needs its first tier");
+    return NULL;
 }
 
 model *model_preview(const void *bytes, uint64_t size, uint64_t file_size, bp_err *e) {
@@ -445,7 +450,7 @@ bool model_raise(model *m, uint32_t tier, bp_err *e) {
         return false;
     }
     /* The layout depends on the room alone: opened again over the same memory everything has its old address. */
-    a = arena_over(l->memory, a.used);
+    a = arena_over(l->memory, l->memory_bytes);
     return model_open(m, &a, &l->file, e);
 }
 

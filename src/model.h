@@ -73,13 +73,13 @@ model *model_load(const void *bytes, uint64_t size, bp_err *e);
 /* The same with memory for `size` bytes, of which those of the first `tier` tiers are there yet. */
 model *model_load_tiers(const void *bytes, uint64_t size, uint32_t tier, bp_err *e);
 
+/* As model_load from the header alone, bytes [size]: a model as it would be with the first file_size bytes at hand. Its
+ * shapes and sizes are right, its weights are not there. */
+model *model_preview(const void *bytes, uint64_t size, uint64_t file_size, bp_err *e);
+
 /* The first `tier` tiers are there now. Nothing moves: layers gain stages. On failure nothing is changed:
  * BP_ERR_ARGUMENT for fewer than now, or more than there is room for; BP_ERR_FORMAT when a stage lies outside. */
 bool model_raise(model *m, uint32_t tier, bp_err *e);
-
-/* The same from the header alone, bytes [size]: a model as it would be with the first file_size bytes at hand. Its
- * shapes and sizes are right, its weights are not there. */
-model *model_preview(const void *bytes, uint64_t size, uint64_t file_size, bp_err *e);
 
 void model_unload(model *m); /* NULL is ignored */
 

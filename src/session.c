@@ -28,7 +28,7 @@ static void need_linear(needs *n, const kernel_arith *arith, const linear *w) {
         const linear_stage *stage = &w->stages[s];
         need_signs(n, arith, &stage->A);
         need_signs(n, arith, &stage->B);
-        n->rows = bp_max(n->rows, (size_t)bp_max(stage->A.tiles, stage->B.tiles) * KERNEL_TILE);
+        n->rows = bp_max(n->rows, (size_t)stage->A.tiles * KERNEL_TILE);
     }
 }
 

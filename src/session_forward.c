@@ -155,6 +155,7 @@ static void wanted_rows(const span *sp, const pass *p) {
             if (p->all) memcpy(p->all + (from + i) * vocab, logits, vocab * sizeof(float));
             if (p->scores) p->scores[from + i] = sampler_logprob(logits, vocab, p->next[from + i]);
         }
+        profile_mark(sp->work.profile, PROFILE_SAMPLING);
         meet(sp, sp->everyone);
     }
 }

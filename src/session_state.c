@@ -1,6 +1,8 @@
 /* session_state.c - a session's state moved: within its cache, to bytes and back, to another session. */
 #include "session_internal.h"
 
+#include <float.h>
+
 /* ---- shift ---- */
 
 typedef struct {
@@ -84,6 +86,18 @@ void session_state_save(const session *s, uint8_t *out) {
     }
 }
 
+/* A state may come from anywhere: what no session stores, an infinity or NaN, or a scale below 0, becomes 0. */
+static void clean_scales(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!(x[i] >= 0 && x[i] <= FLT_MAX)) x[i] = 0;
+}
+
+static void clean_halves(uint8_t *bytes, size_t n) {
+    uint16_t *x = (uint16_t *)(void *)bytes;
+    for (size_t i = 0; i < n; i++)
+        if ((x[i] & 0x7c00) == 0x7c00) x[i] = 0;
+}
+
 void session_state_load(session *s, uint32_t position, bool last, const uint8_t *in) {
     size_t rows = position * s->row_bytes, scales = position * sizeof *s->k_scales;
     session_rewind(s, 0);
@@ -95,6 +109,13 @@ void session_state_load(session *s, uint32_t position, bool last, const uint8_t 
         in = get(s->v + at * s->row_bytes, in, rows);
         if (s->k_scales) in = get(s->k_scales + at, in, scales);
         if (s->v_scales) in = get(s->v_scales + at, in, scales);
+        if (s->k_scales) {
+            clean_scales(s->k_scales + at, position);
+            clean_scales(s->v_scales + at, position);
+        } else {
+            clean_halves(s->k + at * s->row_bytes, rows / 2);
+            clean_halves(s->v + at * s->row_bytes, rows / 2);
+        }
     }
     s->position = position;
     s->last = last ? 0 : UINT32_MAX;

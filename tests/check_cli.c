@@ -208,6 +208,10 @@ static void check_bench(const char *model) {
     CHECK(run(arguments) == 0 && strstr(out, "attention") && strstr(out, "kv8"), "%s%s", out, err);
     snprintf(arguments, sizeof arguments, "bench %s --depth 8,x", model);
     CHECK(run(arguments) == 1 && strstr(err, "--depth"), "%s", err);
+    snprintf(arguments, sizeof arguments, "bench %s --depth 99999999999999999999", model);
+    CHECK(run(arguments) == 1 && strstr(err, "--depth"), "%s", err);
+    snprintf(arguments, sizeof arguments, "bench %s -p 16,32 --depth '' --json", model);
+    CHECK(run(arguments) == 1 && strstr(err, "--depth"), "%s", err);
     snprintf(arguments, sizeof arguments, "bench %s --kv 12", model);
     CHECK(run(arguments) == 1 && strstr(err, "8 or 16 bits"), "%s", err);
 }

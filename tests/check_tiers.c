@@ -127,6 +127,7 @@ static void check_refusals(const source *src) {
     CHECK(!bp_model_raise_tier(g.model, 9, &e) && e.code == BP_ERR_ARGUMENT, "no such tier: %s", e.text);
     CHECK(bp_model_raise_tier(g.model, 1, &e), "the same: %s", e.text);
     check_same(&g, &first, 1);
+    CHECK(!bp_model_open_tiers(g.engine, g.bytes, g.size, 0, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
     CHECK(!bp_model_open_tiers(g.engine, g.bytes, g.size, 3, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
     CHECK(!bp_model_open_tiers(g.engine, g.bytes, g.size - 1, 1, &e) && e.code == BP_ERR_FORMAT, "%s", e.text);
     free(first.state);

@@ -29,8 +29,10 @@ static char *unescape(const char *from, size_t n) {
  * the line break is written out or as an escape. A literal that ends before <|im_end|> is continued by the caller's
  * message. */
 static char *find_default_system(const char *jinja, size_t size) {
+    enum { MOST = 64 }; /* beginnings that are looked at: the time of each is the template's length */
     const char *open = "<|im_start|>system", *close = "<|im_end|>", *end = jinja + size, *to = jinja;
-    for (const char *at = jinja; (at = find(at, (size_t)(end - at), open)) != NULL; at++) {
+    int tried = 0;
+    for (const char *at = jinja; tried++ < MOST && (at = find(at, (size_t)(end - at), open)) != NULL; at++) {
         const char *from = at + strlen(open);
         char quote = at > jinja ? at[-1] : 0;
         if (from < end && *from == '\n')

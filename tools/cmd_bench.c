@@ -115,7 +115,8 @@ static bool add_cases(bench_run *b, const char *list, bool decode, bp_err *e) {
         char *end;
         unsigned long tokens = strtoul(list, &end, 10);
         bool good = n < MOST_CASES && *list >= '0' && *list <= '9' && tokens >= 1 && (*end == ',' || !*end);
-        if (!good || tokens + (decode ? b->o->generate : 0) > b->info.n_ctx)
+        uint64_t after = decode ? b->o->generate : 0;
+        if (!good || after > b->info.n_ctx || tokens > b->info.n_ctx - after)
             return bp_fail(e, BP_ERR_ARGUMENT, 0,
                            "%s takes at most %d numbers, each so that it fits the model's context of %u: not '%s'",
                            decode ? "--depth" : "--prompt-tokens", MOST_CASES, (unsigned)b->info.n_ctx, list);
@@ -156,8 +157,9 @@ static bool list_cases(bench_run *b, bp_err *e) {
     const bench_options *o = b->o;
     char first[32];
     snprintf(first, sizeof first, "%.*s", (int)strcspn(o->prompts, ","), o->prompts);
-    return add_cases(b, o->prompts, false, e) && add_cases(b, o->depths ? o->depths : first, true, e) &&
-           (b->n_cases >= 2 || bp_fail(e, BP_ERR_ARGUMENT, 0, "--prompt-tokens and --depth must not be empty"));
+    if (!*o->prompts || (o->depths && !*o->depths))
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "--prompt-tokens and --depth must not be empty");
+    return add_cases(b, o->prompts, false, e) && add_cases(b, o->depths ? o->depths : first, true, e);
 }
 
 /* ---- results ---------------------------------------------------------------------------------------------------- */

@@ -1,5 +1,5 @@
-/* exports.c - what JavaScript cannot do over engine.h by itself: fill and read its structs. All other functions of
- * engine.h are exported as they are; exports.txt lists both. */
+/* exports.c - what JavaScript cannot do over engine.h by itself: fill and read its structs. What else a page
+ * needs of engine.h is exported as it is; exports.txt lists both. */
 #include "engine.h"
 
 size_t wasm_err_bytes(void) { return sizeof(bp_err); }

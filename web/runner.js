@@ -224,7 +224,8 @@ export class Runner {
     const own = this.chance(id, new Float32Array(wasm.memory.buffer, wasm.cells, 1)[0]);
     if (n > 0) wasm.check(wasm.exports.bp_session_alternatives(session, n, alternatives, wasm.error));
     const cells = new DataView(wasm.bytes(alternatives, 8 * n).slice().buffer);
-    const top = Array.from({ length: n }, (_, i) => this.chance(cells.getInt32(8 * i, true), cells.getFloat32(8 * i + 4, true)));
+    const top = [];
+    for (let i = 0; i < n && cells.getInt32(8 * i, true) >= 0; i++) top.push(this.chance(cells.getInt32(8 * i, true), cells.getFloat32(8 * i + 4, true)));
     return { ...own, top };
   }
 
