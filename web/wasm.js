@@ -121,9 +121,6 @@ async function instantiate(module, memory) {
   return (await WebAssembly.instantiate(module, { env })).exports;
 }
 
-const decoder = new TextDecoder();
-const encoder = new TextEncoder();
-
 /** The exports of one instance, spoken to in JavaScript's types. */
 export class Wasm {
   constructor(exports, memory) {
@@ -160,12 +157,12 @@ export class Wasm {
   }
 
   withText(text, fn) {
-    return this.withBytes(encoder.encode(`${text}\0`), (pointer, size) => fn(pointer, size - 1));
+    return this.withBytes(new TextEncoder().encode(`${text}\0`), (pointer, size) => fn(pointer, size - 1));
   }
 
   /** Text [size] at pointer. The copy is needed: decoders refuse shared memory. */
   text(pointer, size) {
-    return decoder.decode(this.bytes(pointer, size).slice());
+    return new TextDecoder().decode(this.bytes(pointer, size).slice());
   }
 
   cString(pointer) {
