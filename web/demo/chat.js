@@ -121,6 +121,12 @@ export class Chat {
     for (const run of this.#runs.values()) this.#keep(run, true);
   }
 
+  /** The page goes: also what can no longer be written is kept. */
+  leave() {
+    this.flush();
+    this.store.leave([...this.#runs.values()].filter(({ dropped }) => !dropped).map(({ conversation }) => conversation));
+  }
+
   tokensOf(answer) {
     return this.#tokens.get(answer.id);
   }

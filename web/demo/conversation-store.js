@@ -3,6 +3,7 @@
 
 const NAME = 'bitpair-demo';
 const STORE = 'conversations';
+const LEFT = `${NAME}-left-`; // and an id: what a page that was closed had not written
 
 const settled = (request) => new Promise((resolve, reject) => {
   request.onsuccess = () => resolve(request.result);
@@ -46,7 +47,9 @@ export class ConversationStore {
 
   static async open() {
     try {
-      return new ConversationStore(await openDatabase(), null);
+      const store = new ConversationStore(await openDatabase(), null);
+      await store.#takeUp().catch(() => {});
+      return store;
     } catch (error) {
       return new ConversationStore(null, error?.message ?? 'this browser has no IndexedDB');
     }
@@ -69,8 +72,28 @@ export class ConversationStore {
     return this.#writing;
   }
 
+  /** The page is about to go: a database would not come to its end, this does. */
+  leave(conversations) {
+    try {
+      for (const each of conversations) localStorage.setItem(LEFT + each.id, JSON.stringify({ at: Date.now(), conversation: each }));
+    } catch {
+      // no room: what was written before stays
+    }
+  }
+
+  /** What was left is taken over, unless it was written later. */
+  async #takeUp() {
+    for (const key of Object.keys(localStorage).filter((name) => name.startsWith(LEFT))) {
+      const { at, conversation } = JSON.parse(localStorage.getItem(key));
+      const found = await this.get(conversation.id);
+      if (!(found?.written > at)) await this.#keep([conversation]);
+      localStorage.removeItem(key);
+    }
+  }
+
   async delete(id) {
     this.#waiting.delete(id);
+    if (this.#database) localStorage.removeItem(LEFT + id);
     await this.#writing;
     if (this.#database) await settled(this.#store('readwrite').delete(id));
     this.#memory.delete(id);
@@ -103,7 +126,7 @@ export class ConversationStore {
       store.transaction.oncomplete = resolve;
       store.transaction.onabort = () => reject(store.transaction.error ?? new Error('the store gave up'));
     });
-    for (const each of batch) store.put(each);
+    for (const each of batch) store.put({ ...each, written: Date.now() });
     return done;
   }
 

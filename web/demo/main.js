@@ -88,7 +88,7 @@ onUpdate(() => toast('A newer version of this page is here. A reload shows it.',
 for (const dialog of document.querySelectorAll('dialog')) {
   dialog.addEventListener('click', (event) => event.target === dialog && dialog.close()); // outside of it
 }
-addEventListener('pagehide', () => chat.flush());
+addEventListener('pagehide', () => chat.leave());
 document.addEventListener('visibilitychange', () => document.hidden && chat.flush());
 
 await sidebar.refresh();
