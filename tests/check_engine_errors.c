@@ -151,9 +151,10 @@ static void check_states(world *w, const small_file *f) {
     CHECK(bp_session_save(w->session, state, size, &e), "%s", e.text);
     REFUSED(w, bp_session_restore(w->session, "abc", 3, &w->e), BP_ERR_FORMAT, "not a saved session");
     REFUSED(w, bp_session_restore(w->session, state, size - 1, &w->e), BP_ERR_FORMAT, "bytes");
+    const uint8_t version = state[8];
     state[8] = 9;
     REFUSED(w, bp_session_restore(w->session, state, size, &w->e), BP_ERR_UNSUPPORTED, "version 9");
-    state[8] = 1;
+    state[8] = version;
     state[size / 2] ^= 1;
     REFUSED(w, bp_session_restore(w->session, state, size, &w->e), BP_ERR_CHECKSUM, "damaged");
     state[size / 2] ^= 1;

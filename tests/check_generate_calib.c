@@ -279,7 +279,7 @@ static void answer_greedily(const opened *m, const char *rendered, uint64_t most
     size_t size = strlen(rendered);
     int32_t *ids = malloc((size + 8) * sizeof *ids);
     ptrdiff_t n = bp_tokenize(m->text_side.model, rendered, size, BP_TOKENIZE_SPECIAL, ids, size + 8, NULL);
-    bp_session *s = bp_session_open(m->text_side.model, NULL, NULL);
+    bp_session *s = bp_session_open(m->text_side.model, &(bp_session_options){.kv_bits = 16}, NULL);
     CHECK(s && n > 0 && bp_session_sampling(s, &greedy, NULL) && bp_session_feed(s, ids, (size_t)n, NULL), "session");
     for (answer[0] = 0; s && most > 0; most--) {
         char piece[16];

@@ -62,7 +62,7 @@ static void check_forward(tiny_model m, const char *what, bool sharded) {
     for (uint32_t i = 0; i < N; i++) ids[i] = (int32_t)((i * i * 7 + i * 3) % m.vocab);
     bp_engine *engine = bp_engine_open(NULL, &e);
     CHECK(loaded_open(&l, engine, folder, &e), "%s: %s", what, e.text);
-    bp_session *session = l.model ? bp_session_open(l.model, NULL, &e) : NULL;
+    bp_session *session = l.model ? bp_session_open(l.model, &(bp_session_options){.kv_bits = 16}, &e) : NULL;
     double *wanted = malloc(N * m.vocab * sizeof *wanted);
     float *found = calloc(N * m.vocab, sizeof *found);
     tiny_forward(&m, ids, N, wanted);
