@@ -1,8 +1,6 @@
 /* session_state.c - a session's state moved: within its cache, to bytes and back, to another session. */
 #include "session_internal.h"
 
-#include <float.h>
-
 /* ---- shift ---- */
 
 typedef struct {
@@ -89,7 +87,7 @@ void session_state_save(const session *s, uint8_t *out) {
 /* A state may come from anywhere: what no session stores, an infinity or NaN, or a scale below 0, becomes 0. */
 static void clean_scales(float *x, size_t n) {
     for (size_t i = 0; i < n; i++)
-        if (!(x[i] >= 0 && x[i] <= FLT_MAX)) x[i] = 0;
+        if (!(x[i] >= 0 && x[i] - x[i] == 0)) x[i] = 0;
 }
 
 static void clean_halves(uint8_t *bytes, size_t n) {
