@@ -84,10 +84,11 @@ void session_state_save(const session *s, uint8_t *out) {
     }
 }
 
-/* A state may come from anywhere: what no session stores, an infinity or NaN, or a scale below 0, becomes 0. */
+/* A state may come from anywhere: what no session stores, an infinity or NaN, a scale below 0 or past
+ * what kernel.h keeps, becomes 0. */
 static void clean_scales(float *x, size_t n) {
     for (size_t i = 0; i < n; i++)
-        if (!(x[i] >= 0 && x[i] - x[i] == 0)) x[i] = 0;
+        if (!(x[i] >= 0 && x[i] <= 1e15f)) x[i] = 0;
 }
 
 static void clean_halves(uint8_t *bytes, size_t n) {
