@@ -169,6 +169,8 @@ bool bp_session_restore(bp_session *s, const void *bytes, size_t size, bp_err *e
     }
     sampler_options o = sampling_of(&h, bias);
     if (!sampler_check(&o, h.vocab, e)) return false;
+    if (!session_state_sound(&s->session, h.position, h.last != 0, at))
+        return bp_fail(e, BP_ERR_FORMAT, 0, "the saved session holds keys or values that are no finite numbers");
     session_state_load(&s->session, h.position, h.last != 0, at);
     s->session.exact = h.exact;
     sampler_resume(s->sampler, &o, h.random);

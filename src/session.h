@@ -87,6 +87,8 @@ void session_shift(session *s, uint32_t keep, uint32_t drop);
  * use. Bytes of it for `position` tokens, with (last) or without the residual stream; out [bytes] <- it; from it. */
 size_t session_state_bytes(const session *s, uint32_t position, bool last);
 void session_state_save(const session *s, uint8_t *out);
+/* Could a session have stored these keys and values? Kernels want scales of [0, 1e15] and finite halves. */
+bool session_state_sound(const session *s, uint32_t position, bool last, const uint8_t *bytes);
 void session_state_load(session *s, uint32_t position, bool last, const uint8_t *bytes);
 
 /* to becomes what from is; both of one model and kind of cache, from->position <= to->n_ctx. */

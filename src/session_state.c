@@ -84,17 +84,34 @@ void session_state_save(const session *s, uint8_t *out) {
     }
 }
 
-/* A state may come from anywhere: what no session stores, an infinity or NaN, a scale below 0 or past
- * what kernel.h keeps, becomes 0. */
-static void clean_scales(float *x, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (!(x[i] >= 0 && x[i] <= 1e15f)) x[i] = 0;
+static bool sound_scales(const uint8_t *in, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        float scale;
+        memcpy(&scale, in + i * sizeof scale, sizeof scale);
+        if (!(scale >= 0 && scale <= 1e15f)) return false;
+    }
+    return true;
 }
 
-static void clean_halves(uint8_t *bytes, size_t n) {
-    uint16_t *x = (uint16_t *)(void *)bytes;
+/* Finite ones */
+static bool sound_halves(const uint8_t *in, size_t n) {
     for (size_t i = 0; i < n; i++)
-        if ((x[i] & 0x7c00) == 0x7c00) x[i] = 0;
+        if ((in[2 * i + 1] & 0x7c) == 0x7c) return false;
+    return true;
+}
+
+bool session_state_sound(const session *s, uint32_t position, bool last, const uint8_t *in) {
+    size_t rows = position * s->row_bytes, scales = position * sizeof *s->k_scales;
+    in += position * sizeof *s->ids;
+    if (last) in += s->model->config.d_model * sizeof *s->stream;
+    for (size_t head = 0; head < heads_of(s); head++) {
+        if (!s->k_scales && !sound_halves(in, rows)) return false; /* keys and values: 2 rows of half as many halves */
+        in += 2 * rows;
+        if (!s->k_scales) continue;
+        if (!sound_scales(in, 2 * (size_t)position)) return false;
+        in += 2 * scales;
+    }
+    return true;
 }
 
 void session_state_load(session *s, uint32_t position, bool last, const uint8_t *in) {
@@ -108,13 +125,6 @@ void session_state_load(session *s, uint32_t position, bool last, const uint8_t 
         in = get(s->v + at * s->row_bytes, in, rows);
         if (s->k_scales) in = get(s->k_scales + at, in, scales);
         if (s->v_scales) in = get(s->v_scales + at, in, scales);
-        if (s->k_scales) {
-            clean_scales(s->k_scales + at, position);
-            clean_scales(s->v_scales + at, position);
-        } else {
-            clean_halves(s->k + at * s->row_bytes, rows / 2);
-            clean_halves(s->v + at * s->row_bytes, rows / 2);
-        }
     }
     s->position = position;
     s->last = last ? 0 : UINT32_MAX;

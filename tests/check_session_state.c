@@ -202,6 +202,12 @@ static void check_forged(bp_session *s, const state *before, const state *st) {
         refuse(s, before, copy, st->size, &wrong);
         CHECK(wrong == 0, "a forged %s is taken", forged[i].what);
     }
+    unsigned wrong = 0;
+    memcpy(copy, st->bytes, st->size);
+    memcpy(copy + st->size - 36, (uint8_t[]){0xc0, 0x7f, 0xc0, 0x7f}, 4); /* the last scale, or two halves: NaN */
+    sha256_digest(copy, st->size - 32, copy + st->size - 32);
+    refuse(s, before, copy, st->size, &wrong);
+    CHECK(wrong == 0, "a value that is no number is taken");
     free(copy);
 }
 
