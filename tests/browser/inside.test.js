@@ -114,7 +114,7 @@ test('the picture shows the signs: each square has the colour of the sign that t
   assert.equal(await page.locator('.inside-readout').first().textContent(), `row 3, column 5: ${sign(3, 5) ? '+1' : '\u22121'}`);
   await stage.focus();
   for (let i = 0; i < 5; i++) await page.keyboard.press('-');
-  assert.ok(await page.getByRole('button', { name: 'Zoom out of A' }).isDisabled(), 'the whole matrix');
+  await page.getByRole('button', { name: 'Zoom out of A', disabled: true }).waitFor({ timeout: 10000 }); // the whole matrix
   await page.keyboard.press('+');
   await page.keyboard.press('ArrowDown');
   await page.getByRole('combobox', { name: 'Stage' }).selectOption('1');
