@@ -84,8 +84,8 @@ describe('with the embedded model', () => {
     await ask(page, LONG);
     await writing(page);
     await page.getByRole('button', { name: 'New chat' }).click();
-    assert.equal(await page.locator('.message').count(), 0);
-    assert.ok(await page.getByRole('button', { name: 'Send' }).isVisible());
+    await page.waitForFunction(() => document.querySelectorAll('.message').length === 0);
+    await page.getByRole('button', { name: 'Send' }).waitFor();
     await page.locator('#conversations .date').filter({ hasText: 'writing' }).waitFor();
     await page.locator('#conversations .open').first().click();
     const length = (await text(page)).length;
