@@ -52,6 +52,7 @@ function run(preset, target, length, env = {}) {
   const args = [`-max_total_time=${length}`, '-timeout=25', '-rss_limit_mb=3000', '-max_len=16384', '-print_final_stats=1',
     `-artifact_prefix=${CRASHES}${target}-`, ...(existsSync(dictionary) ? [`-dict=${dictionary}`] : []), corpus, seeds];
   if (length === 0) args[0] = '-runs=0';
+  if (!options.minutes) args.unshift('-seed=1'); // short runs are tests: the same for everybody
   return new Promise((resolve) => {
     const child = spawn(`${ROOT}build/${preset}/fuzz_${target}`, args, { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...env } });
     let text = '';
