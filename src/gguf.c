@@ -300,11 +300,8 @@ bool gguf_open(gguf *g, arena *a, const void *bytes, uint64_t size, bp_err *e) {
     layout l;
     /* Measuring needs the whole pass: only then are as many entries there as the counts say. */
     if (a->base ? !read_start(&r, &l) : !read_header(&r, &l, NULL, NULL)) return false;
-    *g = (gguf){.bytes = bytes,
-                .size = size,
-                .room = size,
-                .n_keys = (uint32_t)l.n_keys,
-                .n_tensors = (uint32_t)l.n_tensors};
+    *g = (gguf){
+        .bytes = bytes, .size = size, .room = size, .n_keys = (uint32_t)l.n_keys, .n_tensors = (uint32_t)l.n_tensors};
     g->keys = ARENA_NEW(a, gguf_key, g->n_keys);
     g->tensors = ARENA_NEW(a, gguf_tensor, g->n_tensors);
     g->key_order = ARENA_NEW(a, uint32_t, g->n_keys);
