@@ -45,6 +45,10 @@ uint32_t bp_engine_threads(const bp_engine *engine);
 const char *bp_engine_isa(const bp_engine *engine);
 const char *bp_engine_arith(const bp_engine *engine);
 
+/* Makes WebAssembly engines compile the kernels well before the first prompt needs them: to be called once, early, while a
+ * model is on its way. Takes some milliseconds and no memory afterwards; never fails. */
+void bp_warm(void);
+
 /* ---- model ----------------------------------------------------------------------------------------------------- */
 
 /* What the first bytes of a file say. Returns 1 and fills *file_size and *data_offset (bytes), 0 when more of the
@@ -64,8 +68,10 @@ typedef struct {
     uint64_t tier_end[BP_TIERS];
 } bp_header;
 
-/* Reads a header, bytes [size >= data_offset], and checks it against its own digest. BP_ERR_CHECKSUM, BP_ERR_FORMAT,
- * BP_ERR_UNSUPPORTED, BP_ERR_MEMORY. */
+/* Reads a header, bytes [size >= data_offset]. BP_ERR_FORMAT, BP_ERR_UNSUPPORTED, BP_ERR_MEMORY. */
+bool bp_header_parse(const void *bytes, size_t size, bp_header *header, bp_err *e);
+
+/* The same, and checks it against its own digest: that of all its bytes with the digest's taken as 0. BP_ERR_CHECKSUM. */
 bool bp_header_read(const void *bytes, size_t size, bp_header *header, bp_err *e);
 
 /* Is `digest` [32] the SHA-256 of bytes [size]? */

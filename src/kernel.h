@@ -145,6 +145,12 @@ typedef struct {
  * one. The pointer is to static storage; the first call of a process must not race with another. */
 const kernel_table *kernel_table_for(const char *name);
 
+/* Runs what tokens need most, on zeros, often enough that a WebAssembly engine finds it hot and compiles it well, beside
+ * whatever happens next: the first prompt then does not run on its first, slow code. memory [kernel_warm_bytes], zeroed,
+ * 64-byte aligned. */
+size_t kernel_warm_bytes(const kernel_table *k);
+void kernel_warm(const kernel_table *k, void *memory);
+
 /* Names of the ISAs that kernel_table_for finds here, best last; NULL-terminated static array. */
 const char *const *kernel_isas(void);
 

@@ -28,18 +28,21 @@ const ASK_SECONDS = 5;       // to ask whether a complete copy is current: witho
  *   pull(offset, size) -> bytes; progress(report); gate: see connection.js; tier(n, file): the first n tiers are there and checked,
  *   file as below with `room`, bytes up to which the file may grow; true: they are in use from now on, so that nothing of them may be
  *   moved, freed or written again; arrived(): something came
+ * @param {Promise<Copy>} [copy] of openCopy(), for a caller who has begun early
  * @returns {Promise<{pointer: number, size: number, verified: boolean, cached: boolean, cachedBytes: number, cacheReason: string | null}>}
  *   the file in the heap, `size` where its last tier ends; memory is freed if reading fails
  */
-export const readModel = (wasm, described, options, page) => reading(wasm, described, options, page, (run) => run.load());
+export const readModel = (wasm, described, options, page, copy) => reading(wasm, described, options, page, (run) => run.load(), copy);
 
 /** -> {head: Uint8Array, end: bytes of the file up to the tier} */
 export const readHeader = (wasm, described, options, page) => reading(wasm, described, options, page, (run) => run.peek());
 
-async function reading(wasm, described, options, page, work) {
-  const name = described.kind === 'url' && options.verify ? options.cache : undefined;
-  const source = await openSource(described, page.pull, name !== undefined);
-  const copy = await Copy.open(described.url, name);
+/** What is kept of a source: a promise, for readModel. */
+export const openCopy = ({ kind, url }, { verify, cache }) => Copy.open(url, kind === 'url' && verify ? cache : undefined);
+
+async function reading(wasm, described, options, page, work, copying = openCopy(described, options)) {
+  const copy = await copying;
+  const source = await openSource(described, page.pull, copy.wanted);
   const meter = new Meter(page.progress);
   page.gate.changed = (paused) => meter.pause(paused);
   if (page.gate.closed) meter.pause(true);
@@ -133,7 +136,7 @@ class Reading {
     for (let tries = 1; ; tries++) {
       try {
         const reader = await this.fetchHead(tries > 1);
-        this.header = this.parse(this.head);
+        this.header = await this.parse(this.head);
         this.same = stored !== null && stored.length === this.header.dataOffset && stored.every((byte, i) => byte === this.head[i]);
         return reader;
       } catch (error) {
@@ -149,7 +152,7 @@ class Reading {
     if (!copy.meta) return null;
     const head = await copy.read(0, copy.meta.dataOffset);
     try {
-      this.header = head && this.parse(head);
+      this.header = head && (await this.parse(head));
     } catch {
       this.header = null;
     }
@@ -230,8 +233,8 @@ class Reading {
     return reader;
   }
 
-  parse(head) {
-    const header = parseHeader(this.wasm, head);
+  async parse(head) {
+    const header = await parseHeader(this.wasm, head);
     this.compareDigest(header.digest);
     return header;
   }

@@ -1,5 +1,7 @@
 // header.js - what the first bytes of a model file say, as the engine reads them. Runs in the engine worker.
 
+import { BitpairError } from './errors.js';
+
 const FIELDS = 15; // of wasm_header
 
 /** Bytes of the header if all of it is there, else null. Errors are `damaged`: reading it again may help. */
@@ -10,28 +12,37 @@ export function probeHeader(wasm, head) {
 }
 
 /**
- * Reads a header, all of which is there, and checks it against its own digest.
- * @returns {{size: number, dataOffset: number, digest: string | null, pieces: number, pieceBytes: number, tiers: number[]}} size of the
- *   whole file; digest in hex digits, null: the file has no checksums; pieces: where theirs are in the header, or 0; tiers: their ends
+ * Reads a header, all of which is there, and checks it against its own digest: with the host's SHA-256, which is many times as fast as
+ * the engine's, where there is one.
+ * @returns {Promise<{size: number, dataOffset: number, digest: string | null, pieces: number, pieceBytes: number, tiers: number[]}>}
+ *   size: of the whole file; digest: in hex digits, null: the file has no checksums; pieces: where theirs are in the header, or 0;
+ *   tiers: their ends
  */
-export function parseHeader(wasm, head) {
-  return wasm.withBytes(head, (bytes, length) => wasm.withBytes(new Uint8Array(8 * FIELDS), (out) => {
-    if (!wasm.exports.wasm_header(bytes, length, out, wasm.error)) raiseDamaged(wasm);
+export async function parseHeader(wasm, head) {
+  const { subtle } = globalThis.crypto ?? {};
+  const header = wasm.withBytes(head, (bytes, length) => wasm.withBytes(new Uint8Array(8 * FIELDS), (out) => {
+    if (!wasm.exports.wasm_header(bytes, length, !subtle, out, wasm.error)) raiseDamaged(wasm);
     const [size, dataOffset, digest, pieces, , pieceBytes, n, ...ends] = new Float64Array(wasm.memory.buffer, out, FIELDS);
-    return {
-      size, dataOffset, pieceBytes,
-      digest: digest ? hex(wasm.bytes(digest, 32)) : null,
-      pieces: pieces && pieces - (bytes >>> 0),
-      tiers: ends.slice(0, n),
-    };
+    const place = (pointer) => pointer && pointer - (bytes >>> 0);
+    return { size, dataOffset, pieceBytes, digest: place(digest), pieces: place(pieces), tiers: ends.slice(0, n) };
   }));
+  const at = header.digest;
+  header.digest = at ? hex(head.subarray(at, at + 32)) : null;
+  if (at && subtle) {
+    const bytes = head.slice(0, header.dataOffset).fill(0, at, at + 32);
+    if (hex(new Uint8Array(await subtle.digest('SHA-256', bytes))) !== header.digest)
+      throw damaged(new BitpairError('checksum', 'the header does not match its checksum: the file is damaged'));
+  }
+  return header;
 }
+
+const damaged = (error) => Object.assign(error, { damaged: true });
 
 function raiseDamaged(wasm) {
   try {
     wasm.raise();
   } catch (error) {
-    throw Object.assign(error, { damaged: true });
+    throw damaged(error);
   }
 }
 

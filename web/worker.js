@@ -4,7 +4,7 @@
 import { hostCapabilities } from './capabilities.js';
 import { Gate } from './connection.js';
 import { fail, packError, unpackError } from './errors.js';
-import { readHeader, readModel } from './fetch.js';
+import { openCopy, readHeader, readModel } from './fetch.js';
 import { Host } from './host.js';
 import * as inside from './layers.js';
 import { LOAD_ID, REST_ID, STACK_BYTES, connectPage } from './protocol.js';
@@ -83,10 +83,13 @@ async function load({ source, options }) {
   let fulfil;
   rest = new Promise((resolve) => (fulfil = resolve));
   const chosen = await chooseThreads(options.threads);
+  const helpers = spawn(chosen.threads - 1); // they start while the engine does
+  const copying = openCopy(source, options);
   const { wasm, module, memory } = await openWasm(chosen.threads, options.wasm);
+  wasm.exports.bp_warm();
   const opening = new Host({ wasm, contextSize: options.contextSize, kvBits: options.kvBits });
   opening.told = (info) => port.post({ type: 'tier', id: REST_ID, info });
-  const ready = openEngine(opening, module, memory, chosen); // the file is read meanwhile
+  const ready = openEngine(opening, module, memory, chosen, helpers); // the file is read meanwhile
 
   const opened = new Promise((resolve, reject) => {
     ready.catch(reject); // no need to read on
@@ -103,7 +106,7 @@ async function load({ source, options }) {
       return true;
     };
     const read = async () => {
-      const file = await readModel(wasm, source, options, { ...link, tier, arrived: () => opening.arrivals++ });
+      const file = await readModel(wasm, source, options, { ...link, tier, arrived: () => opening.arrivals++ }, copying);
       await ready;
       await opening.finish(file);
       if (!begun) begin({ ...file, room: file.size }, 0);
@@ -121,9 +124,9 @@ async function load({ source, options }) {
 }
 
 /** Gathers the threads and opens the engine for them. */
-async function openEngine(opening, module, memory, chosen) {
+async function openEngine(opening, module, memory, chosen, helpers) {
   const { wasm } = opening;
-  const { team, threads, reason } = await gather(wasm, module, memory, chosen);
+  const { team, threads, reason } = await gather(wasm, module, memory, chosen, helpers);
   const engine = wasm.check(wasm.exports.wasm_engine_open(threads, 0, 0, wasm.error));
   team.forEach((thread, i) => thread.postMessage({ type: 'run', engine, index: i + 1 }));
   Object.assign(opening, { engine, threads, threadsReason: reason });
@@ -163,10 +166,13 @@ async function estimate({ source, options }) {
   });
 }
 
-/** Has the page start the other threads; the engine is opened for those that came: team, their ports. */
-async function gather(wasm, module, memory, { threads, reason: alone }) {
+/** Has the page start the other threads. -> {ports, reason: why some did not start} */
+const spawn = (count) => (count > 0 ? ask({ type: 'spawn', count }, 'threads') : { ports: [], reason: null });
+
+/** Gives those that came the engine, which is opened for them: team, their ports. */
+async function gather(wasm, module, memory, { threads, reason: alone }, helpers) {
   if (threads === 1) return { team: [], threads, reason: alone };
-  const { ports, reason } = await ask({ type: 'spawn', count: threads - 1 }, 'threads');
+  const { ports, reason } = await helpers;
   const joined = await Promise.allSettled(ports.map((thread) => join(thread, { module, memory, stack: wasm.alloc(STACK_BYTES) })));
   const team = ports.filter((_, i) => joined[i].status === 'fulfilled');
   const failure = joined.find(({ status }) => status === 'rejected')?.reason.message ?? reason;
