@@ -24,6 +24,7 @@ static void product_run(const product *p, float *out, size_t out_stride, size_t 
     size_t bytes = arith->input_bytes(p->w->groups);
     if (p->first >= p->end) return;
     profile_mark(p->work->profile, PROFILE_LOOKUPS);
+    if (arith->ahead && n < arith->batch_from) arith->ahead(p->w, p->first, p->end);
     for (size_t t = 0; t < n; t++)
         arith->prepare(p->work->inputs + t * bytes, p->x + (token + t) * p->x_stride, p->scale, p->cols, p->w->groups);
     profile_mark(p->work->profile, PROFILE_TABLES);
