@@ -186,8 +186,7 @@ INLINE void lut8_step(__m256i *all, __m256i *odd, const uint8_t *bytes, const ui
     for (int i = 0; i < 2; i++, bytes += 32, tables += 64) {
         const __m256i v = load256(bytes);
         const __m256i e = _mm256_shuffle_epi8(load256(tables), _mm256_and_si256(v, nibble));
-        const __m256i f =
-            _mm256_shuffle_epi8(load256(tables + 32), _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble));
+        const __m256i f = _mm256_shuffle_epi8(load256(tables + 32), _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble));
         *all = _mm256_add_epi16(*all, _mm256_add_epi16(e, f));
         *odd = _mm256_add_epi16(*odd, _mm256_add_epi16(_mm256_srli_epi16(e, 8), _mm256_srli_epi16(f, 8)));
     }
