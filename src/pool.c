@@ -190,6 +190,7 @@ static void judge_job(pool *p, double seconds, double now) {
         p->alone_for = p->alone_for * 2.0 < ALONE_FIRST ? ALONE_FIRST : p->alone_for * 2.0;
         if (p->alone_for > ALONE_MOST) p->alone_for = ALONE_MOST;
         p->alone_till = now + p->alone_for;
+        share_equally(p); /* what was learned led here */
     } else {
         p->alone_for = 0.0;
         judge_shares(p, seconds);
