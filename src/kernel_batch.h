@@ -23,7 +23,11 @@ typedef int32_t batch_i32x8 __attribute__((vector_size(32)));
 typedef float batch_f32x8 __attribute__((vector_size(32)));
 typedef float batch_f4 __attribute__((vector_size(16)));
 
+#if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 enum {
     BATCH_UNITS = 256,                   /* most units of a chunk: 128 KB of sums */
