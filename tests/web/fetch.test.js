@@ -417,6 +417,30 @@ describe('the cache, in a folder', () => {
     remove();
   });
 
+  test('the copy is read while the server is asked, and used when it has answered', async () => {
+    await opens(kept());
+    for (const now of [file, other]) {
+      let answer = null; // to the question
+      server.fault = (request, response) => !answer && (answer = () => serve(request, response, server.file)) !== null;
+      server.log = [];
+      let answered = false;
+      const onProgress = ({ loaded }) => {
+        if (answered || !answer || loaded < MIB) return;
+        answered = true;
+        server.file = now;
+        setTimeout(answer, 100); // time to read the rest
+      };
+      const model = await load(server.url, { ...options, ...kept(), startAt: 1, onProgress });
+      await model.complete;
+      assert.ok(answered, 'a report of pieces came before the answer');
+      assert.equal(model.info.verified, true);
+      assert.equal(model.info.cachedBytes > 5 * MIB, now === file);
+      assert.deepEqual(readFileSync(data()), now);
+      await model.dispose();
+    }
+    remove();
+  });
+
   test('without a network, and pinned', async () => {
     await opens(kept());
     server.fault = (request, response) => response.destroy();
