@@ -10,7 +10,8 @@ typedef struct {
     uint8_t pad[2 * BP_ALIGN - 2 * sizeof(uint32_t)];
 } signal_word;
 
-/* What a thread waited for others during the current job */
+/* What a thread waited for others during the current job. Thread 0 reads it once all have done that job, and nobody writes
+ * it before the next. */
 typedef struct {
     double slept; /* seconds */
     uint64_t spins;
@@ -136,15 +137,16 @@ void pool_thread(pool *p, uint32_t index) {
     team t = {p, index, p->threads};
     uint32_t seen = 0;
     for (;;) {
-        signal_wait(&p->epoch, seen, &p->waited[index]);
-        p->waited[index] = (waiting){0}; /* between jobs nobody was waited for */
-        seen++;                          /* jobs are given out one by one, and none before all have done the last */
+        waiting idle = {0};
+        signal_wait(&p->epoch, seen, &idle);
+        p->waited[index] = (waiting){0};
+        seen++; /* jobs are given out one by one, and none before all have done the last */
         if (load(&p->closing)) break;
         p->fn(p->context, &t);
         signal_raise(&p->done);
     }
-    __atomic_fetch_add(&p->ended, 1,
-                       __ATOMIC_SEQ_CST); /* from here on the pool may be gone: only its address is used */
+    /* from here on the pool may be gone: only its address is used */
+    __atomic_fetch_add(&p->ended, 1, __ATOMIC_SEQ_CST);
     platform_wake(&p->ended);
 }
 
