@@ -88,7 +88,7 @@ static double spin_seconds(void) {
     signal_word none = {0};
     const double start = platform_seconds();
     for (int i = 0; i < TURNS && load(&none.value) == 0; i++) platform_pause();
-    return (platform_seconds() - start) / TURNS;
+    return (platform_seconds() - start) / (double)TURNS;
 }
 
 /* A thread that waited longer than the others could have done more in that time. */
@@ -101,13 +101,14 @@ static void judge_shares(pool *p, double seconds) {
         mean += waited[i] * equal;
     }
     for (uint32_t i = 0; i < p->threads; i++) {
-        share[i] = (double)(p->bounds[i + 1] - p->bounds[i]) / WHOLE * (1.0 + WEIGHT * (waited[i] - mean) / seconds);
+        share[i] =
+            (double)(p->bounds[i + 1] - p->bounds[i]) / (double)WHOLE * (1.0 + WEIGHT * (waited[i] - mean) / seconds);
         if (share[i] < LEAST_SHARE * equal) share[i] = LEAST_SHARE * equal;
         sum += share[i];
     }
     for (uint32_t i = 0; i + 1 < p->threads; i++) {
         end += share[i] / sum;
-        p->bounds[i + 1] = (uint32_t)(end * WHOLE);
+        p->bounds[i + 1] = (uint32_t)(end * (double)WHOLE);
     }
 }
 
