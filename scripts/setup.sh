@@ -18,12 +18,26 @@ clang_version() {
     echo 19
 }
 
+# The first of Debian's versions of libgcc for AArch64 that the archive knows; 12 where nobody can tell.
+libgcc_version() {
+    local version
+    for version in 12 13 14 15 16; do
+        if apt-cache show "libgcc-$version-dev-arm64-cross" >/dev/null 2>&1; then echo "$version" && return; fi
+    done
+    echo 12
+}
+
 # what must be there (a command, pc: a pkg-config module, h: a header), and Debian's package for it
 needs=("cmake cmake" "ninja ninja-build" "clang clang-VERSION" "wasm-ld lld-VERSION")
 if [ "$what" = all ]; then
     needs+=("gcc gcc" "pkg-config pkg-config" "pc:openblas libopenblas-dev" "pc:libcjson libcjson-dev" "h:pthread.h libc6-dev"
         "chromium chromium" "firefox firefox-esr" "WebKitWebDriver webkit2gtk-driver" "Xvfb xvfb"
         "fuzzer libclang-rt-VERSION-dev")
+    # The NEON kernels, where this machine cannot run them itself: a C library for AArch64, and an emulator.
+    case $(uname -m) in
+    aarch64 | arm64) ;;
+    *) needs+=("qemu-aarch64 qemu-user" "arm64:libc libc6-dev-arm64-cross" "arm64:libgcc libgcc-GCC-dev-arm64-cross") ;;
+    esac
 fi
 
 present() {
@@ -33,6 +47,9 @@ present() {
     clang | wasm-ld) # the names that wasm/toolchain.cmake looks for; clang 14 is slower and not tested
         command -v "$1-19" >/dev/null || command -v "$1-20" >/dev/null || command -v "$1-21" >/dev/null ;;
     fuzzer) compgen -G "/usr/lib/llvm-*/lib/clang/*/lib/*/libclang_rt.fuzzer*.a" >/dev/null ;;
+    qemu-aarch64) command -v qemu-aarch64 >/dev/null || command -v qemu-aarch64-static >/dev/null ;;
+    arm64:libc) [ -e /usr/aarch64-linux-gnu/lib/libc.a ] ;;
+    arm64:libgcc) compgen -G "/usr/lib/gcc-cross/aarch64-linux-gnu/*/libgcc.a" >/dev/null ;;
     chromium) [ -e "${CHROMIUM:-/usr/bin/chromium}" ] ;;
     firefox) [ -e "${FIREFOX:-/usr/bin/firefox-esr}" ] ;;
     *) command -v "$1" >/dev/null ;;
@@ -47,7 +64,7 @@ missing() {
 packages=$(missing | sort -u | tr '\n' ' ')
 if [ -n "$packages" ]; then
     if ! command -v apt-get >/dev/null; then
-        echo "setup: please install these (Debian's names; VERSION is 19, 20 or 21): $packages" >&2
+        echo "setup: please install these (Debian's names; VERSION is 19, 20 or 21, GCC is 12 or more): $packages" >&2
         exit 1
     fi
     as_root=()
@@ -57,6 +74,7 @@ if [ -n "$packages" ]; then
     fi
     "${as_root[@]}" apt-get update -qq || echo "setup: apt-get update failed, going on with the lists at hand" >&2
     packages=${packages//VERSION/$(clang_version)}
+    packages=${packages//GCC/$(libgcc_version)}
     echo "setup: apt-get install $packages"
     # shellcheck disable=SC2086
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages || true

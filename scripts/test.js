@@ -98,6 +98,8 @@ if (await step('set-up', [['bash', 'scripts/setup.sh']])) {
     await step('native tests under sanitizers', [['ctest', '--test-dir', 'build/sanitize', '-V', '--no-tests=error', '-j', jobs]], { tests: true });
   if (await step('native build', preset('native')))
     await step('kernels, optimized', [['build/native/check_kernels'], ['build/native/check_golden_hash']], { tests: true });
+  if (process.arch !== 'arm64' && await step('build for AArch64', preset('neon')))
+    await step('AArch64 under emulation', [['ctest', '--test-dir', 'build/neon', '-V', '--no-tests=error', '-j', jobs]], { tests: true });
   await step('fuzzing, ten seconds for each parser', [[process.execPath, 'scripts/fuzz.js']], { tests: true });
   if (await step('WASM build', preset('wasm'))) {
     await step('package in Node', [nodeTest(...testFiles('web'))], { tests: true });

@@ -21,6 +21,9 @@ static const kernel_isa ISAS[] = {
 #if defined(__x86_64__)
     {"avx2", PLATFORM_CPU_AVX2 | PLATFORM_CPU_F16C, kernel_fill_avx2},
 #endif
+#if defined(__aarch64__)
+    {"neon", 0, kernel_fill_neon}, /* part of the architecture */
+#endif
 };
 
 static kernel_table tables[ISA_MAX];

@@ -3,11 +3,11 @@
  *
  *     vs                                             vector of 2 * KERNEL_VEC_LANES int16
  *     static inline vs vs_widen(const int8_t *x)     so many int8
- *     static inline vi vs_dot(vs x, vs y)            lane i = x[2i] y[2i] + x[2i + 1] y[2i + 1]
+ *     static inline vi vs_dot_add(vi sum, vs x, vs y)    lanes that add up to those of sum and all x[i] y[i]
  *     static inline void vs_pairs(vs *pairs, const int8_t *x, const int8_t *y)
- *                                                    pairs[0] = x0 y0 x1 y1 ..., pairs[1] goes on: 2 * KERNEL_VEC_LANES
- *                                                    values of each
- *     static inline vs vs_pair(const int16_t *x)     x[0], x[1] in all pairs of lanes
+ *                                                    2 * KERNEL_VEC_LANES values of each, as vs_pairs_add wants them
+ *     static inline void vs_pairs_add(vi *sums, const vs *pairs, const int16_t *w)
+ *                                                    sums [2] += w[0] x[i] + w[1] y[i], lane by lane
  *     static inline vi vf_round(vf x)                cache8_round(x) where |x| <= 32767.5 or so, lane by lane
  *     static inline void vi_store16(int16_t *y, vi x)    lanes that fit 16 bits
  *     static inline void vi_store8(int8_t *y, vi x, vi x2)   2 * KERNEL_VEC_LANES values that fit 8 bits
@@ -183,7 +183,7 @@ ATTEND_INLINE void attend8_rows(attend_scores scores, const int16_t *const *q, c
             for (int i = 0; i < count; i++) {
                 vs query;
                 memcpy(&query, q[i] + d, sizeof query);
-                sums[i][r] += vs_dot(key, query);
+                sums[i][r] = vs_dot_add(sums[i][r], key, query);
             }
         }
     v4f key_scales;
@@ -214,11 +214,7 @@ ATTEND_INLINE void attend8_values(float *parts, int16_t (*weights)[KERNEL_SPAN],
     for (size_t p = 0; p < n_pos; p += 2) {
         vs pairs[2];
         vs_pairs(pairs, v + p * dim + d, v + (p + 1) * dim + d);
-        for (int i = 0; i < count; i++) {
-            const vs weight = vs_pair(weights[i] + p);
-            sums[i][0] += vs_dot(pairs[0], weight);
-            sums[i][1] += vs_dot(pairs[1], weight);
-        }
+        for (int i = 0; i < count; i++) vs_pairs_add(sums[i], pairs, weights[i] + p);
     }
     for (int i = 0; i < count; i++)
         for (int j = 0; j < 2; j++)

@@ -5,7 +5,7 @@ typedef int16_t vs __attribute__((vector_size(32)));
 
 static inline vs vs_widen(const int8_t *x) { return (vs)_mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)x)); }
 
-static inline vi vs_dot(vs x, vs y) { return (vi)_mm256_madd_epi16((__m256i)x, (__m256i)y); }
+static inline vi vs_dot_add(vi sum, vs x, vs y) { return sum + (vi)_mm256_madd_epi16((__m256i)x, (__m256i)y); }
 
 static inline void vs_pairs(vs *pairs, const int8_t *x, const int8_t *y) {
     const __m128i a = _mm_loadu_si128((const void *)x), b = _mm_loadu_si128((const void *)y);
@@ -13,10 +13,11 @@ static inline void vs_pairs(vs *pairs, const int8_t *x, const int8_t *y) {
     pairs[1] = (vs)_mm256_cvtepi8_epi16(_mm_unpackhi_epi8(a, b));
 }
 
-static inline vs vs_pair(const int16_t *x) {
+static inline void vs_pairs_add(vi *sums, const vs *pairs, const int16_t *w) {
     int32_t both;
-    memcpy(&both, x, sizeof both);
-    return (vs)_mm256_set1_epi32(both);
+    memcpy(&both, w, sizeof both);
+    const vs weights = (vs)_mm256_set1_epi32(both);
+    for (int i = 0; i < 2; i++) sums[i] = vs_dot_add(sums[i], pairs[i], weights);
 }
 
 static inline vi vf_round(vf x) {

@@ -5,7 +5,7 @@ typedef int16_t vs __attribute__((vector_size(16)));
 
 static inline vs vs_widen(const int8_t *x) { return (vs)wasm_i16x8_load8x8(x); }
 
-static inline vi vs_dot(vs x, vs y) { return (vi)wasm_i32x4_dot_i16x8((v128_t)x, (v128_t)y); }
+static inline vi vs_dot_add(vi sum, vs x, vs y) { return sum + (vi)wasm_i32x4_dot_i16x8((v128_t)x, (v128_t)y); }
 
 static inline void vs_pairs(vs *pairs, const int8_t *x, const int8_t *y) {
     const v128_t a = wasm_v128_load64_zero(x), b = wasm_v128_load64_zero(y);
@@ -14,7 +14,10 @@ static inline void vs_pairs(vs *pairs, const int8_t *x, const int8_t *y) {
     pairs[1] = (vs)wasm_i16x8_extend_high_i8x16(both);
 }
 
-static inline vs vs_pair(const int16_t *x) { return (vs)wasm_v128_load32_splat(x); }
+static inline void vs_pairs_add(vi *sums, const vs *pairs, const int16_t *w) {
+    const vs weights = (vs)wasm_v128_load32_splat(w);
+    for (int i = 0; i < 2; i++) sums[i] = vs_dot_add(sums[i], pairs[i], weights);
+}
 
 static inline vi vf_round(vf x) {
     const v128_t sign = wasm_v128_and((v128_t)x, wasm_f32x4_const_splat(-0.0f));

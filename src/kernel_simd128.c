@@ -209,37 +209,14 @@ INLINE void lut8_streams(rows_i16 *sums, const uint8_t *const *streams, int coun
 
 #include "kernel_lut8.h"
 
-#define BATCH_LANES 8
-#include "kernel_batch.h"
-#define BATCH_LANES 16
-#include "kernel_batch.h"
-
-/* What a pass with 8 and with 16 lanes costs, whatever the number of tokens, in units of one row of the decode product:
- * so much for a row, and so much for the tables (measured, x86-64 with V8). */
+/* Measured, x86-64 with V8 */
 #if defined(__wasm_relaxed_simd__)
 enum { ROW8 = 7, TABLES8 = 1350, ROW16 = 12, TABLES16 = 2650 };
 #else
 enum { ROW8 = 6, TABLES8 = 1200, ROW16 = 10, TABLES16 = 2450 };
 #endif
 
-/* Whichever way is fastest. */
-static void lut8_batch_simd128(float *y, size_t y_stride, const kernel_signs *w, const void *inputs, size_t n_tokens,
-                               size_t first, size_t end, void *scratch) {
-    const size_t rows = (end - first) * KERNEL_TILE * w->planes, eight = bp_min(n_tokens, 8), rest = n_tokens - eight;
-    const size_t cost8 = ROW8 * rows + TABLES8, cost16 = ROW16 * rows + TABLES16;
-    if (n_tokens * rows > cost16 && cost8 + rest * rows > cost16) {
-        lut8_batch16(y, y_stride, w, inputs, n_tokens, first, end, scratch);
-        return;
-    }
-    size_t done = 0;
-    if (eight * rows > cost8) {
-        lut8_batch8(y, y_stride, w, inputs, eight, first, end, scratch);
-        done = eight;
-    }
-    const size_t token_bytes = lut8_tables_offset(w->groups) + (size_t)w->groups * 32;
-    lut8_batch_streams(y + done * y_stride, y_stride, w, (const uint8_t *)inputs + done * token_bytes, n_tokens - done,
-                       first, end, scratch);
-}
+#include "kernel_batch_choice.h"
 
 /* ---- popcount ---- */
 
@@ -344,7 +321,7 @@ void kernel_fill_simd128(kernel_table *table) {
     table->lut8.prepare = lut8_prepare_simd128;
     table->lut8.product = lut8_product_streams;
     table->lut8.batch_scratch = lut8_batch_scratch;
-    table->lut8.batch = lut8_batch_simd128;
+    table->lut8.batch = lut8_batch_choice;
     table->lut8.batch_from = 2;
     table->popcount.prepare = popcount_prepare_simd128;
     table->popcount.product = popcount_product_simd128;

@@ -4,10 +4,10 @@ enum {
     TOKENS = KERNEL_LANES,
     COLS = KERNEL_BLOCK,
     GROUPS = COLS / 8,
-    TILES = 32, /* rows enough for the widest batch to pay */
+    TILES = 96, /* rows enough for batches of 8 and of 16 to pay */
     ROWS = TILES * KERNEL_TILE,
     DIM = 64,
-    REPEAT = 24 /* measured with V8: as often as it takes to have each compiled */
+    REPEAT = 8 /* measured with V8: as often as it takes to have each compiled */
 };
 
 /* Where everything lies: offsets from one block of memory, and its size */
@@ -48,7 +48,8 @@ static void warm_products(const kernel_arith *arith, const places *p, uint8_t *m
     float *y = (float *)(memory + p->y);
     for (size_t t = 0; t < TOKENS; t++) arith->prepare(memory + p->inputs + t * bytes, x, x, COLS, GROUPS);
     arith->product(y, &w, memory + p->inputs, 0, TILES);
-    arith->batch(y, ROWS, &w, memory + p->inputs, TOKENS, 0, TILES, memory + p->scratch);
+    for (size_t tokens = TOKENS / 2; tokens <= TOKENS; tokens += TOKENS / 2)
+        arith->batch(y, ROWS, &w, memory + p->inputs, tokens, 0, TILES, memory + p->scratch);
 }
 
 static void warm_attention(const kernel_table *k, const kernel_cache *cache, const places *p, uint8_t *memory) {

@@ -81,7 +81,7 @@ void platform_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
-    __asm__ volatile("yield");
+    __asm__ volatile("isb"); /* yield does nothing on most processors; this takes about as long as pause */
 #endif
 }
 

@@ -202,7 +202,7 @@ static void bench_cache(const kernel_table *k, const kernel_cache *cache) {
     for (size_t n = 1; n <= 4; n++) {
         BENCH_CALL(us, 100, cache->attend(cases.y, cases.inputs, n, &span, KERNEL_SPAN, 64));
         printf("%-8s kv%-2u attention 64 x %d, %zu queries %7.3f us  %6.1f GMAC/s\n", k->isa, (unsigned)cache->bits,
-               KERNEL_SPAN, n, us, 2 * 64e-3 * KERNEL_SPAN * (double)n / us);
+               KERNEL_SPAN, n, us, 2 * 64e-3 * (double)(KERNEL_SPAN * n) / us);
     }
 }
 
