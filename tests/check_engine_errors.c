@@ -46,6 +46,7 @@ static void check_engine(world *w) {
     CHECK(bp_engine_threads(w->engine) == 1 && bp_engine_isa(w->engine) && !strcmp(bp_engine_arith(w->engine), "lut8"),
           "what NULL chooses");
     bp_engine_close(NULL);
+    bp_warm();
 }
 
 static void check_file(world *w, const small_file *f) {
@@ -58,11 +59,14 @@ static void check_file(world *w, const small_file *f) {
     CHECK(bp_probe(f->bytes, 100, &size, &offset, &w->e) == 0, "more of the header is needed");
     CHECK(bp_probe(f->bytes, f->size, &size, &offset, &w->e) == 1 && size == f->size, "the probe");
     REFUSED(w, bp_header_read(f->bytes, (size_t)offset - 1, &h, &w->e), BP_ERR_FORMAT, "truncated");
+    REFUSED(w, bp_header_parse(f->bytes, (size_t)offset - 1, &h, &w->e), BP_ERR_FORMAT, "truncated");
     copy[4] = 2;
     REFUSED(w, bp_header_read(copy, f->size, &h, &w->e), BP_ERR_UNSUPPORTED, "version 2");
+    REFUSED(w, bp_header_parse(copy, f->size, &h, &w->e), BP_ERR_UNSUPPORTED, "version 2");
     copy[4] = 3;
     copy[offset - 1] ^= 1; /* padding */
     REFUSED(w, bp_header_read(copy, f->size, &h, &w->e), BP_ERR_CHECKSUM, "header");
+    CHECK(bp_header_parse(copy, f->size, &h, &w->e) && h.digest, "its digest is the caller's to check");
     REFUSED(w, bp_verify(copy, f->size, &w->e), BP_ERR_CHECKSUM, "header");
     copy[offset - 1] ^= 1;
     copy[f->size - 1] ^= 1;

@@ -243,6 +243,19 @@ static int bench(const char *only, const char *part) {
     return 0;
 }
 
+/* It stays within its memory, on every table. */
+static void check_warm(const kernel_table *table) {
+    const size_t bytes = kernel_warm_bytes(table);
+    uint8_t *memory = aligned_alloc(BP_ALIGN, bytes + BP_ALIGN);
+    memset(memory, 0, bytes);
+    memset(memory + bytes, 0xa5, BP_ALIGN);
+    kernel_warm(table, memory);
+    bool whole = true;
+    for (size_t i = 0; i < BP_ALIGN; i++) whole &= memory[bytes + i] == 0xa5;
+    CHECK(bytes % BP_ALIGN == 0 && whole, "%s: warming wrote past its memory", table->isa);
+    free(memory);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "--bench")) return bench(argc > 2 ? argv[2] : NULL, argc > 3 ? argv[3] : NULL);
     if (argc > 2 && !strcmp(argv[1], "--seed")) seed = strtoull(argv[2], NULL, 10);
@@ -258,6 +271,7 @@ int main(int argc, char **argv) {
         const kernel_table *table = kernel_table_for(*isa);
         printf("checking %s\n", *isa);
         check_golden(table);
+        check_warm(table);
         if (table == ref) continue;
         kernel_sweep(ref, table);
     }
