@@ -312,6 +312,7 @@ export class Copy {
     this.wanted = wanted;
     this.reason = null; // why nothing is kept, or no longer
     this.suspect = false; // has the server's file another version?
+    this.early = null; // a promise of the header's bytes, read before anybody asks for them
   }
 
   /** name: of the store; undefined: this source is not kept. */
@@ -324,6 +325,7 @@ export class Copy {
         copy.url = url.split('#')[0];
         copy.log = parseLog(await copy.store.text(`${copy.id}.log`));
       });
+      if (copy.meta) copy.early = copy.read(0, copy.meta.dataOffset);
     }
     return copy;
   }
@@ -336,6 +338,13 @@ export class Copy {
   holds(count) {
     for (let i = 0; i < count; i++) if (!this.log.pieces.has(i)) return false;
     return this.meta !== null;
+  }
+
+  /** The header's bytes if they are there, else null. */
+  readHead() {
+    const early = this.early ?? this.read(0, this.meta.dataOffset);
+    this.early = null; // the next time they may be others
+    return early;
   }
 
   /** Bytes [start, end) if they are there, else null. */

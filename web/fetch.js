@@ -150,7 +150,7 @@ class Reading {
   async storedHead() {
     const { copy } = this;
     if (!copy.meta) return null;
-    const head = await copy.read(0, copy.meta.dataOffset);
+    const head = await copy.readHead();
     try {
       this.header = head && (await this.parse(head));
     } catch {
