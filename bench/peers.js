@@ -4,8 +4,9 @@
 //                          [--prompt 128] [--generate 64] [--context 2048] [--folder DIR] [--llama-bench PATH]
 //
 // Installs wllama and onnxruntime-web from npm into DIR (default: bitpair-peers in the system's temporary folder) and makes their
-// models from the teacher in ../shared/data: see CONTRIBUTING.md. --llama-bench: a llama-bench binary of llama.cpp, to compare
-// the native engine with (--parts native). Rounds are interleaved; each figure is a median with its range.
+// models from the teacher in ../shared/data: see CONTRIBUTING.md. bitpair is what `npm run build:package` makes of it, as it is published.
+// --llama-bench: a llama-bench binary of llama.cpp, to compare the native engine with (--parts native). Rounds are interleaved; each
+// figure is a median with its range.
 
 import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';

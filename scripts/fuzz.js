@@ -13,7 +13,7 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const CORPUS = `${ROOT}build/fuzz-corpus/`;
 const CRASHES = `${ROOT}build/fuzz-crashes/`;
 const LEAST_COVERAGE = 90; // percent of lines
-const PARSERS = ['src/gguf.c', 'src/model.c', 'src/tokenizer.c', 'src/tokenizer_open.c', 'src/tokenizer_pre.c', 'src/tokenizer_nfc.c',
+const PARSERS = ['src/gguf.c', 'src/model.c', 'src/tokenizer.c', 'src/tokenizer_open.c', 'src/tokenizer_table.c', 'src/tokenizer_pre.c', 'src/tokenizer_nfc.c',
   'src/tokenizer_bpe.c', 'src/grammar.c', 'src/grammar_parse.c', 'src/grammar_compile.c', 'src/grammar_vocabulary.c', 'src/sampler.c',
   'src/session_state.c', 'tools/io/safetensors.c', 'tools/io/json.c', 'tools/io/hf_config.c', 'tools/io/hf_tokenizer.c',
   'tools/io/spm.c', 'tools/io/vocab.c', 'tools/chat_template.c'];

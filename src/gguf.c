@@ -298,25 +298,24 @@ static uint32_t find_name(names all, const uint32_t *order, uint32_t n, const ch
 bool gguf_open(gguf *g, arena *a, const void *bytes, uint64_t size, bp_err *e) {
     reader r = {bytes, size, 0, false, e};
     layout l;
-    if (!read_header(&r, &l, NULL, NULL)) return false;
-    *g = (gguf){.bytes = bytes,
-                .size = size,
-                .room = size,
-                .full_size = l.full_size,
-                .data_offset = l.data_offset,
-                .alignment = l.alignment,
-                .n_keys = (uint32_t)l.n_keys,
-                .n_tensors = (uint32_t)l.n_tensors};
+    /* Measuring needs the whole pass: only then are as many entries there as the counts say. */
+    if (a->base ? !read_start(&r, &l) : !read_header(&r, &l, NULL, NULL)) return false;
+    *g = (gguf){
+        .bytes = bytes, .size = size, .room = size, .n_keys = (uint32_t)l.n_keys, .n_tensors = (uint32_t)l.n_tensors};
     g->keys = ARENA_NEW(a, gguf_key, g->n_keys);
     g->tensors = ARENA_NEW(a, gguf_tensor, g->n_tensors);
     g->key_order = ARENA_NEW(a, uint32_t, g->n_keys);
     g->tensor_order = ARENA_NEW(a, uint32_t, g->n_tensors);
     if (a->overflow) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the tensor table");
-    if (!a->base) return true;
-    r = (reader){bytes, size, 0, false, e};
-    return read_header(&r, &l, g->keys, g->tensors) &&
-           index_names(names_of_keys(g), g->key_order, g->n_keys, "keys", e) &&
-           index_names(names_of_tensors(g), g->tensor_order, g->n_tensors, "tensors", e);
+    if (a->base) {
+        r.at = 0;
+        if (!read_header(&r, &l, g->keys, g->tensors)) return false;
+    }
+    g->full_size = l.full_size;
+    g->data_offset = l.data_offset;
+    g->alignment = l.alignment;
+    return !a->base || (index_names(names_of_keys(g), g->key_order, g->n_keys, "keys", e) &&
+                        index_names(names_of_tensors(g), g->tensor_order, g->n_tensors, "tensors", e));
 }
 
 const gguf_key *gguf_find(const gguf *g, const char *name) {

@@ -69,6 +69,10 @@ typedef struct {
 
     /* From this many tokens on, batch is faster than product once per token (measured; results are equal). */
     uint32_t batch_from;
+
+    /* Asks memory for the first bytes that product() will read of these tiles, to be called before the input is
+     * prepared. NULL where nothing is gained. */
+    void (*ahead)(const kernel_signs *w, size_t first, size_t end);
 } kernel_arith;
 
 /* ---- attention ----

@@ -138,7 +138,8 @@ static void lut8_prepare_avx2(void *input, const float *x, const float *b, size_
 
 /* ---- lut8: decode ---- */
 
-enum { PREFETCH_BYTES = 512 }; /* how far ahead of a stream memory is asked */
+/* How far ahead of a stream memory is asked, and for how much of it before the product begins */
+enum { PREFETCH_BYTES = 512, BEGINNING_BYTES = 1024 };
 
 /* Rows 0..7 and rows 8..15 of a tile */
 typedef struct {
@@ -185,8 +186,7 @@ INLINE void lut8_step(__m256i *all, __m256i *odd, const uint8_t *bytes, const ui
     for (int i = 0; i < 2; i++, bytes += 32, tables += 64) {
         const __m256i v = load256(bytes);
         const __m256i e = _mm256_shuffle_epi8(load256(tables), _mm256_and_si256(v, nibble));
-        const __m256i f =
-            _mm256_shuffle_epi8(load256(tables + 32), _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble));
+        const __m256i f = _mm256_shuffle_epi8(load256(tables + 32), _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble));
         *all = _mm256_add_epi16(*all, _mm256_add_epi16(e, f));
         *odd = _mm256_add_epi16(*odd, _mm256_add_epi16(_mm256_srli_epi16(e, 8), _mm256_srli_epi16(f, 8)));
     }
@@ -213,6 +213,15 @@ INLINE void lut8_streams(rows_i16 *sums, const uint8_t *const *streams, int coun
 }
 
 #include "kernel_lut8.h"
+
+/* The beginnings of the four streams: by the time the tables are built they are there. */
+static void lut8_ahead_avx2(const kernel_signs *w, size_t first, size_t end) {
+    const size_t quarter = (end - first) / 4, tile_bytes = (size_t)w->planes * w->groups * KERNEL_TILE;
+    for (size_t i = 0; i < 4; i++) {
+        const uintptr_t at = (uintptr_t)w->bytes + (first + i * quarter) * tile_bytes;
+        for (size_t j = 0; j < BEGINNING_BYTES; j += 64) _mm_prefetch((const void *)(at + j), _MM_HINT_T0);
+    }
+}
 
 /* ---- popcount ---- */
 
@@ -338,6 +347,7 @@ static void popcount_batch_avx2(float *y, size_t y_stride, const kernel_signs *w
 
 void kernel_fill_avx2(kernel_table *table) {
     table->lut8.prepare = lut8_prepare_avx2;
+    table->lut8.ahead = lut8_ahead_avx2;
     table->lut8.product = lut8_product_streams;
     table->lut8.batch = lut8_batch_streams;
     table->lut8.batch_from = 2;

@@ -61,9 +61,9 @@ INLINE void batch_transpose8(batch_u16x8 *entries, const uint8_t *tables, size_t
     }
     UNROLL for (int i = 0; i < 8; i++) {
         entries[2 * i] =
-            (batch_u16x8)__builtin_shufflevector(v[i], zero, 0, 16, 1, 16, 2, 16, 3, 16, 4, 16, 5, 16, 6, 16, 7, 16);
-        entries[2 * i + 1] = (batch_u16x8)__builtin_shufflevector(v[i], zero, 8, 16, 9, 16, 10, 16, 11, 16, 12, 16, 13,
-                                                                  16, 14, 16, 15, 16);
+            __builtin_convertvector(__builtin_shufflevector(v[i], v[i], 0, 1, 2, 3, 4, 5, 6, 7), batch_u16x8);
+        entries[2 * i + 1] =
+            __builtin_convertvector(__builtin_shufflevector(v[i], v[i], 8, 9, 10, 11, 12, 13, 14, 15), batch_u16x8);
     }
 }
 

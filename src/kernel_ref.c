@@ -187,9 +187,9 @@ static void swiglu_ref(float *y, const float *gate, const float *up, size_t n) {
 void kernel_fill_ref(kernel_table *table) {
     *table = (kernel_table){
         .lut8 = {"lut8", lut8_input_bytes_ref, lut8_prepare_ref, lut8_product_ref, batch_scratch_ref, lut8_batch_ref,
-                 UINT32_MAX},
+                 UINT32_MAX, NULL},
         .popcount = {"popcount", popcount_input_bytes_ref, popcount_prepare_ref, popcount_product_ref,
-                     batch_scratch_ref, popcount_batch_ref, UINT32_MAX},
+                     batch_scratch_ref, popcount_batch_ref, UINT32_MAX, NULL},
         .dots = dots_ref,
         .rmsnorm = rmsnorm_ref,
         .swiglu = swiglu_ref,

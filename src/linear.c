@@ -3,7 +3,7 @@
 #include "mathf.h"
 
 void linear_share(const team *t, size_t n, size_t *first, size_t *end) {
-    bp_share(bp_ceil_div(n, KERNEL_TILE), t->index, t->count, first, end);
+    team_share(t, bp_ceil_div(n, KERNEL_TILE), first, end);
     *first = bp_min(*first * KERNEL_TILE, n);
     *end = bp_min(*end * KERNEL_TILE, n);
 }
@@ -24,6 +24,7 @@ static void product_run(const product *p, float *out, size_t out_stride, size_t 
     size_t bytes = arith->input_bytes(p->w->groups);
     if (p->first >= p->end) return;
     profile_mark(p->work->profile, PROFILE_LOOKUPS);
+    if (arith->ahead && n < arith->batch_from) arith->ahead(p->w, p->first, p->end);
     for (size_t t = 0; t < n; t++)
         arith->prepare(p->work->inputs + t * bytes, p->x + (token + t) * p->x_stride, p->scale, p->cols, p->w->groups);
     profile_mark(p->work->profile, PROFILE_TABLES);
@@ -64,7 +65,7 @@ static void scale_rows(float *restrict y, const float *restrict a, const float *
 static void stage_outer(const call *c, float *y, const linear *w, const linear_stage *s, const float *mid,
                         bool accumulate) {
     product p = {c->work, &s->A, s->c, mid, c->mid_width, s->k, 0, 0};
-    bp_share(s->A.tiles, c->team->index, c->team->count, &p.first, &p.end);
+    team_share(c->team, s->A.tiles, &p.first, &p.end);
     size_t rows = (size_t)s->A.tiles * KERNEL_TILE, from = p.first * KERNEL_TILE,
            to = bp_min(p.end * KERNEL_TILE, w->n);
     for (size_t token = 0; from < to && token < c->n_tokens; token += KERNEL_LANES) {
@@ -81,7 +82,7 @@ static void stage_outer(const call *c, float *y, const linear *w, const linear_s
 static void planes_forward(const team *t, const linear_work *work, float *y, const linear *w, const float *x,
                            size_t x_stride, size_t n_tokens) {
     product p = {work, &w->planes, NULL, x, x_stride, w->m, 0, 0};
-    bp_share(w->planes.tiles, t->index, t->count, &p.first, &p.end);
+    team_share(t, w->planes.tiles, &p.first, &p.end);
     for (size_t token = 0; token < n_tokens; token += KERNEL_LANES)
         product_run(&p, y + token * linear_rows(w), linear_rows(w), token, bp_min(n_tokens - token, KERNEL_LANES));
 }
@@ -142,7 +143,7 @@ static size_t tile_at(const kernel_signs *w, size_t work, size_t before) {
 static void forward_inner(const call *c) {
     float *mid = c->work->mid;
     size_t first, end, before = 0;
-    bp_share(inner_work(c), c->team->index, c->team->count, &first, &end);
+    team_share(c->team, inner_work(c), &first, &end);
     for (size_t i = 0; i < c->n_layers; i++)
         for (uint32_t s = 0; s < c->layers[i]->n_stages; s++) {
             const linear_stage *stage = &c->layers[i]->stages[s];

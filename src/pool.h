@@ -1,4 +1,5 @@
-/* pool.h - a fixed team of threads that run one function together, with a barrier.
+/* pool.h - a fixed team of threads that run one function together, with a barrier, and shares of work that follow the
+ * speed of their cores.
  * Thread 0 is the caller. On native the pool starts the others; where platform_thread_start refuses (WASM), the host
  * lets each of its workers call pool_thread(p, index), and pool_run waits until they have come. */
 #ifndef BP_POOL_H
@@ -29,6 +30,11 @@ uint32_t pool_threads(const pool *p);
 /* Runs fn(context, team) on every thread and returns when all have returned; on the caller alone, as a team of one, for
  * a while after the others kept it waiting for most of a job (another program has their processor). Not reentrant. */
 void pool_run(pool *p, void (*fn)(void *context, const team *t), void *context);
+
+/* Which of n items in a row are this thread's: [*first, *end). Shares are equal at first; between two jobs threads that
+ * waited for others get larger ones (a slower core, or one that is lent out, holds nobody up for long). Within a job
+ * they stay as they are. */
+void team_share(const team *t, size_t n, size_t *first, size_t *end);
 
 /* Waits until every thread of the team is here; what was written before is visible after. */
 void team_barrier(const team *t);

@@ -72,13 +72,14 @@ static void merge_heads(const span *sp, size_t spans) {
 /* A span is worked on by the thread in whose share of all positions its middle lies. */
 static void attend_one(const span *sp, const model_layer *l, size_t layer) {
     session *s = sp->s;
-    size_t known = (size_t)s->position + 1, spans = bp_ceil_div(known, KERNEL_SPAN), group = group_of(sp);
+    size_t known = (size_t)s->position + 1, spans = bp_ceil_div(known, KERNEL_SPAN), group = group_of(sp), first, end;
+    own_items(sp, sp->c->n_kv_heads * known, &first, &end);
     for (size_t kv_head = 0; kv_head < sp->c->n_kv_heads; kv_head++) {
         bool ready = false;
         for (size_t i = 0; i < spans; i++) {
             size_t at = i * KERNEL_SPAN, n = bp_min(known - at, KERNEL_SPAN);
-            uint64_t middle = (uint64_t)kv_head * known + at + n / 2;
-            if (middle * sp->rows.count / (sp->c->n_kv_heads * known) != sp->rows.index) continue;
+            size_t middle = kv_head * known + at + n / 2;
+            if (middle < first || middle >= end) continue;
             if (!ready) prepare_queries(sp, l, kv_head, 0, 0);
             ready = true;
             if (i + 1 == spans) store_kv(sp, l, layer, kv_head, 0);
@@ -111,8 +112,7 @@ static void attend_tile(const span *sp, const model_layer *l, size_t layer, size
     size_t group = group_of(sp), dim = sp->c->head_dim, known = s->position + token + 1; /* to the first of them */
     size_t shared = known / KERNEL_SPAN * KERNEL_SPAN;
     for (size_t i = 0; i < n; i++) prepare_queries(sp, l, kv_head, token + i, i * group);
-    for (size_t at = 0; at < shared; at += KERNEL_SPAN)
-        attend_span(sp, layer, kv_head, at, KERNEL_SPAN, 0, n * group);
+    for (size_t at = 0; at < shared; at += KERNEL_SPAN) attend_span(sp, layer, kv_head, at, KERNEL_SPAN, 0, n * group);
     for (size_t i = 0; i < n; i++) {
         for (size_t at = shared; at < known + i; at += KERNEL_SPAN)
             attend_span(sp, layer, kv_head, at, bp_min(known + i - at, KERNEL_SPAN), i * group, group);

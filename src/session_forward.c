@@ -22,7 +22,7 @@ typedef struct {
 
 /* Tokens of each thread from which on a pass is split by tokens: a thread then prepares the inputs of its own tokens
  * only and waits for nobody, but reads all weights, which so many tokens hide. */
-enum { SPLIT_TOKENS = 4 };
+enum { SPLIT_TOKENS = 4, LEAST_TOKENS = 2 }; /* a thread with one token would attend as if it were the only one */
 
 static span span_make(const pass *p, const team *t) {
     session *s = p->s;
@@ -30,8 +30,9 @@ static span span_make(const pass *p, const team *t) {
     span sp = {.s = s, .c = c, .everyone = t, .rows = *t, .own = &s->threads[t->index], .n = p->n};
     if (p->n >= (size_t)t->count * SPLIT_TOKENS && t->count > 1) {
         size_t end;
-        bp_share(p->n, t->index, t->count, &sp.first, &end);
-        sp.n = end - sp.first;
+        team_share(t, p->n - LEAST_TOKENS * t->count, &sp.first, &end);
+        sp.n = end - sp.first + LEAST_TOKENS;
+        sp.first += LEAST_TOKENS * t->index;
         sp.rows = team_solo();
     }
     sp.d = padded(c->d_model);

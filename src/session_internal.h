@@ -20,7 +20,7 @@ static inline size_t padded(size_t n) { return bp_round_up(n, KERNEL_TILE); }
 
 /* Position-wise boxes that need no one else: shares [first, end) of `items` among those who share my rows. */
 static inline void own_items(const span *sp, size_t items, size_t *first, size_t *end) {
-    bp_share(items, sp->rows.index, sp->rows.count, first, end);
+    team_share(&sp->rows, items, first, end);
 }
 
 static inline void meet(const span *sp, const team *t) {

@@ -19,16 +19,11 @@ static bool find_merge(const tokenizer *t, int32_t left, int32_t right, uint32_t
         *rank = rank_of_score((float)gguf_item_f64(t->scores, (uint64_t)*id));
         return true;
     }
-    uint64_t hash = ((uint64_t)l << 32 | r) * 0x9e3779b97f4a7c15u;
-    for (uint32_t i = (uint32_t)(hash >> 32) & t->merge_mask;; i = (i + 1) & t->merge_mask) {
-        const merge *m = &t->merges[i];
-        if (m->left == l && m->right == r) {
-            *rank = m->rank;
-            *id = m->id;
-            return true;
-        }
-        if (m->left == MERGE_EMPTY) return false;
-    }
+    const merge *m = table_find_merge(t, (uint64_t)l << 32 | r);
+    if (!m) return false;
+    *rank = m->rank;
+    *id = m->id;
+    return true;
 }
 
 static void heap_push(bpe_word *w, uint64_t key) {

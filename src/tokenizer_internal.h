@@ -18,14 +18,18 @@ typedef enum {
     PREFIX_FIRST   /* before the first section, if it does not begin with a space */
 } prefix_kind;
 
-/* One slot of the merge table, which maps (left, right) to the token that they make. */
+/* Two tokens and the one that they make. */
 typedef struct {
-    uint32_t left, right; /* left = MERGE_EMPTY: the slot is free */
-    uint32_t rank;        /* the lowest goes first */
+    uint64_t pair; /* left << 32 | right */
+    uint32_t rank; /* the lowest goes first */
     int32_t id;
 } merge;
 
-#define MERGE_EMPTY UINT32_MAX
+/* Where in a table sorted by a hash of 32 bits the entries begin whose first `bits` are the same: start [2^bits + 1] */
+typedef struct {
+    uint32_t *start;
+    unsigned bits;
+} directory;
 
 /* Tokens that are matched in the text before anything else, sorted by their bytes. */
 typedef struct {
@@ -42,10 +46,11 @@ struct tokenizer {
     uint32_t size;    /* vocabulary */
     uint32_t *text;   /* [size] where the text of a token begins; the u64 before it is its length */
     uint8_t *type;    /* [size] */
-    uint64_t *slots;  /* hash of texts: upper half of the hash | token + 1; 0 is free */
-    uint32_t slot_mask;
-    merge *merges; /* NULL: merge by score */
-    uint32_t merge_mask;
+    uint64_t *texts;  /* [n_texts] table of texts, see tokenizer_table.c */
+    uint32_t n_texts;
+    directory text_places;
+    merge *merges; /* table of merges; NULL: merge by score */
+    directory merge_places;
     const gguf_key *scores;
     added_set added;       /* matched in the text as it comes */
     added_set normalized;  /* SentencePiece: matched after spaces were put and replaced */
@@ -115,12 +120,29 @@ size_t utf8_check(const char *text, size_t n);
 uint32_t byte_to_char(uint8_t byte);
 int32_t char_to_byte(uint32_t code);
 
-/* Token whose text is a [na] followed by b [nb]; -1: none */
-int32_t tokenizer_find(const tokenizer *t, const char *a, size_t na, const char *b, size_t nb);
-
 /* The longest token of the set that text [n] begins with, its bytes in *length; -1: none. Control tokens only on
  * demand. */
 int32_t added_match(const tokenizer *t, const added_set *set, const char *text, size_t n, bool control, size_t *length);
+
+/* ---- tokenizer_table.c ---- */
+
+/* Bits of the directory of n entries, one or two for each place; it has 2^bits + 1 */
+unsigned table_bits(uint64_t n);
+
+/* Puts a token into the table of texts, which is then sorted, once. */
+void table_add_text(tokenizer *t, uint32_t id);
+void table_sort_texts(tokenizer *t);
+
+/* The first token whose text is a [na] followed by b [nb]; -1: none */
+int32_t tokenizer_find(const tokenizer *t, const char *a, size_t na, const char *b, size_t nb);
+
+/* Makes the table of merges out of t->merges [n] in any order. */
+void table_sort_merges(tokenizer *t, uint32_t n);
+
+/* The merge of two tokens, of several that of the lowest rank; NULL: there is none */
+const merge *table_find_merge(const tokenizer *t, uint64_t pair);
+
+void table_sort_added(const tokenizer *t, added_set *set);
 
 /* ---- tokenizer_nfc.c ---- */
 

@@ -61,49 +61,11 @@ static uint32_t type_of(const sources *s, uint64_t i) {
 
 static bool is_matched(uint32_t type) { return type == TOKEN_UNKNOWN || type == TOKEN_CONTROL || type == TOKEN_USER; }
 
-/* The smallest power of two that leaves a third of the slots free */
-static uint32_t slots_for(uint64_t n) {
-    uint32_t slots = 16;
-    while (slots < n + n / 2) slots *= 2;
-    return slots;
-}
-
-static uint64_t hash_bytes(uint64_t hash, const char *text, size_t n) {
-    for (size_t i = 0; i < n; i++) hash = (hash ^ (uint8_t)text[i]) * 0x100000001b3u;
-    return hash;
-}
-
-static uint64_t hash_pair(const char *a, size_t na, const char *b, size_t nb) {
-    uint64_t hash = hash_bytes(hash_bytes(0xcbf29ce484222325u, a, na), b, nb);
-    return hash ^ hash >> 32;
-}
-
-int32_t tokenizer_find(const tokenizer *t, const char *a, size_t na, const char *b, size_t nb) {
-    uint64_t hash = hash_pair(a, na, b, nb), slot;
-    for (uint32_t i = (uint32_t)hash & t->slot_mask; (slot = t->slots[i]) != 0; i = (i + 1) & t->slot_mask) {
-        if ((uint32_t)(slot >> 32) != (uint32_t)(hash >> 32)) continue;
-        uint32_t id = (uint32_t)slot - 1;
-        const char *text = token_text(t, id);
-        if (token_bytes(t, id) == na + nb && memcmp(text, a, na) == 0 && memcmp(text + na, b, nb) == 0)
-            return (int32_t)id;
-    }
-    return -1;
-}
-
 /* Of two tokens with the same text the first one counts. By score, SentencePiece merges into ordinary pieces only. */
 static void put_texts(tokenizer *t) {
-    memset(t->slots, 0, ((size_t)t->slot_mask + 1) * sizeof *t->slots);
-    for (uint32_t id = 0; id < t->size; id++) {
-        const char *text = token_text(t, id);
-        size_t n = token_bytes(t, id);
-        if ((!t->merges && t->type[id] != TOKEN_NORMAL && t->type[id] != TOKEN_USER) ||
-            tokenizer_find(t, text, n, "", 0) >= 0)
-            continue;
-        uint64_t hash = hash_pair(text, n, "", 0);
-        uint32_t i = (uint32_t)hash & t->slot_mask;
-        while (t->slots[i]) i = (i + 1) & t->slot_mask;
-        t->slots[i] = hash >> 32 << 32 | (id + 1);
-    }
+    for (uint32_t id = 0; id < t->size; id++)
+        if (t->merges || t->type[id] == TOKEN_NORMAL || t->type[id] == TOKEN_USER) table_add_text(t, id);
+    table_sort_texts(t);
 }
 
 static bool begins_with_space(const char *text, size_t n) {
@@ -114,20 +76,11 @@ static bool ends_with_space(const char *text, size_t n) {
     return n >= SPACE_BYTES && begins_with_space(text + n - SPACE_BYTES, SPACE_BYTES);
 }
 
-static void put_merge(tokenizer *t, merge m) {
-    uint64_t hash = ((uint64_t)m.left << 32 | m.right) * 0x9e3779b97f4a7c15u;
-    uint32_t i = (uint32_t)(hash >> 32) & t->merge_mask;
-    for (; t->merges[i].left != MERGE_EMPTY; i = (i + 1) & t->merge_mask)
-        if (t->merges[i].left == m.left && t->merges[i].right == m.right) return; /* told before: the first counts */
-    t->merges[i] = m;
-}
-
 /* "left right" -> ids. Merges usually come in the order of the tokens they make, so the token after the last result is
  * looked at first. */
 static bool put_merges(tokenizer *t, const sources *s) {
     const uint8_t *cursor = s->merges->data;
     int32_t expected = 0;
-    memset(t->merges, 0xff, ((size_t)t->merge_mask + 1) * sizeof *t->merges);
     for (uint32_t rank = 0; rank < s->merges->count; rank++) {
         gguf_text m = gguf_item_string(&cursor);
         size_t cut = 1;
@@ -147,9 +100,10 @@ static bool put_merges(tokenizer *t, const sources *s) {
                            "merge %u '%.*s': a part or the whole is not a token", rank, (int)bp_min(m.size, 40),
                            m.text);
         if (begins_with_space(right, n) && !ends_with_space(m.text, cut)) t->cuts = false;
-        put_merge(t, (merge){(uint32_t)a, (uint32_t)b, rank, id});
+        t->merges[rank] = (merge){(uint64_t)a << 32 | (uint32_t)b, rank, id};
         expected = id + 1;
     }
+    table_sort_merges(t, (uint32_t)s->merges->count);
     return true;
 }
 
@@ -164,30 +118,8 @@ static bool pieces_cross_spaces(const tokenizer *t) {
     return false;
 }
 
-static int compare_texts(const tokenizer *t, uint32_t a, uint32_t b) {
-    size_t na = token_bytes(t, a), nb = token_bytes(t, b);
-    int order = memcmp(token_text(t, a), token_text(t, b), bp_min(na, nb));
-    return order ? order : na < nb ? -1 : na > nb ? 1 : a < b ? -1 : a > b;
-}
-
-static void sift(const tokenizer *t, uint32_t *ids, uint32_t root, uint32_t n) {
-    for (uint32_t child; (child = 2 * root + 1) < n; root = child) {
-        if (child + 1 < n && compare_texts(t, ids[child], ids[child + 1]) < 0) child++;
-        if (compare_texts(t, ids[root], ids[child]) >= 0) return;
-        uint32_t held = ids[root];
-        ids[root] = ids[child];
-        ids[child] = held;
-    }
-}
-
 static void sort_set(const tokenizer *t, added_set *set) {
-    for (uint32_t i = set->n / 2; i--;) sift(t, set->ids, i, set->n);
-    for (uint32_t n = set->n; n > 1;) {
-        uint32_t held = set->ids[--n];
-        set->ids[n] = set->ids[0];
-        set->ids[0] = held;
-        sift(t, set->ids, 0, n);
-    }
+    table_sort_added(t, set);
     for (uint32_t i = 0; i < set->n; i++) set->first[(uint8_t)token_text(t, set->ids[i])[0]] = true;
 }
 
@@ -355,13 +287,17 @@ bool tokenizer_open(tokenizer **out, arena *a, const gguf *g, bp_err *e) {
     for (uint32_t i = 0; i < size; i++) n_matched += is_matched(type_of(&s, i));
     uint32_t n_normalized = 0;
     if (s.normalized) n_normalized = s.normalized->count < n_matched ? (uint32_t)s.normalized->count : n_matched;
-    uint32_t slots = slots_for(size), merge_slots = s.merges ? slots_for(s.merges->count) : 0;
+    directory texts = {.bits = table_bits(size)}, merges = {.bits = s.merges ? table_bits(s.merges->count) : 0};
 
     tokenizer *t = ARENA_NEW(a, tokenizer, 1), zero = {0};
     zero.text = ARENA_NEW(a, uint32_t, size);
     zero.type = ARENA_NEW(a, uint8_t, size);
-    zero.slots = ARENA_NEW(a, uint64_t, slots);
-    zero.merges = s.merges ? ARENA_NEW(a, merge, merge_slots) : NULL;
+    zero.texts = ARENA_NEW(a, uint64_t, size);
+    texts.start = ARENA_NEW(a, uint32_t, ((size_t)1 << texts.bits) + 1);
+    if (s.merges) {
+        zero.merges = ARENA_NEW(a, merge, s.merges->count);
+        merges.start = ARENA_NEW(a, uint32_t, ((size_t)1 << merges.bits) + 1);
+    }
     zero.added.ids = ARENA_NEW(a, uint32_t, n_matched);
     zero.normalized.ids = ARENA_NEW(a, uint32_t, n_normalized);
     if (a->overflow) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the tokenizer");
@@ -369,8 +305,8 @@ bool tokenizer_open(tokenizer **out, arena *a, const gguf *g, bp_err *e) {
     *t = zero;
     t->base = (const char *)g->bytes;
     t->size = size;
-    t->slot_mask = slots - 1;
-    t->merge_mask = merge_slots - 1;
+    t->text_places = texts;
+    t->merge_places = merges;
     t->scores = s.scores;
     t->spm = s.spm;
     if (!fill(t, &s)) return false;

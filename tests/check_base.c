@@ -117,12 +117,49 @@ static void check_pool_alone(void) {
     pool_close(p);
 }
 
+typedef struct {
+    size_t first[POOL_THREADS], end[POOL_THREADS];
+    uint32_t count;
+} shares;
+
+static void wait_seconds(double seconds) {
+    double start = platform_seconds();
+    while (platform_seconds() < start + seconds) {
+    }
+}
+
+/* Every item costs thread 1 four times what it costs thread 0. */
+static void share_items(void *context, const team *t) {
+    shares *s = context;
+    team_share(t, 40, &s->first[t->index], &s->end[t->index]);
+    for (size_t i = s->first[t->index]; i < s->end[t->index]; i++) wait_seconds(t->index == 1 ? 4e-5 : 1e-5);
+    team_barrier(t);
+    if (t->index == 0) s->count = t->count;
+}
+
+/* A slow thread gets fewer items, and however they are shared nobody gets one twice. */
+static void check_pool_shares(void) {
+    pool *p = pool_open(2);
+    shares s = {0};
+    double start = platform_seconds();
+    uint32_t wrong = 0, jobs = 0;
+    do {
+        pool_run(p, share_items, &s);
+        if (s.count == 2) wrong += s.first[0] != 0 || s.end[0] != s.first[1] || s.end[1] != 40;
+        if (jobs++ == 0) CHECK(s.count == 2 && s.end[0] == 20, "not equal at first: %zu of 40", s.end[0]);
+    } while ((s.count == 1 || s.end[0] < 28) && platform_seconds() < start + 20.0);
+    CHECK(wrong == 0, "%u of %u jobs were not shared out", wrong, jobs);
+    CHECK(s.end[0] >= 28 && s.end[0] <= 40, "a fast thread is left with %zu of 40 after %u jobs", s.end[0], jobs);
+    pool_close(p);
+}
+
 int main(void) {
     check_errors();
     check_arena();
     check_sha256();
     for (uint32_t threads = 1; threads <= 5; threads++) check_pool(threads);
     check_pool_alone();
+    check_pool_shares();
     CHECK(!pool_open(0) && !pool_open(POOL_THREADS + 1), "sizes out of range");
     double start = platform_seconds();
     CHECK(platform_seconds() >= start, "time goes on");

@@ -1,5 +1,6 @@
-/* Every error that engine.h documents, function by function: its code, a text, and nothing changed.
- * (BP_ERR_MEMORY of all of them: check_faults.) */
+/* Every error that engine.h documents, function by function: its code, a text, and nothing changed. The end reads engine.h:
+ * a function that is not called here, or a documented code that was not seen here, fails. (BP_ERR_MEMORY: check_faults.) */
+#include <ctype.h>
 #include <math.h>
 
 #include "check.h"
@@ -12,7 +13,20 @@ typedef struct {
     bp_err e;
 } world;
 
+/* What was refused: the function, as its call is written, and the code. */
+static struct {
+    char function[64];
+    bp_err_code code;
+} seen[128];
 static unsigned kinds;
+
+static void note(const char *call, bp_err_code code) {
+    size_t n = strcspn(call, "(");
+    CHECK(kinds < sizeof seen / sizeof *seen && n < sizeof seen->function, "no room for '%s'", call);
+    if (kinds == sizeof seen / sizeof *seen || n >= sizeof seen->function) return;
+    memcpy(seen[kinds].function, call, n);
+    seen[kinds++].code = code;
+}
 
 /* The call fails with this code and a text that says `says`. */
 #define REFUSED(w, call, wanted, says)                                                                                 \
@@ -21,7 +35,7 @@ static unsigned kinds;
         bool refused = !(call);                                                                                        \
         CHECK(refused && (w)->e.code == (wanted) && strstr((w)->e.text, says), "%s: %s", bp_err_name((w)->e.code),     \
               (w)->e.text);                                                                                            \
-        kinds++;                                                                                                       \
+        note(#call, wanted);                                                                                           \
     } while (0)
 
 static void check_engine(world *w) {
@@ -29,6 +43,8 @@ static void check_engine(world *w) {
     REFUSED(w, bp_engine_open(&(bp_engine_options){.arith = "lut99"}, &w->e), BP_ERR_ARGUMENT, "lut99");
     REFUSED(w, bp_engine_open(&(bp_engine_options){.threads = 65}, &w->e), BP_ERR_ARGUMENT, "65");
     CHECK(!bp_engine_open(&(bp_engine_options){.threads = 65}, NULL), "an error without a place for it");
+    CHECK(bp_engine_threads(w->engine) == 1 && bp_engine_isa(w->engine) && !strcmp(bp_engine_arith(w->engine), "lut8"),
+          "what NULL chooses");
     bp_engine_close(NULL);
 }
 
@@ -67,6 +83,41 @@ static void check_file(world *w, const small_file *f) {
     free(copy);
 }
 
+/* Tiers: what opens with fewer, and what is refused later. */
+static void check_raising(world *w, const small_file *f) {
+    bp_model *m = bp_model_open_tiers(w->engine, f->bytes, f->size, 1, &w->e);
+    CHECK(m, "%s", w->e.text);
+    if (!m) return;
+    bp_model_info info;
+    REFUSED(w, bp_model_raise_tier(m, 0, &w->e), BP_ERR_ARGUMENT, "cannot go back");
+    REFUSED(w, bp_model_raise_tier(m, 3, &w->e), BP_ERR_ARGUMENT, "");
+    bp_model_describe(m, &info);
+    CHECK(info.tier == 1 && info.n_tiers == 2, "what is refused changes nothing: tier %u", (unsigned)info.tier);
+    CHECK(bp_model_raise_tier(m, 2, &w->e), "%s", w->e.text);
+    bp_model_close(m);
+    REFUSED(w, bp_model_open_tiers(w->engine, f->bytes, f->size, 0, &w->e), BP_ERR_ARGUMENT, "");
+    REFUSED(w, bp_model_open_tiers(w->engine, f->bytes, f->size, 3, &w->e), BP_ERR_ARGUMENT, "");
+    REFUSED(w, bp_model_open_tiers(w->engine, f->bytes, f->size - 1, 1, &w->e), BP_ERR_FORMAT, "");
+    REFUSED(w, bp_model_open_tiers(w->engine, "GGUF\2", 5, 1, &w->e), BP_ERR_FORMAT, "");
+}
+
+static void check_inside(world *w) {
+    const float *a, *c, *b;
+    uint8_t out[512];
+    bp_layer layer;
+    uint32_t n = bp_model_layers(w->model);
+    CHECK(n == 8 && bp_model_layer(w->model, n - 1, &layer) && !bp_model_layer(w->model, n, &layer), "%u layers",
+          (unsigned)n);
+    CHECK(bp_model_scales(w->model, 1, 0, &a, &c, &b, &w->e), "%s", w->e.text);
+    REFUSED(w, bp_model_scales(w->model, n, 0, &a, &c, &b, &w->e), BP_ERR_ARGUMENT, "");
+    REFUSED(w, bp_model_scales(w->model, 1, SMALL_STAGES, &a, &c, &b, &w->e), BP_ERR_ARGUMENT, "");
+    REFUSED(w, bp_model_scales(w->model, 0, 0, &a, &c, &b, &w->e), BP_ERR_ARGUMENT, "");
+    CHECK(bp_model_signs(w->model, 1, 0, 'A', out, sizeof out, &w->e), "%s", w->e.text);
+    REFUSED(w, bp_model_signs(w->model, 1, SMALL_STAGES, 'A', out, sizeof out, &w->e), BP_ERR_ARGUMENT, "");
+    REFUSED(w, bp_model_signs(w->model, 1, 0, 'C', out, sizeof out, &w->e), BP_ERR_ARGUMENT, "");
+    REFUSED(w, bp_model_signs(w->model, 1, 0, 'B', out, 127, &w->e), BP_ERR_ARGUMENT, "");
+}
+
 static void check_model(world *w) {
     uint64_t end;
     double bits;
@@ -88,6 +139,17 @@ static void check_opening(world *w) {
     CHECK(bp_session_bytes(w->model, &(bp_session_options){.n_ctx = 65}) == 0, "longer than the model's");
     CHECK(bp_session_bytes(w->model, &(bp_session_options){.n_ctx = 64}) > 0, "as long as the model's");
     REFUSED(w, bp_session_open(w->model, &(bp_session_options){.n_ctx = 65}, &w->e), BP_ERR_ARGUMENT, "65");
+    bp_session_options o = {.n_ctx = 16, .chunk = 4, .kv_bits = 16};
+    bp_session *s = bp_session_open(w->model, &o, &w->e), *twin = s ? bp_session_fork(s, &w->e) : NULL;
+    CHECK(twin && bp_session_capacity(twin) == 16 && bp_session_chunk(twin) == 4 && bp_session_kv_bits(twin) == 16,
+          "%s", w->e.text);
+    CHECK(bp_session_exact(s) == 0, "nothing is fed");
+    bp_session_profile(s, NULL);
+    bp_session_close(twin);
+    bp_session_close(s);
+    o.kv_bits = 9;
+    CHECK(bp_session_bytes(w->model, &o) == 0, "no such cache");
+    REFUSED(w, bp_session_open(w->model, &o, &w->e), BP_ERR_ARGUMENT, "9");
     bp_session_close(NULL);
 }
 
@@ -121,6 +183,7 @@ static void check_feeding(world *w) {
     REFUSED(w, bp_session_alternatives(s, SMALL_VOCAB + 1, best, &w->e), BP_ERR_ARGUMENT, "21");
     REFUSED(w, bp_session_shift(s, 32, 32, &w->e), BP_ERR_ARGUMENT, "remain");
     CHECK(bp_session_position(s) == 64 && bp_session_logits(s), "what is refused changes nothing");
+    CHECK(bp_session_exact(s) == 64 && bp_session_tokens(s)[63] == 0, "the tokens that were fed");
 }
 
 static void check_sampling(world *w) {
@@ -171,6 +234,93 @@ static void check_states(world *w, const small_file *f) {
     free(state);
 }
 
+/* ---- is engine.h covered? ---- */
+
+static char *read_text(const char *path) {
+    FILE *f = fopen(path, "r");
+    char *text = calloc(1, 1 << 20);
+    CHECK(f && fread(text, 1, (1 << 20) - 1, f) > 1000, "%s cannot be read", path);
+    if (f) fclose(f);
+    return text;
+}
+
+static bool was_seen(const char *function, bp_err_code code) {
+    for (unsigned i = 0; i < kinds; i++)
+        if (seen[i].code == code && strcmp(seen[i].function, function) == 0) return true;
+    return false;
+}
+
+/* The codes that a function documents by reference: "errors as ..." */
+static const struct {
+    const char *function;
+    bp_err_code codes[3];
+} AS_OTHERS[] = {{"bp_probe", {BP_ERR_FORMAT}},
+                 {"bp_tokenize", {BP_ERR_FORMAT, BP_ERR_ARGUMENT}},
+                 {"bp_model_open_tiers", {BP_ERR_FORMAT}},
+                 {"bp_model_preview", {BP_ERR_FORMAT, BP_ERR_UNSUPPORTED}},
+                 {"bp_session_open", {BP_ERR_ARGUMENT}},
+                 {"bp_session_feed_all", {BP_ERR_CONTEXT, BP_ERR_ARGUMENT}},
+                 {"bp_session_rewind", {BP_ERR_ARGUMENT}},
+                 {"bp_session_alternatives", {BP_ERR_ARGUMENT}},
+                 {"bp_session_score", {BP_ERR_CONTEXT, BP_ERR_ARGUMENT}},
+                 {"bp_session_embed", {BP_ERR_CONTEXT, BP_ERR_ARGUMENT}}};
+
+/* What cannot come: the bytes may not change, and those of all tiers were checked when the model was opened. */
+static bool is_unreachable(const char *function, bp_err_code code) {
+    return code == BP_ERR_FORMAT && strcmp(function, "bp_model_raise_tier") == 0;
+}
+
+/* Each code that the comment [from, to) before a declaration names, but for memory. Returns their number. */
+static unsigned check_documented(const char *function, const char *from, const char *to) {
+    static const bp_err_code codes[] = {BP_ERR_ARGUMENT, BP_ERR_FORMAT,  BP_ERR_UNSUPPORTED,
+                                        BP_ERR_CHECKSUM, BP_ERR_CONTEXT, BP_ERR_IO};
+    static const char *const names[] = {"BP_ERR_ARGUMENT", "BP_ERR_FORMAT",  "BP_ERR_UNSUPPORTED",
+                                        "BP_ERR_CHECKSUM", "BP_ERR_CONTEXT", "BP_ERR_IO"};
+    unsigned found = 0;
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+        const char *at = strstr(from, names[i]);
+        if (!at || at >= to) continue;
+        found++;
+        CHECK(was_seen(function, codes[i]) || is_unreachable(function, codes[i]), "%s: %s is not tested", function,
+              names[i]);
+    }
+    for (size_t i = 0; i < sizeof AS_OTHERS / sizeof *AS_OTHERS; i++)
+        for (int k = 0; strcmp(AS_OTHERS[i].function, function) == 0 && k < 3 && AS_OTHERS[i].codes[k]; k++, found++)
+            CHECK(was_seen(function, AS_OTHERS[i].codes[k]), "%s: %s is not tested", function,
+                  bp_err_name(AS_OTHERS[i].codes[k]));
+    return found;
+}
+
+/* Declarations are what begins at the start of a line and has "bp_name(". */
+static void check_header(void) {
+    char *header = read_text(BITPAIR_ROOT "/src/engine.h"), *tests = read_text(__FILE__);
+    const char *comment = header;
+    unsigned functions = 0, fallible = 0;
+    for (char *line = header; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+        if (strncmp(line, "/*", 2) == 0) comment = line;
+        size_t length = strcspn(line, "(\n");
+        const char *name = line + length;
+        while (name > line && (isalnum((unsigned char)name[-1]) || name[-1] == '_')) name--;
+        if (line[length] != '(' || !isalpha((unsigned char)line[0]) || strncmp(name, "bp_", 3) != 0) continue;
+        char function[64], called[80];
+        snprintf(function, sizeof function, "%.*s", (int)(line + length - name), name);
+        snprintf(called, sizeof called, "%s(", function);
+        functions++;
+        CHECK(strstr(tests, called) || strcmp(function, "bp_engine_thread") == 0 /* WASM only */,
+              "%s is not called here", function);
+        const char *end = strchr(line, ';'), *error = strstr(line, "bp_err *e)");
+        if (!error || error > end) continue;
+        fallible++;
+        bool memory_only = strcmp(function, "bp_session_fork") == 0;
+        CHECK(check_documented(function, comment, line) > 0 || memory_only, "%s: no error of it is documented",
+              function);
+    }
+    CHECK(functions > 45 && fallible > 20, "%u functions, %u that can fail", functions, fallible);
+    printf("engine.h has %u functions, %u can fail\n", functions, fallible);
+    free(header);
+    free(tests);
+}
+
 int main(void) {
     world w = {0};
     small_file f = small_file_make();
@@ -181,12 +331,15 @@ int main(void) {
     if (w.session) {
         check_engine(&w);
         check_file(&w, &f);
+        check_raising(&w, &f);
+        check_inside(&w);
         check_model(&w);
         check_opening(&w);
         check_feeding(&w);
         check_sampling(&w);
         check_states(&w, &f);
     }
+    check_header();
     printf("%u documented errors\n", kinds);
     bp_session_close(w.session);
     bp_model_close(w.model);

@@ -64,7 +64,17 @@ static bool run_engine(const uint8_t *bytes, size_t size, bp_err *e) {
     bp_model *m = g ? bp_model_open(g, bytes, size, e) : NULL;
     bp_session *s = m ? bp_session_open(m, &(bp_session_options){.n_ctx = 32}, e) : NULL, *twin = NULL;
     int32_t ids[16];
-    ptrdiff_t n = s ? bp_tokenize(m, "abab", 4, 0, ids, 16, e) : -1;
+    uint64_t file_size, offset;
+    bp_header header;
+    bp_model *other = s && bp_probe(bytes, size, &file_size, &offset, e) == 1 && bp_header_read(bytes, size, &header, e)
+                          ? bp_model_preview(g, bytes, (size_t)offset, size, e)
+                          : NULL;
+    bool known = other != NULL;
+    bp_model_close(other);
+    other = known ? bp_model_open_tiers(g, bytes, size, 1, e) : NULL;
+    known = other && bp_model_raise_tier(other, 2, e);
+    bp_model_close(other);
+    ptrdiff_t n = known ? bp_tokenize(m, "abab", 4, 0, ids, 16, e) : -1;
     bool good = n > 0 && bp_verify(bytes, size, e) && bp_session_feed(s, ids, (size_t)n, e) &&
                 bp_session_grammar(s, grammar, sizeof grammar - 1, e) && bp_session_sample(s, e) >= 0 &&
                 (twin = bp_session_fork(s, e)) != NULL;

@@ -15,14 +15,20 @@ bp_engine *wasm_engine_open(uint32_t threads, const char *isa, const char *arith
     return bp_engine_open(&o, e);
 }
 
-/* out [5 + BP_TIERS] <- address of the header's digest (0: no checksums), address of the pieces' digests, number of
- * pieces, BP_PIECE, number of tiers, their ends */
+/* out [7 + BP_TIERS] <- bytes of the whole file, of the header, address of the header's digest (0: no checksums), of the
+ * pieces' digests, number of pieces, BP_PIECE, number of tiers, their ends */
 bool wasm_header(const void *bytes, size_t size, double *out, bp_err *e) {
     bp_header h;
     if (!bp_header_read(bytes, size, &h, e)) return false;
-    const double fields[] = {(double)(size_t)h.digest, (double)(size_t)h.pieces, h.n_pieces, BP_PIECE, h.n_tiers};
-    for (size_t i = 0; i < 5; i++) out[i] = fields[i];
-    for (size_t i = 0; i < h.n_tiers; i++) out[5 + i] = (double)h.tier_end[i];
+    const double fields[] = {(double)h.file_size,
+                             (double)h.data_offset,
+                             (double)(size_t)h.digest,
+                             (double)(size_t)h.pieces,
+                             h.n_pieces,
+                             BP_PIECE,
+                             h.n_tiers};
+    for (size_t i = 0; i < 7; i++) out[i] = fields[i];
+    for (size_t i = 0; i < h.n_tiers; i++) out[7 + i] = (double)h.tier_end[i];
     return true;
 }
 

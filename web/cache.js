@@ -11,6 +11,7 @@
 import { fail } from './errors.js';
 import { isNode, nodeModule } from './protocol.js';
 
+const FULL = 'the store is full';
 const FILE = /^([0-9a-f]{32})\.(gguf|log)$/;
 const encode = (text) => new TextEncoder().encode(text);
 
@@ -88,7 +89,7 @@ class OriginFolder {
       throw error;
     });
     const write = async (handle, at, bytes) => {
-      if (handle.write(bytes, { at }) < bytes.length) throw new Error('the store is full');
+      if (handle.write(bytes, { at }) < bytes.length) throw new Error(FULL);
       await handle.flush();
     };
     return {
@@ -214,17 +215,25 @@ class NodeFolder {
     const { fs } = this;
     const { O_RDWR, O_CREAT } = fs.constants;
     await fs.mkdir(this.folder, { recursive: true });
-    const open = async () => ({
-      data: await fs.open(this.path(`${id}.gguf`), O_RDWR | O_CREAT),
-      log: await fs.open(this.path(`${id}.log`), 'a'),
-    });
+    const open = async () => {
+      const data = await fs.open(this.path(`${id}.gguf`), O_RDWR | O_CREAT);
+      try {
+        return { data, log: await fs.open(this.path(`${id}.log`), 'a') };
+      } catch (error) {
+        await data.close();
+        throw error;
+      }
+    };
     let files = await open();
     const close = async () => {
       await files.data.close();
       await files.log.close();
     };
     return {
-      write: (start, bytes) => files.data.write(bytes, 0, bytes.length, start),
+      write: async (start, bytes) => {
+        const { bytesWritten } = await files.data.write(bytes, 0, bytes.length, start);
+        if (bytesWritten < bytes.length) throw new Error(FULL);
+      },
       append: (text) => files.log.appendFile(text),
       clear: async () => {
         await close();
@@ -380,7 +389,7 @@ export class Copy {
     try {
       await write();
     } catch (error) {
-      this.reason = reasonOf(error);
+      this.reason ??= reasonOf(error); // other writes under way fail after the first
       await this.release();
     }
   }
@@ -408,7 +417,7 @@ const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 
 function reasonOf({ name, code, message }) {
   if (name === 'NoModificationAllowedError') return 'another page or worker is writing this model into the cache';
-  if (name === 'QuotaExceededError' || code === 'ENOSPC') return 'the store is full';
+  if (name === 'QuotaExceededError' || code === 'ENOSPC') return FULL;
   return message;
 }
 

@@ -18,12 +18,13 @@ export async function load(source, options = {}) {
   return withWorker(source, options, async (crew, request) => {
     const following = new Following(options);
     const loading = request('load', checked);
+    const templates = loadTemplates().catch(() => {}); // chat() will say it
     const rest = crew.request('rest', {}, { id: REST_ID, onMessage: (message) => following.receive(message) });
     rest.catch(() => {}); // whoever asks for model.complete hears of it
     const letGo = options.control ? follow(options.control, (paused) => crew.link.post({ type: 'pause', id: LOAD_ID, paused })) : () => {};
     try {
       const opened = await loading;
-      if (opened.template.source) await loadTemplates().catch(() => {}); // chat() will say it
+      if (opened.template.source) await templates;
       following.open(opened);
       const complete = rest.then((file) => following.finish(file)).finally(letGo);
       return { value: new Model(crew, opened, explained(complete, options.signal)), rest: complete };

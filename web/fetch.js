@@ -5,6 +5,7 @@
 import { Copy } from './cache.js';
 import { Connections } from './connection.js';
 import { BitpairError, abortError, fail } from './errors.js';
+import { hex, parseHeader, probeHeader } from './header.js';
 import { Meter } from './meter.js';
 import { concatenate, openSource, sniff } from './source.js';
 
@@ -76,7 +77,7 @@ class Reading {
     signal.addEventListener('abort', () => this.stop.abort(signal.reason));
     this.net = new Connections(source, meter, options.retries, this.stop.signal, page.gate);
     this.head = null;   // the first bytes, the whole header among them
-    this.header = null; // see parse()
+    this.header = null; // see header.js
     this.same = false;  // is the copy's header this one?
     this.pointer = 0;
     this.loaded = 0;    // bytes in their place
@@ -85,6 +86,8 @@ class Reading {
     this.whole = 0;     // pieces from the first on that are there
     this.tier = 0;      // tiers that are
     this.live = false;  // are they in use?
+    this.unsure = false; // is the copy read before the source has said whether it is current?
+    this.current = null; // settles when it has
     meter.tier = 0;
   }
 
@@ -96,6 +99,7 @@ class Reading {
     this.meter.total = this.limit;
     this.wasm.bytes(this.pointer, this.loaded).set(this.head.subarray(0, this.loaded));
     if (this.same) await this.fromCopy();
+    await this.current;
     await this.keepHead();
     await this.fromSource(reader);
     this.report(true);
@@ -105,6 +109,7 @@ class Reading {
   async peek() {
     const reader = await this.readHead();
     await reader?.close();
+    await this.current;
     this.plan();
     return { head: this.head.subarray(0, this.header.dataOffset), end: this.end };
   }
@@ -161,13 +166,26 @@ class Reading {
     if (known) source.version = { ...copy.meta, direct: true };
     // Of an incomplete copy more is needed anyway, and those answers are compared with its version.
     if (!copy.holds(this.count)) return !!known;
+    const answer = this.askSource();
+    if (!known) return !(await answer);
+    this.unsure = true; // the copy is read meanwhile
+    this.current = answer.then(() => {
+      this.unsure = false;
+      this.announce();
+    });
+    this.current.catch(() => {}); // load() and peek() hear of it
+    return true;
+  }
+
+  /** Does the source answer? Throws if it has another file than the copy. */
+  async askSource() {
     try {
       await (await this.net.open(0, FIRST_PROBE, false, ASK_SECONDS)).close();
-      return !!known;
+      return true;
     } catch (error) {
       this.stop.signal.throwIfAborted();
       if (error.changed) throw error;
-      return true; // without a network it is all there is
+      return false; // without a network the copy is all there is
     }
   }
 
@@ -178,7 +196,8 @@ class Reading {
     let need = Infinity; // bytes of the header, once known
     let reader = null;
     const look = () => {
-      need = this.probe(concatenate(chunks, size)) ?? Infinity;
+      sniff(chunks, size, this.source);
+      need = probeHeader(this.wasm, concatenate(chunks, size)) ?? Infinity;
       nextProbe = 2 * size;
     };
     const step = async () => {
@@ -211,35 +230,10 @@ class Reading {
     return reader;
   }
 
-  /** Bytes of the header if all of it is there, else null. */
-  probe(head) {
-    const { wasm } = this;
-    if (head.length > 0) sniff([head], head.length, this.source);
-    const status = wasm.withBytes(head, (bytes, size) => wasm.exports.bp_probe(bytes, size, wasm.cells, wasm.cells + 8, wasm.error));
-    if (status < 0) this.raiseDamaged();
-    return status > 0 ? wasm.u64(wasm.cells + 8) : null;
-  }
-
-  raiseDamaged() {
-    try {
-      return this.wasm.raise();
-    } catch (error) {
-      throw Object.assign(error, { damaged: true });
-    }
-  }
-
-  /** -> {size: of the whole file, dataOffset, pieces: where their digests are in the header or 0, pieceBytes, tiers: their ends} */
   parse(head) {
-    const { wasm } = this;
-    const dataOffset = this.probe(head);
-    if (dataOffset === null || head.length < dataOffset) fail('format', `${this.source.name} has an incomplete header`);
-    const size = wasm.u64(wasm.cells);
-    return wasm.withBytes(head.subarray(0, dataOffset), (bytes) => wasm.withBytes(new Uint8Array(13 * 8), (out) => {
-      if (!wasm.exports.wasm_header(bytes, dataOffset, out, wasm.error)) this.raiseDamaged();
-      const [digest, pieces, , pieceBytes, n, ...ends] = new Float64Array(wasm.memory.buffer, out, 13);
-      this.compareDigest(digest && hex(wasm.bytes(digest, 32)));
-      return { size, dataOffset, pieces: pieces && pieces - (bytes >>> 0), pieceBytes, tiers: ends.slice(0, n) };
-    }));
+    const header = parseHeader(this.wasm, head);
+    this.compareDigest(header.digest);
+    return header;
   }
 
   compareDigest(digest) {
@@ -277,9 +271,14 @@ class Reading {
 
   /** Piece i is in its place, and good. */
   finish(i) {
-    const { tiers, dataOffset, pieceBytes } = this.header;
     this.done[i] = 1;
     while (this.done[this.whole]) this.whole++;
+    if (!this.unsure) this.announce();
+  }
+
+  /** Tells of the tiers that are there. */
+  announce() {
+    const { tiers, dataOffset, pieceBytes } = this.header;
     while (this.tier < tiers.length && tiers[this.tier] <= this.end) {
       if (Math.ceil((tiers[this.tier] - dataOffset) / pieceBytes) > this.whole) return;
       this.meter.tier = ++this.tier;
@@ -496,5 +495,3 @@ class Reading {
     };
   }
 }
-
-const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');

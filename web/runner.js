@@ -7,7 +7,7 @@ const BOS = 1;      // BP_TOKENIZE_BOS
 const SPECIAL = 2;  // BP_TOKENIZE_SPECIAL
 const PIECE_BYTES = 4096;
 const MOST_ALTERNATIVES = 20;
-const FIRST_STEP = 4;       // tokens, before anything is known about the speed
+const FIRST_STEP = 16;      // tokens, before anything is known about the speed: a short prompt is read at once
 const STEP_SECONDS = 0.025; // aim of one step of prefill, so that an abort is seen within 50 ms
 const STEP_MOST = 0.06;     // a step of 16 tokens may take this long: on fewer the kernels take twice the time for each
 const LISTEN_SECONDS = 0.01; // between two looks at the messages while decoding
@@ -29,6 +29,7 @@ export class Runner {
     this.ids = wasm.alloc(4 * this.chunk);
     this.alternatives = wasm.alloc(8 * MOST_ALTERNATIVES); // {i32 id, f32 logprob}
     this.step = Math.min(FIRST_STEP, this.chunk); // tokens of one step of prefill
+    this.cold = true; // until a step is done: code that runs for the first time tells nothing of the speed
     this.prefilled = 0;
     this.spm = this.string('tokenizer.ggml.model') === 'llama';
   }
@@ -180,7 +181,8 @@ export class Runner {
       const ids = prompt.slice(this.prefilled, this.prefilled + this.step);
       this.feed(ids);
       this.prefilled += ids.length;
-      if (ids.length === this.step) this.step = nextStep(this.step, now() - begun, this.chunk);
+      if (ids.length === this.step && !this.cold) this.step = nextStep(this.step, now() - begun, this.chunk);
+      this.cold = false;
       report(this.prefilled, prompt.length);
       await this.pause();
       if (control.aborted) return false;
@@ -266,13 +268,14 @@ function decodeStats(runs, started) {
   };
 }
 
-/** Tokens of the next step, so that it takes STEP_SECONDS. The kernels like multiples of 16. */
+/** Tokens of the next step, so that it takes STEP_SECONDS. The kernels like multiples of 16. One slow step at most halves them: what
+ *  held it up need not hold up the next, and many small steps take longer than a few. */
 function nextStep(step, seconds, largest) {
   const each = Math.max(seconds, 1e-6) / step;
   const fit = Math.floor(STEP_SECONDS / each);
   const wide = (step < 16 ? 8 : 16) * each; // what 16 tokens would take
   if (fit >= 16 || wide <= STEP_MOST) return Math.min(largest, Math.max(16, fit - (fit % 16)));
-  return Math.max(1, fit);
+  return Math.max(1, fit, step >> 1);
 }
 
 const textDecoder = () => new TextDecoder('utf-8', { ignoreBOM: true });

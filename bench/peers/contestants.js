@@ -2,6 +2,7 @@
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 import { EMBEDDED, sharedData } from '../../tests/web/helper.js';
 import { installPeers, makeOnnx, roundTeacher } from './install.js';
@@ -51,4 +52,9 @@ export function findContestants(folder, only) {
 }
 
 /** Where the server finds what contestants name. */
-export const foldersOf = (folder) => ({ '/peers/': folder, '/teacher/': join(sharedData(TEACHER), '..'), '/bench/': new URL('./pages/', import.meta.url).pathname });
+export const foldersOf = (folder) => ({
+  '/package/': fileURLToPath(new URL('../../dist/', import.meta.url)),
+  '/bench/': fileURLToPath(new URL('./pages/', import.meta.url)),
+  '/peers/': folder,
+  '/teacher/': join(sharedData(TEACHER), '..'),
+});

@@ -1,22 +1,13 @@
 // The examples of docs/API.md that need a page.
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 
 import { bodyOf, examples } from '../web/examples.js';
 import { FIXTURE } from '../web/helper.js';
-import { openBrowser, openPage, openServer } from './browser.js';
+import { openPage, useBrowser } from './browser.js';
 
-let browser;
-let server;
-before(async () => {
-  browser = await openBrowser();
-  server = await openServer();
-});
-after(async () => {
-  await browser?.close();
-  server?.close();
-});
+const { browser, server } = await useBrowser();
 
 const blocks = examples().filter(({ kind }) => kind === 'page');
 

@@ -1,6 +1,7 @@
 // browser.js - Debian's Chromium under playwright-core, and the server of the demo page.
 
 import { existsSync } from 'node:fs';
+import { after } from 'node:test';
 import { chromium } from 'playwright-core';
 
 import { demoHandler, listen } from '../../scripts/serve.js';
@@ -23,6 +24,17 @@ export async function openServer(options) {
     url: (path = '/') => `http://127.0.0.1:${server.address().port}${path}`,
     close: () => server.closeAllConnections() || server.close(),
   };
+}
+
+/** The browser and the demo's server of a file of tests, closed after its last one. */
+export async function useBrowser() {
+  const browser = await openBrowser();
+  const server = await openServer();
+  after(async () => {
+    await browser.close();
+    server.close();
+  });
+  return { browser, server };
 }
 
 /** A page that notes what must never happen: errors, broken policy, requests to others. */

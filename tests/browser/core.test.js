@@ -2,6 +2,7 @@
 // bits, the same errors. BITPAIR_ENGINES=firefox,webkit runs some of them only.
 
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { after, before, beforeEach, describe, test } from 'node:test';
 
@@ -12,6 +13,7 @@ import { LARGE, MIB, SMALL, largeFile, openSite } from './site.js';
 
 const golden = JSON.parse(readFileSync(`${ROOT}tests/golden/logits.json`, 'utf8'));
 const names = process.env.BITPAIR_ENGINES?.split(',') ?? Object.keys(ENGINES);
+const STEPS = [1, 1, 7, 16, 48, 5, 33, 2]; // tokens at a time, for 1 to 8 threads
 const RANDOM = { greedy: false, seed: 5, temperature: 1, maxTokens: 40 };
 const POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'";
 const limits = { timeout: 300000 };
@@ -49,12 +51,17 @@ function suite(name) {
     assert.equal(info.phases.at(-1), 'ready');
   });
 
-  for (const count of counts) {
-    test(`the bits of the logits are the native ones, ${count} thread(s)`, limits, async () => {
-      const found = await page.evaluate((s, ids, n) => logitsHash(s, ids, n), SMALL, golden.ids, count);
-      assert.equal(found, golden.logits_sha256.lut8);
-    });
+  test('the bits of the logits are the native ones: 1 to 8 threads, eight cuts of the text, relaxed and not', limits, async () => {
+    const hashes = await wantedHashes();
+    const { relaxedSimd } = await page.evaluate(() => bitpair.capabilities());
+    for (const [i, step] of STEPS.entries()) {
+      const [count, plain] = [threads ? i + 1 : 1, i % 2 === 1];
+      const found = await page.evaluate((s, ids, n, by, simple) => logitsHash(s, ids, n, by, simple), SMALL, golden.ids, count, step, plain);
+      assert.deepEqual(found, { used: count, isa: relaxedSimd && !plain ? 'relaxed' : 'simd128', hash: hashes[i] }, `${count} threads, ${step} at a time`);
+    }
+  });
 
+  for (const count of counts) {
     test(`the same text for the same seed as in Node, ${count} thread(s)`, limits, async () => {
       const model = await load(FIXTURE, { threads: 1, cache: false });
       const wanted = await model.generate('Once upon a time', RANDOM).text();
@@ -248,6 +255,20 @@ function suite(name) {
   });
 
   test('nothing was logged as an error', () => assert.deepEqual(page.problems?.filter((text) => !expected(text)) ?? [], []));
+}
+
+/** The hash of the rows that each of STEPS gives, from those in Node, which are the native ones. */
+let rows = null;
+async function wantedHashes() {
+  const sha = (parts) => parts.reduce((sum, part) => sum.update(part), createHash('sha256')).digest('hex');
+  if (!rows) {
+    const model = await load(FIXTURE, { threads: 1, cache: false });
+    rows = [];
+    for (let n = 1; n <= golden.ids.length; n++) rows.push(new Uint8Array((await model.logits(golden.ids.slice(0, n), { bos: false })).buffer));
+    await model.dispose();
+    assert.equal(sha(rows), golden.logits_sha256.lut8);
+  }
+  return STEPS.map((step) => sha(rows.filter((_, i) => (i + 1) % step === 0 || i + 1 === rows.length)));
 }
 
 /** What browsers themselves say of answers that tests break on purpose. */

@@ -2,21 +2,12 @@
 // screen reader is told; reduced motion.
 
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 
-import { openBrowser, openServer } from './browser.js';
+import { useBrowser } from './browser.js';
 import { answered, ask, checkAxe, drop, isModel, ready, shot, started, visit } from './demo.js';
 
-let browser;
-let server;
-before(async () => {
-  browser = await openBrowser();
-  server = await openServer();
-});
-after(async () => {
-  await browser?.close();
-  server?.close();
-});
+const { browser, server } = await useBrowser();
 
 const settings = { seed: '7', maxTokens: 30, temperature: 1 };
 const MARKDOWN = '# Heading\n\n**Bold**, *soft*, `code`, a [link](https://example.org/).\n\n- one\n- two\n\n> quoted\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```js\nlet x = 1;\n```';

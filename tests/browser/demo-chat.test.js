@@ -4,19 +4,10 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 
-import { openBrowser, openServer } from './browser.js';
+import { useBrowser } from './browser.js';
 import { answered, ask, checkAxe, drop, isModel, loaded, ready, shot, started, visit, writing } from './demo.js';
 
-let browser;
-let server;
-before(async () => {
-  browser = await openBrowser();
-  server = await openServer();
-});
-after(async () => {
-  await browser?.close();
-  server?.close();
-});
+const { browser, server } = await useBrowser();
 
 const text = (page) => page.locator('.assistant .text').last().textContent();
 const conversations = (page) => page.locator('#conversations .title').allTextContents();

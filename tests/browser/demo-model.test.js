@@ -6,20 +6,11 @@ import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
 
 import { MODEL_FACTS } from '../../web/demo/config.js';
 import { FIXTURE } from '../web/helper.js';
-import { openBrowser, openPage, openServer } from './browser.js';
+import { openPage, openServer, useBrowser } from './browser.js';
 import { SMALL, answered, ask, checkAxe, drop, isModel, loaded, openGatedServer, ready, shot, started, visit } from './demo.js';
 
 const bytes = readFileSync(FIXTURE);
-let browser;
-let server;
-before(async () => {
-  browser = await openBrowser();
-  server = await openServer();
-});
-after(async () => {
-  await browser?.close();
-  server?.close();
-});
+const { browser, server } = await useBrowser();
 
 const cached = (page) => page.evaluate(async () => (await import('/web/index.js')).cache.list());
 

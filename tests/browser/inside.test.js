@@ -2,27 +2,18 @@
 
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 
 import AxeBuilder from '@axe-core/playwright';
 
 import { ROOT } from '../web/helper.js';
-import { openBrowser, openPage, openServer } from './browser.js';
+import { openPage, useBrowser } from './browser.js';
 
 const PAGE = '/web/demo/inside/?model=/models/tinystories-656k.gguf';
 const SHOTS = `${ROOT}tests/out`;
 mkdirSync(SHOTS, { recursive: true });
 
-let browser;
-let server;
-before(async () => {
-  browser = await openBrowser();
-  server = await openServer();
-});
-after(async () => {
-  await browser?.close();
-  server?.close();
-});
+const { browser, server } = await useBrowser();
 
 const ready = (page) => page.locator('body[data-state=ready]').waitFor();
 

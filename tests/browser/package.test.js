@@ -1,21 +1,12 @@
 // The package in a page: the same text as in Node, errors, aborts, and a page that stays alive.
 
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 
 import { FIXTURE } from '../web/helper.js';
-import { openBrowser, openPage, openServer } from './browser.js';
+import { openPage, useBrowser } from './browser.js';
 
-let browser;
-let server;
-before(async () => {
-  browser = await openBrowser();
-  server = await openServer();
-});
-after(async () => {
-  await browser?.close();
-  server?.close();
-});
+const { browser, server } = await useBrowser();
 
 describe('with the small model', () => {
   /** The small model has no chat template: prompts go through the page's own package. */

@@ -123,12 +123,12 @@ test('webpack', limits, async () => {
   await visitFolder(path);
 });
 
-test('esbuild: the worker as a second entry, the engines copied', limits, async () => {
+test('esbuild: a worker of one\'s own that imports the package\'s, the engines copied', limits, async () => {
   const { build } = await import('esbuild');
   const outdir = `${project.path}/out-esbuild`;
   const { warnings } = await build({
     absWorkingDir: `${project.path}/app`,
-    entryPoints: { main: './main.js', worker: 'bitpair/worker.js' },
+    entryPoints: { main: './main.js', worker: './worker.js' },
     bundle: true,
     format: 'esm',
     outdir,

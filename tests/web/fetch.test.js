@@ -12,12 +12,13 @@ import { gzipSync } from 'node:zlib';
 import { BitpairError, cache, estimateMemory, load } from '../../web/index.js';
 import { Connections } from '../../web/connection.js';
 import { HttpFile } from '../../web/ranges.js';
-import { FIXTURE, fixtureBytes } from './helper.js';
+import { FIXTURE, fixtureBytes, injectIntoWorkers } from './helper.js';
 import { enlarge } from './large.js';
 
 const MIB = 1 << 20;
 const file = enlarge(fixtureBytes(), 6 * MIB);
 const other = enlarge(fixtureBytes(), 6 * MIB, 2);
+const small = enlarge(fixtureBytes(), 2 * MIB);
 const options = { threads: 1, cache: false };
 
 /**
@@ -40,7 +41,7 @@ after(() => server.close());
 beforeEach(() => Object.assign(server, { file, log: [], fault: null }));
 
 const tagOf = (body) => `"${createHash('sha256').update(body).digest('hex').slice(0, 8)}"`;
-const tags = new Map([file, other].map((body) => [body, tagOf(body)]));
+const tags = new Map([file, other, small].map((body) => [body, tagOf(body)]));
 const rangeOf = (request, body) => {
   const [, start, end] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '') ?? [];
   return start === undefined ? null : [Number(start), Math.min(Number(end), body.length - 1) + 1];
@@ -395,6 +396,35 @@ describe('a stream', () => {
   });
 });
 
+/** For the beginning of a worker: after so many calls that write, the disk is full, and the first such write is refused, or cut short. */
+const fullDisk = (left, cut) => `
+  import fs from 'node:fs/promises';
+  import { syncBuiltinESMExports } from 'node:module';
+  let left = ${left};
+  const full = () => Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
+  const spend = () => { if (left-- <= 0) throw full(); };
+  const { mkdir, open } = fs;
+  fs.mkdir = async (...args) => (spend(), mkdir(...args));
+  fs.open = async (path, flags, ...rest) => {
+    if (flags === undefined) return open(path);
+    spend();
+    const file = await open(path, flags, ...rest);
+    const { write, appendFile } = file;
+    file.write = async (bytes, from, n, at) => {
+      if (${cut} && left-- === 0) return write.call(file, bytes, from, n >> 1, at);
+      if (${cut} ? left < 0 : left-- <= 0) throw full();
+      return write.call(file, bytes, from, n, at);
+    };
+    file.appendFile = async (text) => {
+      if (${cut} && left === 0) await appendFile.call(file, text.slice(0, text.length >> 1));
+      spend();
+      return appendFile.call(file, text);
+    };
+    return file;
+  };
+  syncBuiltinESMExports();
+`;
+
 describe('the cache, in a folder', () => {
   let folder;
   beforeEach(() => (folder = mkdtempSync(join(tmpdir(), 'bitpair-cache-'))));
@@ -414,6 +444,30 @@ describe('the cache, in a folder', () => {
     assert.deepEqual([entry.url, entry.bytes, entry.total, entry.complete], [server.url, file.length, file.length, true]);
     assert.ok(Math.abs(entry.lastUsed - Date.now()) < 60_000);
     assert.equal(await cache.size(folder), file.length);
+    remove();
+  });
+
+  test('the copy is read while the server is asked, and used when it has answered', async () => {
+    await opens(kept());
+    for (const now of [file, other]) {
+      let answer = null; // to the question
+      server.fault = (request, response) => !answer && (answer = () => serve(request, response, server.file)) !== null;
+      server.log = [];
+      let answered = false;
+      const onProgress = ({ loaded }) => {
+        if (answered || !answer || loaded < MIB) return;
+        answered = true;
+        server.file = now;
+        setTimeout(answer, 100); // time to read the rest
+      };
+      const model = await load(server.url, { ...options, ...kept(), startAt: 1, onProgress });
+      await model.complete;
+      assert.ok(answered, 'a report of pieces came before the answer');
+      assert.equal(model.info.verified, true);
+      assert.equal(model.info.cachedBytes > 5 * MIB, now === file);
+      assert.deepEqual(readFileSync(data()), now);
+      await model.dispose();
+    }
     remove();
   });
 
@@ -512,6 +566,26 @@ describe('the cache, in a folder', () => {
     assert.match(reports.at(-1).cacheReason, /ENOTDIR/);
     remove();
   });
+
+  for (const [name, cut] of [['is refused', false], ['is cut short', true]]) {
+    test(`a disk that is full: the load goes on, whichever call ${name}`, async () => {
+      const load = () => opens({ ...kept(), loose: true });
+      let calls = cut ? 3 : 0; // the first make the folder and open the files
+      server.file = small;
+      for (let cached = false; !cached; calls++) {
+        const restore = injectIntoWorkers(fullDisk(calls, cut));
+        const { info } = await load();
+        restore();
+        ({ cached } = info);
+        assert.ok(info.verified);
+        if (!cached) assert.equal(info.cacheReason, 'the store is full', `call ${calls}`);
+        if (calls % 8 === 3) assert.ok((await load()).info.cached, `after call ${calls}`);
+        for (const left of readdirSync(folder)) rmSync(join(folder, left));
+      }
+      assert.ok(calls > 12, `${calls} calls were seen`);
+      remove();
+    });
+  }
 
   test('what has no checksums, and what is not checked, is not kept', async () => {
     await opens({ ...kept(), verify: false, loose: true });

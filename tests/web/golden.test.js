@@ -1,4 +1,4 @@
-// The bits of the logits: the same in WASM, at one and two threads, in one piece and token by token, and natively
+// The bits of the logits: the same in WASM, at one to eight threads, in one piece and token by token, and natively
 // (tests/check_golden_hash.c compares with the same file).
 
 import assert from 'node:assert/strict';
@@ -33,6 +33,17 @@ for (const name of Object.keys(golden.logits_sha256)) {
       });
     }
   }
+}
+
+for (const [i, step] of [16, 5, 33, 2, 47, 13].entries()) {
+  const threads = i + 3;
+  test(`more threads than processors: ${threads}, ${step} tokens at a time, relaxed and not`, async () => {
+    for (const isa of ['simd128', 'relaxed']) {
+      const engine = await openEngine(threads, { isa, arith: 'lut8', relaxed: isa === 'relaxed' });
+      assert.equal(hash(engine, 8, step), golden.logits_sha256.lut8, isa);
+      await engine.close();
+    }
+  });
 }
 
 /** SHA-256 of the float32 logits of every position, fed `step` tokens at a time. */

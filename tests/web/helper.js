@@ -2,6 +2,7 @@
 
 import { existsSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { createRequire, syncBuiltinESMExports } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { gzipSync } from 'node:zlib';
@@ -93,4 +94,20 @@ export function openSession({ wasm, engine }, bytes, chunk = 0, kvBits = 0) {
   wasm.bytes(pointer, bytes.length).set(bytes);
   const model = wasm.check(wasm.exports.bp_model_open(engine, pointer, bytes.length, wasm.error));
   return { model, session: wasm.check(wasm.exports.wasm_session_open(model, 0, chunk, kvBits, wasm.error)) };
+}
+
+/** Node workers begin with this code; returns a function that takes it back. */
+export function injectIntoWorkers(prelude) {
+  const threads = createRequire(import.meta.url)('node:worker_threads');
+  const { Worker } = threads;
+  threads.Worker = class extends Worker {
+    constructor(url, options) {
+      super(new URL(`data:text/javascript,${encodeURIComponent(`${prelude}; await import(${JSON.stringify(url.href)});`)}`), options);
+    }
+  };
+  syncBuiltinESMExports();
+  return () => {
+    threads.Worker = Worker;
+    syncBuiltinESMExports();
+  };
 }

@@ -3,7 +3,6 @@
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { createRequire, syncBuiltinESMExports } from 'node:module';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
 
@@ -11,7 +10,7 @@ import { BitpairError } from '../../web/errors.js';
 import { load } from '../../web/index.js';
 import { startWorker } from '../../web/protocol.js';
 import { schemaGrammar } from '../../web/schema.js';
-import { FIXTURE, fixtureBytes, openEngine } from './helper.js';
+import { FIXTURE, fixtureBytes, injectIntoWorkers, openEngine } from './helper.js';
 
 const RUNS = Number(process.env.FUZZ_RUNS ?? 300);
 const CODES = ['argument', 'format', 'unsupported', 'memory', 'checksum', 'context', 'network', 'io'];
@@ -270,22 +269,6 @@ describe('messages to the worker', () => {
 });
 
 // ---- traps ----
-
-/** Node workers begin with this code; returns a function that takes it back. */
-function injectIntoWorkers(prelude) {
-  const threads = createRequire(import.meta.url)('node:worker_threads');
-  const { Worker } = threads;
-  threads.Worker = class extends Worker {
-    constructor(url, options) {
-      super(new URL(`data:text/javascript,${encodeURIComponent(`${prelude}; await import(${JSON.stringify(url.href)});`)}`), options);
-    }
-  };
-  syncBuiltinESMExports();
-  return () => {
-    threads.Worker = Worker;
-    syncBuiltinESMExports();
-  };
-}
 
 const trapIn = (name) => `const real = WebAssembly.instantiate;
   WebAssembly.instantiate = async (module, imports) => {

@@ -127,6 +127,7 @@ describe('chat()', () => {
   });
 
   test('a template that does not end, or asks for too much, is stopped', async () => {
+    const long = '{% set ns = namespace(x="a") %}{% for i in range(21) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}'; // 2 MB
     const bombs = {
       loops: '{% for i in range(16000) %}{% for j in range(16000) %}{% endfor %}{% endfor %}',
       range: '{% for i in range(1000000000) %}{% endfor %}',
@@ -137,8 +138,46 @@ describe('chat()', () => {
       recursion: '{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}',
       parentheses: `{{ ${'('.repeat(100000)} }}`,
       length: 'a'.repeat(300000),
+      spaces: `{{ ${' '.repeat(200000)} 1 }}`,
+      indent: '{{ "a\\nb"|indent(500000000) }}',
+      'indent by name': '{{ "a\\nb"|indent(width=500000000, first=true) }}',
+      lines: `{% set text %}${'x\n'.repeat(9999)}{% endset %}{{ text|indent(9999) }}`,
+      'indent of JSON': '{{ [1, [2]]|tojson(indent=500000000) }}',
+      'depth of JSON': '{% set ns = namespace(x=[1]) %}{% for i in range(900) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x|tojson(indent=9999) }}',
+      separators: `${long}{{ range(9999)|tojson(separators=(ns.x, ns.x)) }}`,
+      join: `${long}{{ range(9999)|join(ns.x) }}`,
+      'join of a text': `${long}{{ ns.x|join("abc") }}`,
+      replace: `${long}{{ ns.x.replace("a", ns.x) }}`,
+      'replace, held': `${long}{% set f = ns.x["replace"] %}{{ f("a", "123456789") }}`,
+      'replace, a filter': `${long}{{ ns.x|replace("a", ns.x) }}`,
+      'replace nothing': `${long}{{ ns.x.replace("", ns.x) }}`,
+      split: `${long}{{ ns.x.split("a")|length }}`,
+      words: `${long}{{ ns.x.replace("a", "a ").split()|length }}`,
+      search: `${long}{{ ("b" ~ ns.x) in (ns.x ~ ns.x) }}`,
+      copies: `${long}${'{% set a = ns.x|upper %}'.repeat(5000)}`,
+      rows: '{% set a = range(16000) %}'.repeat(5000),
+      dates: `${long}{{ strftime_now(ns.x.replace("aa", "%B")) }}`,
     };
-    for (const [name, template] of Object.entries(bombs)) await assert.rejects(saying([]).chat(ask, { template }).text(), { code: 'argument' }, name);
+    const before = process.resourceUsage().maxRSS;
+    for (const [name, template] of Object.entries(bombs)) {
+      const begun = performance.now();
+      await assert.rejects(saying([]).chat(ask, { template }).text(), { code: 'argument' }, name);
+      assert.ok(performance.now() - begun < 20000, `${name} took ${performance.now() - begun} ms`);
+    }
+    const grown = (process.resourceUsage().maxRSS - before) / 1024;
+    assert.ok(grown < 400, `${grown} MB more at the most`);
+  });
+
+  test('what real templates do with texts still works', async () => {
+    const results = {
+      '{{ "a\\nb"|indent(2) }}|{{ "a\\nb"|indent(width=1, first=true) }}|{{ "a\\nb"|indent }}': 'a\n  b| a\n b|a\n    b',
+      '{{ "a-b-a".replace("a", "xy") }}{{ "aa"|replace("a", "b", 1) }}{{ "ab".replace("", ".") }}': 'xy-b-xyba.a.b.',
+      '{{ "a b  c".split()|join("+") }} {{ "a,b".split(",")[-1] }} {{ "</think>x".split("</think>")|last }}': 'a+b+c b x',
+      '{{ {"a": [1, {"b": "c"}]}|tojson }}': '{"a": [1, {"b": "c"}]}',
+      '{{ {"a": [1]}|tojson(indent=2) }}': '{\n  "a": [\n    1\n  ]\n}',
+      '{{ [1, 2]|tojson(separators=(",", ":")) }}{{ "b" in "abc" }}{{ "b" not in ["b"] }}{{ "k" in {"k": 1} }}': '[1,2]truefalsetrue',
+    };
+    for (const [template, wanted] of Object.entries(results)) assert.equal(await renderTemplate(template, {}), wanted, template);
   });
 });
 

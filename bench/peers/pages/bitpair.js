@@ -1,6 +1,6 @@
-// bitpair.js - this package. spec: {model: address, threads, context, tier?}
+// bitpair.js - this package as it is published. spec: {model: address, threads, context, tier?}
 
-import { load } from '/web/index.js';
+import { load } from '/package/index.js';
 
 export async function open({ model: source, threads, context, tier }) {
   const model = await load(source, { threads, contextSize: context, tier });

@@ -18,12 +18,17 @@ function codeOf(promise) {
   return promise.then(() => 'none', (error) => error.code ?? String(error));
 }
 
-/** SHA-256 of the float32 logits of every position, as in tests/web/golden.test.js. */
-async function logitsHash(source, ids, threads) {
-  const model = await bitpair.load(source, { threads });
+/**
+ * SHA-256 of the float32 logits of every position, or of every `step`th and the last, which come in pieces of so many tokens; by the
+ * plain binary or by the best. The same as tests/web/golden.test.js makes.
+ */
+async function logitsHash(source, ids, threads, step = 1, plain = false) {
+  const wasm = plain ? (name) => (name.includes('relaxed') ? undefined : new URL(`/web/${name}`, location.href)) : undefined;
+  const model = await bitpair.load(source, { threads, wasm });
   const rows = [];
-  for (let n = 1; n <= ids.length; n++) rows.push(await model.logits(ids.slice(0, n), { bos: false }));
+  for (let n = step; n < ids.length + step; n += step) rows.push(await model.logits(ids.slice(0, n), { bos: false }));
+  const { threads: used, isa } = model.info;
   await model.dispose();
   const digest = await crypto.subtle.digest('SHA-256', await new Blob(rows).arrayBuffer());
-  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('');
+  return { used, isa, hash: Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('') };
 }
