@@ -29,24 +29,40 @@ typedef float attend_scores[ATTEND_QUERIES][KERNEL_SPAN];
 
 /* ---- softmax of a span ---- */
 
-/* scores [n_pos], up to the next multiple of 16, <- e^(s_p - max s), 0 past n_pos; part <- maximum and sum */
-static void attend_weigh(float *part, float *scores, size_t n_pos, size_t dim) {
+/* scores [n_pos], up to the next multiple of 16, <- e^(s_p - max s) times factors [n_pos] (or 1 if NULL), 0 past n_pos;
+ * part <- maximum and sum of the powers. Returns the largest product (NaN passed over). */
+ATTEND_INLINE float attend_weigh(float *part, float *scores, const float *factors, size_t n_pos, size_t dim) {
     const size_t end = bp_round_up(n_pos, 16);
-    float largest = -__builtin_inff();
-    vf top = vf_set(largest);
+    float largest = -__builtin_inff(), most = 0.0f;
+    vf top = vf_set(largest), products = vf_set(most);
     vec_sum total = vec_sum_zero();
     for (size_t p = n_pos; p < end; p++) scores[p] = largest;
     for (size_t p = 0; p < end; p += KERNEL_VEC_LANES) top = vf_max(top, vf_load(scores + p));
     for (int i = 0; i < KERNEL_VEC_LANES; i++) largest = top[i] > largest ? top[i] : largest;
     for (size_t p = 0; p < end; p += 16)
         for (int i = 0; i < VEC_PARTS; i++) {
-            float *at = scores + p + i * KERNEL_VEC_LANES;
-            const vf weight = vf_exp(vf_load(at) - vf_set(largest));
-            vf_store(at, weight);
+            const size_t at = p + (size_t)i * KERNEL_VEC_LANES;
+            const vf weight = vf_exp_down(vf_load(scores + at) - vf_set(largest));
+            vf product = weight;
+            if (factors) {
+                product *= vf_load(factors + at);
+                products = vf_max(products, product);
+            }
+            vf_store(scores + at, product);
             total.part[i] += weight;
         }
+    for (int i = 0; i < KERNEL_VEC_LANES; i++) most = products[i] > most ? products[i] : most;
     part[dim + KERNEL_PART_MAX] = largest + 0.0f;
     part[dim + KERNEL_PART_SUM] = vec_sum_tree(total);
+    return most;
+}
+
+static KERNEL_NOINLINE void attend16_weigh(float *part, float *scores, size_t n_pos, size_t dim) {
+    attend_weigh(part, scores, NULL, n_pos, dim);
+}
+
+static KERNEL_NOINLINE float attend8_weigh(float *part, float *scores, const float *factors, size_t n_pos, size_t dim) {
+    return attend_weigh(part, scores, factors, n_pos, dim);
 }
 
 static void merge_vec(float *into, const float *part, size_t dim) {
@@ -123,11 +139,9 @@ ATTEND_INLINE void attend16_some(float *parts, const void *queries, const kernel
                                  int count) {
     attend_scores scores;
     const float *q[ATTEND_QUERIES];
-    for (int i = 0; i < count; i++)
-        q[i] = query_values((const uint8_t *)queries + (size_t)i * kernel_query_bytes(dim));
+    for (int i = 0; i < count; i++) q[i] = query_values((const uint8_t *)queries + (size_t)i * kernel_query_bytes(dim));
     for (size_t p = 0; p < n_pos; p += ATTEND_ROWS) attend16_rows(scores, q, span->k, p, dim, count);
-    for (int i = 0; i < count; i++)
-        attend_weigh(parts + (size_t)i * kernel_part_floats(dim), scores[i], n_pos, dim);
+    for (int i = 0; i < count; i++) attend16_weigh(parts + (size_t)i * kernel_part_floats(dim), scores[i], n_pos, dim);
     for (size_t d = 0; d < dim; d += 2 * KERNEL_VEC_LANES)
         attend16_values(parts, scores, span->v, n_pos, dim, d, count);
 }
@@ -195,13 +209,13 @@ ATTEND_INLINE void attend8_rows(attend_scores scores, const int16_t *const *q, c
     }
 }
 
-/* weights [n_pos], up to the next multiple of 16, <- int16 of w_p v_scale_p; returns what one unit is worth */
-static float attend8_round(int16_t *weights, float *w, const float *v_scales, size_t n_pos) {
-    const size_t end = bp_round_up(n_pos, 16);
-    for (size_t p = 0; p < end; p += KERNEL_VEC_LANES) vf_store(w + p, vf_load(w + p) * vf_load(v_scales + p));
-    const float s = attend_largest(w, end);
+/* weights [n_pos], up to the next multiple of 16, <- int16 of the products, of which none is larger than `most`; returns
+ * what one unit is worth */
+static KERNEL_NOINLINE float attend8_round(int16_t *weights, const float *products, float most, size_t n_pos) {
+    const float s = cache8_largest(most);
     const vf inverse = vf_set(cache8_inverse(s));
-    for (size_t p = 0; p < end; p += KERNEL_VEC_LANES) vi_store16(weights + p, vf_round(vf_load(w + p) * inverse));
+    for (size_t p = 0; p < bp_round_up(n_pos, 16); p += KERNEL_VEC_LANES)
+        vi_store16(weights + p, vf_round(vf_load(products + p) * inverse));
     return cache8_scale(s);
 }
 
@@ -219,7 +233,7 @@ ATTEND_INLINE void attend8_values(float *parts, int16_t (*weights)[KERNEL_SPAN],
     for (int i = 0; i < count; i++)
         for (int j = 0; j < 2; j++)
             vf_store(parts + (size_t)i * kernel_part_floats(dim) + d + (size_t)j * KERNEL_VEC_LANES,
-                     (vf)__builtin_convertvector(sums[i][j], vf) * vf_set(units[i]));
+                     (vf) __builtin_convertvector(sums[i][j], vf) * vf_set(units[i]));
 }
 
 ATTEND_INLINE void attend8_some(float *parts, const void *queries, const kernel_span *span, size_t n_pos, size_t dim,
@@ -235,8 +249,9 @@ ATTEND_INLINE void attend8_some(float *parts, const void *queries, const kernel_
     }
     for (size_t p = 0; p < n_pos; p += ATTEND_ROWS) attend8_rows(scores, q, scales, span, p, dim, count);
     for (int i = 0; i < count; i++) {
-        attend_weigh(parts + (size_t)i * kernel_part_floats(dim), scores[i], n_pos, dim);
-        units[i] = attend8_round(weights[i], scores[i], span->v_scales, n_pos);
+        float *part = parts + (size_t)i * kernel_part_floats(dim);
+        const float most = attend8_weigh(part, scores[i], span->v_scales, n_pos, dim);
+        units[i] = attend8_round(weights[i], scores[i], most, n_pos);
     }
     for (size_t d = 0; d < dim; d += 2 * KERNEL_VEC_LANES)
         attend8_values(parts, weights, units, span->v, n_pos, dim, d, count);

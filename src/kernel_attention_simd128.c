@@ -19,10 +19,12 @@ static inline void vs_pairs_add(vi *sums, const vs *pairs, const int16_t *w) {
     for (int i = 0; i < 2; i++) sums[i] = vs_dot_add(sums[i], pairs[i], weights);
 }
 
+/* By way of 1.5 * 2^23: a conversion that saturates is many instructions on x86. */
 static inline vi vf_round(vf x) {
     const v128_t sign = wasm_v128_and((v128_t)x, wasm_f32x4_const_splat(-0.0f));
-    return (vi)wasm_i32x4_trunc_sat_f32x4(
-        wasm_f32x4_add((v128_t)x, wasm_v128_or(sign, wasm_f32x4_const_splat(0.5f))));
+    const v128_t whole = wasm_f32x4_trunc(wasm_f32x4_add((v128_t)x, wasm_v128_or(sign, wasm_f32x4_const_splat(0.5f))));
+    const v128_t sum = wasm_f32x4_add(whole, wasm_f32x4_const_splat(12582912.0f));
+    return (vi)wasm_i32x4_sub(sum, wasm_i32x4_const_splat(0x4b400000));
 }
 
 static inline void vi_store16(int16_t *y, vi x) {
@@ -35,7 +37,13 @@ static inline void vi_store8(int8_t *y, vi x, vi x2) {
     wasm_v128_store64_lane(y, wasm_i8x16_narrow_i16x8(v, v), 0);
 }
 
-static inline void vec_prefetch(const void *x, size_t bytes) { (void)x, (void)bytes; }
+static inline void vec_prefetch(const void *x, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) {
+        uint32_t word;
+        memcpy(&word, (const uint8_t *)x + i, sizeof word);
+        __asm__ volatile("" : : "r"(word));
+    }
+}
 
 #include "kernel_attention.h"
 

@@ -40,10 +40,9 @@ static inline void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
 
 static inline vf vf_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 
-/* bp_expf, lane by lane */
-static inline vf vf_exp(vf x) {
-    const vf low = vf_set(-87.3f), high = vf_set(88.7f), magic = vf_set(12582912.0f);
-    const vf c = vf_min(vf_max(x, low), high);
+/* bp_expf of -87.3 <= c <= 88.7 or NaN, which gives anything */
+static inline vf vf_exp_within(vf c) {
+    const vf magic = vf_set(12582912.0f);
     const vf k = c * vf_set(1.44269504f) + magic;
     const vf n = k - magic;
     const vf r = (c - n * vf_set(0.693359375f)) - n * vf_set(-2.12194440e-4f);
@@ -54,10 +53,22 @@ static inline vf vf_exp(vf x) {
     p = p * r + vf_set(1.6666665459e-1f);
     p = p * r + vf_set(5.0000001201e-1f);
     p = (p * (r * r) + r) + vf_set(1.0f);
-    vf y = (vf)((vu)p + ((vu)k << 23));
+    return (vf)((vu)p + ((vu)k << 23));
+}
+
+/* bp_expf, lane by lane */
+static inline vf vf_exp(vf x) {
+    const vf low = vf_set(-87.3f), high = vf_set(88.7f);
+    vf y = vf_exp_within(vf_min(vf_max(x, low), high));
     y = vf_select((vi)(x < low), vf_set(0.0f), y);
     y = vf_select((vi)(x > high), vf_set(__builtin_inff()), y);
     return vf_select((vi)(x != x), x, y);
+}
+
+/* bp_expf of x <= 0 or NaN */
+static inline vf vf_exp_down(vf x) {
+    const vf low = vf_set(-87.3f), y = vf_exp_within(vf_max(x, low));
+    return vf_select((vi)(x != x), x, vf_select((vi)(x < low), vf_set(0.0f), y));
 }
 
 static inline vec_sum vec_sum_zero(void) {
@@ -78,8 +89,10 @@ static inline v4f vec_sum_four(vec_sum s) {
 
 /* The last two levels for four sums at once: lane i is the sum of s[i] */
 static inline v4f vec_tree4(const v4f *s) {
-    const v4f ab01 = __builtin_shufflevector(s[0], s[1], 0, 4, 1, 5), ab23 = __builtin_shufflevector(s[0], s[1], 2, 6, 3, 7);
-    const v4f cd01 = __builtin_shufflevector(s[2], s[3], 0, 4, 1, 5), cd23 = __builtin_shufflevector(s[2], s[3], 2, 6, 3, 7);
+    const v4f ab01 = __builtin_shufflevector(s[0], s[1], 0, 4, 1, 5),
+              ab23 = __builtin_shufflevector(s[0], s[1], 2, 6, 3, 7);
+    const v4f cd01 = __builtin_shufflevector(s[2], s[3], 0, 4, 1, 5),
+              cd23 = __builtin_shufflevector(s[2], s[3], 2, 6, 3, 7);
     const v4f ab = ab01 + ab23, cd = cd01 + cd23; /* lanes: a0+a2, b0+b2, a1+a3, b1+b3 */
     return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
 }
@@ -94,10 +107,10 @@ static inline v4i vi_sum4(const vi *s) {
         four[i] = s[i];
 #endif
     }
-    const v4i ab = __builtin_shufflevector(four[0], four[1], 0, 4, 1, 5) +
-                   __builtin_shufflevector(four[0], four[1], 2, 6, 3, 7);
-    const v4i cd = __builtin_shufflevector(four[2], four[3], 0, 4, 1, 5) +
-                   __builtin_shufflevector(four[2], four[3], 2, 6, 3, 7);
+    const v4i ab =
+        __builtin_shufflevector(four[0], four[1], 0, 4, 1, 5) + __builtin_shufflevector(four[0], four[1], 2, 6, 3, 7);
+    const v4i cd =
+        __builtin_shufflevector(four[2], four[3], 0, 4, 1, 5) + __builtin_shufflevector(four[2], four[3], 2, 6, 3, 7);
     return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
 }
 
