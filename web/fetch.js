@@ -56,8 +56,8 @@ async function reading(wasm, described, options, page, work) {
       }
     }
   } finally {
-    await copy.close();
-    await source.close?.();
+    meter.end();
+    await Promise.all([copy.close(), source.close?.()]);
   }
 }
 
@@ -282,7 +282,7 @@ class Reading {
     while (this.done[this.whole]) this.whole++;
     while (this.tier < tiers.length && tiers[this.tier] <= this.end) {
       if (Math.ceil((tiers[this.tier] - dataOffset) / pieceBytes) > this.whole) return;
-      this.meter.tier = ++this.tier;
+      this.meter.reach(++this.tier);
       const file = { ...this.result(), size: tiers[this.tier - 1], room: this.end };
       this.live = this.page.tier?.(this.tier, file) || this.live;
     }
