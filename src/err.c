@@ -82,7 +82,7 @@ size_t bp_format(char *out, size_t cap, const char *fmt, ...) {
     return n;
 }
 
-bool bp_fail(bp_err *e, bp_err_code code, uint64_t offset, const char *fmt, ...) {
+bool(bp_fail)(bp_err *e, bp_err_code code, uint64_t offset, const char *fmt, ...) {
     if (!e) return false;
     e->code = code;
     e->offset = offset;

@@ -34,6 +34,11 @@ bool bp_fail(bp_err *e, bp_err_code code, uint64_t offset, const char *fmt, ...)
 #endif
     ;
 
+#if defined(__clang_analyzer__) /* does not look into functions with "...", and would not know that it is false */
+static inline bool bp_failed(bool failed) { return (void)failed, false; }
+#define bp_fail(...) bp_failed(bp_fail(__VA_ARGS__))
+#endif
+
 /* The stable name of a code: "ok", "argument", "format", "unsupported", "memory", "checksum", "context", "io". */
 const char *bp_err_name(bp_err_code code);
 

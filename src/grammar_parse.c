@@ -141,7 +141,7 @@ static void put_utf8(grammar_tree *t, uint32_t code) {
 }
 
 static bool parse_literal(parser *p, uint32_t *node) {
-    uint32_t first = p->t->n_bytes, code;
+    uint32_t first = p->t->n_bytes, code = 0;
     size_t start = p->at++;
     while (!take(p, '"')) {
         if (p->at >= p->n || peek(p) == '\n') return wrong(p, start, "expected a closing \" on the same line");
@@ -199,7 +199,7 @@ static bool parse_class(parser *p, uint32_t *node) {
     size_t start = p->at++;
     bool negated = take(p, '^');
     while (!take(p, ']')) {
-        grammar_range r;
+        grammar_range r = {0};
         size_t at = p->at;
         if (p->at >= p->n || peek(p) == '\n') return wrong(p, start, "expected a closing ] on the same line");
         if (!take_character(p, &r.low)) return false;

@@ -40,7 +40,7 @@ static void lut8_prepare_ref(void *input, const float *x, const float *b, size_t
     memset(input, 0, lut8_tables_offset(groups));
     for (size_t block = 0; block < kernel_blocks(groups); block++) {
         const size_t n = kernel_block_groups(groups, block) * 8, first = block * KERNEL_BLOCK;
-        float p[KERNEL_BLOCK], s = 0.0f;
+        float p[KERNEL_BLOCK] = {0}, s = 0.0f;
         for (size_t i = 0; i < n; i++) p[i] = scaled_at(x, b, cols, first + i);
         for (size_t i = 0; i < n; i += 4) {
             const float largest =

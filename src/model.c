@@ -177,7 +177,7 @@ static bool dense_view(builder *b, const char *name, uint64_t n, uint64_t m, lin
     w->m = (uint32_t)m;
     w->rows = tensor_data(b, name, n * m, &w->type);
     if (!w->rows) return false;
-    if (w->type == QUANT_F32 && (uintptr_t)w->rows % sizeof(float))
+    if (t && w->type == QUANT_F32 && (uintptr_t)w->rows % sizeof(float))
         return bp_fail(b->e, BP_ERR_FORMAT, t->offset, "tensor '%s' is not aligned to 4 bytes", name);
     quant_block(w->type, &elements, &bytes);
     w->row_bytes = (size_t)(m / elements * bytes);

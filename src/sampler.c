@@ -76,6 +76,7 @@ sampler *sampler_layout(arena *a, size_t vocab) {
     uint16_t *counts = ARENA_NEW(a, uint16_t, vocab);
     sampler_bias *bias = ARENA_NEW(a, sampler_bias, SAMPLER_BIASES);
     if (!s || !candidates || !best || !counts || !bias) return NULL;
+    memset(counts, 0, vocab * sizeof *counts); /* they are zero between two picks */
     *s = (sampler){.vocab = vocab, .candidates = candidates, .best = best, .counts = counts, .bias = bias};
     sampler_options defaults = sampler_defaults();
     sampler_reset(s, &defaults);

@@ -60,8 +60,8 @@ async function reading(wasm, described, options, page, work, copying = openCopy(
       }
     }
   } finally {
-    await copy.close();
-    await source.close?.();
+    meter.end();
+    await Promise.all([copy.close(), source.close?.()]);
   }
 }
 
@@ -284,7 +284,7 @@ class Reading {
     const { tiers, dataOffset, pieceBytes } = this.header;
     while (this.tier < tiers.length && tiers[this.tier] <= this.end) {
       if (Math.ceil((tiers[this.tier] - dataOffset) / pieceBytes) > this.whole) return;
-      this.meter.tier = ++this.tier;
+      this.meter.reach(++this.tier);
       const file = { ...this.result(), size: tiers[this.tier - 1], room: this.end };
       this.live = this.page.tier?.(this.tier, file) || this.live;
     }

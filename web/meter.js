@@ -12,6 +12,7 @@ export class Meter {
     this.paused = false;
     this.cacheReason = null;
     this.last = -Infinity;
+    this.later = null; // timer of a report that came too early
     this.loaded = 0;
     this.restart();
   }
@@ -33,10 +34,26 @@ export class Meter {
     this.report(this.loaded, true);
   }
 
+  reach(tier) {
+    this.tier = tier;
+    this.report(this.loaded);
+  }
+
+  /** Nothing is reported any more but what is asked for. */
+  end() {
+    clearTimeout(this.later);
+    this.later = null;
+  }
+
   report(loaded, now) {
     this.loaded = loaded;
     const time = performance.now() / 1000;
-    if (!now && time - this.last < REPORT_EVERY) return;
+    const early = this.last + REPORT_EVERY - time;
+    if (!now && early > 0) { // made up for, since nothing else may come for long
+      this.later ??= setTimeout(() => this.report(this.loaded, true), 1000 * early);
+      return;
+    }
+    this.end();
     this.last = time;
     this.samples.push([time, loaded]);
     while (this.samples.length > 2 && time - this.samples[0][0] > RATE_WINDOW) this.samples.shift();

@@ -105,6 +105,7 @@ async function startNodeWorker(url) {
   worker.on('message', (message) => link.onmessage(message));
   worker.on('error', (error) => link.onerror(error));
   worker.on('messageerror', (error) => link.onerror(error));
+  worker.on('exit', (code) => link.onerror(new Error(`it has ended, with code ${code}`))); // whoever did it; after terminate() nobody listens
   return link;
 }
 

@@ -98,18 +98,23 @@ for (const [name, prelude] of [['the origin private file system', ''], ['the Cac
       await page.context().close();
     });
 
-    test('goes on after a reload in the middle', { timeout: 120000 }, async () => {
-      server.delay = (n) => (n < 3 ? 0 : 60000);
-      const page = await visit();
-      const loading = loads(page).catch(() => {});
-      for (let bytes = 0; bytes < 2 * MIB;) bytes = (await listed(page))[0]?.bytes ?? 0;
-      await page.reload();
-      await loading;
-      server.delay = () => 0;
-      const { cachedBytes, cached, verified } = await loads(page);
-      assert.ok(cachedBytes >= MIB && cached && verified, `${cachedBytes}`);
-      await page.context().close();
-    });
+    for (const way of ['a reload', 'its tab was closed']) {
+      test(`goes on after ${way} in the middle`, { timeout: 120000 }, async () => {
+        server.delay = (n) => (n < 3 ? 0 : 60000);
+        let page = await visit();
+        const loading = loads(page).catch(() => {});
+        for (let bytes = 0; bytes < 2 * MIB;) bytes = (await listed(page))[0]?.bytes ?? 0;
+        const context = page.context();
+        if (way === 'a reload') await page.reload();
+        else await page.close();
+        await loading;
+        server.delay = () => 0;
+        if (page.isClosed()) page = await visit(context);
+        const { cachedBytes, cached, verified } = await loads(page);
+        assert.ok(cachedBytes >= MIB && cached && verified, `${cachedBytes}`);
+        await context.close();
+      });
+    }
 
     test('two tabs at once: both have a right model', { timeout: 120000 }, async () => {
       server.delay = () => 100;

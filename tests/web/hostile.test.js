@@ -309,3 +309,22 @@ describe('a trap of the engine', () => {
     await works();
   });
 });
+
+describe('a worker that is ended by something else', () => {
+  const ending = (name) => trapIn(name).replace("throw new WebAssembly.RuntimeError('unreachable');", 'process.exit(7);');
+
+  for (const [name, threads] of [['bp_session_feed', 1], ['bp_model_open', 1], ['bp_engine_thread', 2]]) {
+    test(`in ${name}: an error, also for later calls, and the next model works`, { timeout: 30000 }, async () => {
+      const restore = injectIntoWorkers(ending(name));
+      let model = null;
+      const answer = load(FIXTURE, { threads }).then((loaded) => (model = loaded).generate('Once upon a time', { maxTokens: 4 }).text());
+      await assert.rejects(answer, (error) => error.code === 'worker' && /ended, with code 7/.test(error.message));
+      restore();
+      if (model) await assert.rejects(model.embed('a'), { code: 'worker' });
+      await model?.dispose();
+      const next = await load(FIXTURE, { threads: 1 });
+      assert.ok((await next.generate('Once upon a time', { greedy: true, maxTokens: 4 }).text()).length > 0);
+      await next.dispose();
+    });
+  }
+});

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
 
 import { LoadController, load } from '../../web/index.js';
+import { Meter } from '../../web/meter.js';
 import { gatedServer } from './gated.js';
 import { fixtureBytes } from './helper.js';
 import { spread } from './large.js';
@@ -339,6 +340,26 @@ describe('LoadController', () => {
       await assert.rejects(loading, { code: 'aborted' });
     }
   });
+});
+
+test('what came last is reported, also if nothing comes after it for long', { timeout: 20000 }, async () => {
+  const reports = [];
+  const meter = new Meter((report) => reports.push(report));
+  meter.report(1);
+  meter.report(2);
+  meter.reach(1);
+  await until(() => reports.length > 1);
+  assert.deepEqual(reports.map(({ loaded, tier }) => [loaded, tier]), [[1, 0], [2, 1]]);
+  meter.report(3);
+  meter.end();
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.equal(reports.length, 2);
+
+  const { model, reports: told } = await first();
+  await until(() => told.at(-1).tier === 1 && told.at(-1).loaded >= ends[1]); // while the server holds the rest
+  const stopped = assert.rejects(model.complete, { code: 'disposed' });
+  await model.dispose();
+  await stopped;
 });
 
 test('a download and an answer do not stop each other', async () => {
