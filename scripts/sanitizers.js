@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const FOREIGN = /cJSON|io\/json\.h|io\/hf|linalg|compress|tune\/|eval\/|command_run\.h|"text\.h"|chain\.h/; // includes of what is not built with it
+const FOLDERS = ['check_session', 'check_session_state']; // open a folder, through cJSON
 const THREADED = ['check_soak', 'check_session', 'check_session_state', 'check_tiers', 'check_golden_hash', 'check_engine_errors', 'check_grammar_session', 'check_inside'];
 const SLOW = 3600; // seconds
 const { values: { seconds }, positionals } = parseArgs({ allowPositionals: true, options: { seconds: { type: 'string', default: '30' } } });
@@ -42,7 +43,8 @@ function run(preset, name, args = []) {
 
 const source = (name) => readFileSync(`${ROOT}tests/${name}`, 'utf8');
 const all = (prefix) => readdirSync(`${ROOT}tests`).filter((name) => name.startsWith(prefix) && name.endsWith('.c'));
-const own = (prefix) => all(prefix).filter((name) => !FOREIGN.test(source(name))).map((name) => name.slice(0, -2));
+const own = (prefix) => all(prefix).filter((name) => !FOREIGN.test(source(name))).map((name) => name.slice(0, -2))
+  .filter((name) => !FOLDERS.includes(name));
 
 if (named('memory')) {
   const [checks, fuzzers] = [own('check_'), own('fuzz_')];

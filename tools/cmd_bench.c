@@ -130,7 +130,7 @@ static bool add_cases(bench_run *b, const char *list, bool decode, bp_err *e) {
 static bool make_prompt(bench_run *b, bp_err *e) {
     uint32_t state = 1, n = 0;
     for (size_t i = 0; i < b->n_cases; i++) n = b->cases[i].tokens > n ? b->cases[i].tokens : n;
-    b->prompt = malloc(n * sizeof *b->prompt);
+    b->prompt = malloc((n + 1) * sizeof *b->prompt); /* n may be 0 */
     if (!b->prompt) return bp_fail(e, BP_ERR_MEMORY, 0, "out of memory");
     for (size_t i = 0; i < n; i++) {
         state = state * 1664525u + 1013904223u;

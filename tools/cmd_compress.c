@@ -156,6 +156,7 @@ static int compress(compress_options *o, const char *base_path) {
     ok = ok && compress_run(o, in.model, &calib, in.description, &result, &e);
     if (rc < 0) rc = finish(o, ok, &result, &e);
     calibration_free(&calib);
+    o->base_recipe = o->base_description = NULL; /* they were of `recipe` and `base` */
     offline_close(&base);
     offline_close(&in);
     return rc;

@@ -36,6 +36,8 @@ static int write_rounded(const compress_options *o, rtn_options *r) {
     cli_progress_end(&progress);
     workers_close(r->workers);
     offline_close(&in);
+    r->context = NULL;
+    r->source = NULL;
     if (!ok) return e.code == BP_OK ? CLI_INTERRUPTED : cli_fail(&e);
     print_summary(o, &summary);
     return CLI_OK;

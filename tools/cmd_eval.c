@@ -44,7 +44,7 @@ static int32_t *read_tokens(const evaluation *v, const char *path, size_t *n, bp
         size_t count = 0;
         if (m && v->views[m] == v->views[0]) continue;
         int32_t *own = generate_tokenize(v->views[m], (const char *)f.bytes, (size_t)f.size, 0, &count, &inner);
-        if (own && m && (count != *n || memcmp(own, ids, count * sizeof *own) != 0))
+        if (own && ids && (count != *n || memcmp(own, ids, count * sizeof *own) != 0))
             bp_fail(&inner, BP_ERR_ARGUMENT, 0, "%s cuts the text into other tokens than %s: evaluate them apart",
                     v->o->paths[m], v->o->paths[0]);
         if (m) free(own);

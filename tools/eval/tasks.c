@@ -19,10 +19,9 @@ static char *make_context(const char *s) {
     bool asks = begins(s, "Question: ") || begins(s, "Passage: ");
     size_t n = strlen(s);
     while (n > 0 && strchr(" \t\r\n", s[n - 1])) n--;
-    char *made = n ? malloc(n + sizeof "\nAnswer:") : NULL;
-    if (!made) return NULL;
-    memcpy(made, s, n);
-    strcpy(made + n, asks ? "\nAnswer:" : "");
+    size_t room = n + sizeof "\nAnswer:";
+    char *made = n ? malloc(room) : NULL;
+    if (made) snprintf(made, room, "%.*s%s", (int)n, s, asks ? "\nAnswer:" : "");
     return made;
 }
 

@@ -70,8 +70,9 @@ static bool open_tables(tuner *t) {
 static bool train_tables(tuner *t, bp_err *e) {
     const linear *stored[] = {&t->file->embedding, &t->file->head};
     if (!(t->o->rate_tables > 0)) return true;
-    t->n_tables = t->table[0] == t->embedding[0] ? 1 : 2;
-    for (uint32_t i = 0; i < t->n_tables; i++)
+    const uint32_t n = t->table[0] == t->embedding[0] ? 1 : 2;
+    t->n_tables = n;
+    for (uint32_t i = 0; i < n; i++)
         if (!table_open(&t->tables[i], t->w, stored[i], i ? t->table[1] : t->embedding[1],
                         i ? t->table[0] : t->embedding[0], e))
             return false;
