@@ -1,7 +1,7 @@
 // The examples of docs/API.md do what they say, and docs/API.md has one for each call.
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -47,6 +47,21 @@ for (const { name, kind, code } of examples().filter((example) => example.kind !
     await model?.dispose();
   });
 }
+
+/** The texts of a folder's scripts. */
+const scripts = (path) => readdirSync(ROOT + path).filter((name) => name.endsWith('.js')).map((name) => readFileSync(`${ROOT}${path}/${name}`, 'utf8'));
+
+test('every documented error code is thrown by the package and expected by a test, and no other is thrown', () => {
+  const [, union] = /export type ErrorCode =([^;]*);/.exec(readFileSync(`${ROOT}web/index.d.ts`, 'utf8'));
+  const codes = [...union.matchAll(/'(\w+)'/g)].map(([, code]) => code);
+  assert.ok(codes.length > 10);
+  const [sources, tests] = [scripts('web').join(), ['tests/web', 'tests/browser', 'tests/package'].flatMap(scripts).join()];
+  const thrown = new Set([...sources.matchAll(/\b(?:fail|new BitpairError)\('(\w+)'/g)].map(([, code]) => code));
+  for (const code of codes) assert.match(tests, new RegExp(`(?:\\bcode(?:: | === )|\\b(?:refused|rejects|throws)\\(.*, )'${code}'`), `no test expects '${code}'`);
+  for (const code of thrown) assert.ok(codes.includes(code), `'${code}' is thrown and not documented`);
+  const engine = /ENGINE_CODES = \[([^\]]*)\]/.exec(readFileSync(`${ROOT}web/errors.js`, 'utf8'))[1]; // they come by their number
+  for (const code of codes) assert.ok(thrown.has(code) || engine.includes(`'${code}'`), `'${code}' is never thrown`);
+});
 
 test('every call has an example', () => {
   const code = examples().map((example) => example.code).join('\n');

@@ -193,13 +193,13 @@ static void job_close(job *j) {
 static double block_work(const compress_options *o, const model *m, uint32_t layer, size_t probe_tokens,
                          size_t scored) {
     const model_config *c = &m->config;
-    double work = 0, weights = (double)m->linear_weights / c->n_layers, probes = PARTS * (double)probe_tokens;
+    double work = 0, weights = (double)m->linear_weights / c->n_layers, probes = (double)PARTS * (double)probe_tokens;
     for (part p = 0; p < PARTS; p++) {
         const linear *w = part_linear(&m->layers[layer], p);
-        work += plan_layer_work(o, layer * PARTS + p, w->n, w->m) * ITERATIONS / (double)o->iterations;
+        work += plan_layer_work(o, layer * PARTS + p, w->n, w->m) * (double)ITERATIONS / (double)o->iterations;
     }
-    return work + 2 * weights * FIT_TOKENS + probes * 2 * weights * (c->n_layers - layer) +
-           2 * (1 + PARTS) * (double)scored * c->vocab * c->d_model;
+    return work + 2 * weights * (double)FIT_TOKENS + probes * 2 * weights * (c->n_layers - layer) +
+           2 * (double)(1 + PARTS) * (double)scored * c->vocab * c->d_model;
 }
 
 uint64_t allocate_bytes(const compress_options *o, const model *m) {

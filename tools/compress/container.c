@@ -140,7 +140,8 @@ static bool begins(gguf_text t, const char *prefix) {
 /* Keys that describe the source's own storage do not carry over. */
 static bool carries_over(gguf_text name) {
     return !gguf_text_is(name, "general.alignment") && !gguf_text_is(name, "general.file_type") &&
-           !gguf_text_is(name, "general.quantization_version") && (!begins(name, "bitpair.") || begins(name, "bitpair.tokenizer.")) && !begins(name, "split.");
+           !gguf_text_is(name, "general.quantization_version") &&
+           (!begins(name, "bitpair.") || begins(name, "bitpair.tokenizer.")) && !begins(name, "split.");
 }
 
 static void put_linear_keys(builder *b) {
@@ -258,7 +259,7 @@ static bool build(builder *b, const char *path, bool force, container_summary *s
     uint64_t header_size = 0, full_size = 0;
     put_tensors(b);
     size_t n_pieces = (size_t)((b->data_bytes + PIECE - 1) / PIECE);
-    bool ok = !b->lost && put_keys(b, n_pieces) && (digests = malloc(32 * n_pieces));
+    bool ok = !b->lost && put_keys(b, n_pieces) && (digests = malloc(bp_max(32 * n_pieces, 1)));
     if (!ok) bp_fail(e, BP_ERR_MEMORY, 0, "no memory to lay out the file");
     ok = ok && lay_out(b, &header, &header_size, &full_size, e);
     file_out *file = ok ? file_create(path, force, full_size, e) : NULL;

@@ -35,7 +35,7 @@ static void place_stage(factor_stage *s, uint8_t **at, size_t n, size_t m) {
 bool factors_open(factors *f, size_t n, size_t m, const uint32_t *k, uint32_t n_stages, bp_err *e) {
     *f = (factors){.n = (uint32_t)n, .m = (uint32_t)m, .n_stages = n_stages};
     for (uint32_t s = 0; s < n_stages; s++) f->n_bytes += (size_t)factors_stage_bytes(n, m, k[s]);
-    uint8_t *at = f->memory = malloc(f->n_bytes);
+    uint8_t *at = f->memory = malloc(bp_max(f->n_bytes, 1));
     if (!at) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for %zu bytes of factors", f->n_bytes);
     for (uint32_t s = 0; s < n_stages; s++) {
         f->stages[s].k = k[s];

@@ -300,7 +300,8 @@ static bool finish_answer(job *j, chat *c, bool cut, bp_err *e) {
     if (!names_control(j, answer, &control, e)) return false;
     if (control || !*answer) {
         end_chat(c);
-        return ++j->r->dropped < PATIENCE * (j->r->chats + 1) ||
+        j->r->dropped++;
+        return j->r->dropped < PATIENCE * (j->r->chats + 1) ||
                bp_fail(e, BP_ERR_UNSUPPORTED, 0, "the model gives %llu empty answers in %llu: it does not chat",
                        (unsigned long long)j->r->dropped, (unsigned long long)(j->r->dropped + j->r->chats));
     }

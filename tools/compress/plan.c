@@ -87,7 +87,7 @@ uint64_t plan_factor_bytes(const compress_options *o, const model *m) {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < m->config.n_layers * PARTS; i++) {
         const linear *w = part_linear(&m->layers[i / PARTS], i % PARTS);
-        uint32_t k[MODEL_STAGES];
+        uint32_t k[MODEL_STAGES] = {0};
         plan_middles(o, i, w->n, w->m, k);
         for (uint32_t s = 0; s < o->n_stages; s++) bytes += factors_stage_bytes(w->n, w->m, k[s]);
     }
@@ -95,7 +95,7 @@ uint64_t plan_factor_bytes(const compress_options *o, const model *m) {
 }
 
 double plan_layer_work(const compress_options *o, size_t index, size_t n, size_t m) {
-    uint32_t k[MODEL_STAGES];
+    uint32_t k[MODEL_STAGES] = {0};
     double work = 0;
     plan_middles(o, index, n, m, k);
     for (uint32_t s = o->kept; s < o->n_stages; s++)

@@ -27,7 +27,8 @@ static bool fit_open(fit *r, workers *w, binary_factors *f, const float *W, cons
                      float damping, bp_err *e) {
     size_t n = f->n, m = f->m, k = f->k, tall = bp_max(n, k), wide = bp_max(m, k);
     *r = (fit){.w = w, .f = f, .t = t, .damping = damping, .n = n, .m = m, .k = k};
-    float *p = r->memory = malloc((n + 2 * n * m + 2 * tall * m + n * k + 2 * wide * wide + wide) * sizeof *p);
+    size_t floats = n + 2 * n * m + 2 * tall * m + n * k + 2 * wide * wide + wide;
+    float *p = r->memory = malloc(bp_max(floats, 1) * sizeof *p);
     if (!p) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory to fit the scales of a matrix of %zu x %zu", n, m);
     r->root = p;
     r->T = r->root + n;

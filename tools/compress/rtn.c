@@ -39,7 +39,8 @@ static uint16_t choose_scale(const float *w, size_t n, float low, float high) {
     uint16_t best = 0;
     double least = INFINITY;
     for (int i = 0; i < RTN_CANDIDATES; i++) {
-        float f = 1.0f - 0.04f * (float)(i / 2);
+        int smaller = i / 2;
+        float f = 1.0f - 0.04f * (float)smaller;
         uint16_t half = bp_half_from_float(i % 2 ? -base * f : base * f);
         double error = group_error(w, n, bp_half_to_float(half), low, high);
         if (error < least) {
