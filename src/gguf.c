@@ -297,7 +297,7 @@ static uint32_t find_name(names all, const uint32_t *order, uint32_t n, const ch
 
 bool gguf_open(gguf *g, arena *a, const void *bytes, uint64_t size, bp_err *e) {
     reader r = {bytes, size, 0, false, e};
-    layout l;
+    layout l = {0};
     /* Measuring needs the whole pass: only then are as many entries there as the counts say. */
     if (a->base ? !read_start(&r, &l) : !read_header(&r, &l, NULL, NULL)) return false;
     *g = (gguf){
@@ -306,7 +306,8 @@ bool gguf_open(gguf *g, arena *a, const void *bytes, uint64_t size, bp_err *e) {
     g->tensors = ARENA_NEW(a, gguf_tensor, g->n_tensors);
     g->key_order = ARENA_NEW(a, uint32_t, g->n_keys);
     g->tensor_order = ARENA_NEW(a, uint32_t, g->n_tensors);
-    if (a->overflow) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the tensor table");
+    if (a->overflow || (a->base && (!g->keys || !g->tensors)))
+        return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the tensor table");
     if (a->base) {
         r.at = 0;
         if (!read_header(&r, &l, g->keys, g->tensors)) return false;
