@@ -7,7 +7,8 @@ enum {
     TILES = 96, /* rows enough for batches of 8 and of 16 to pay */
     ROWS = TILES * KERNEL_TILE,
     DIM = 64,
-    REPEAT = 4 /* measured with V8: often enough to have each compiled, early enough to be worth it */
+    QUERIES = 3, /* heads that share keys and values, in most small models */
+    REPEAT = 4   /* measured with V8: often enough to have each compiled, early enough to be worth it */
 };
 
 /* Where everything lies: offsets from one block of memory, and its size */
@@ -34,8 +35,8 @@ static places place(const kernel_table *k) {
     p.y = put(&p, (size_t)TOKENS * ROWS * sizeof(float));
     p.x = put(&p, COLS * sizeof(float));
     p.rows = put(&p, (size_t)KERNEL_TILE * (DIM + sizeof(float)));
-    p.query = put(&p, kernel_query_bytes(DIM));
-    p.parts = put(&p, kernel_part_floats(DIM) * sizeof(float));
+    p.query = put(&p, QUERIES * kernel_query_bytes(DIM));
+    p.parts = put(&p, QUERIES * kernel_part_floats(DIM) * sizeof(float));
     return p;
 }
 
@@ -57,8 +58,8 @@ static void warm_attention(const kernel_table *k, const kernel_cache *cache, con
     float *parts = (float *)(memory + p->parts);
     const kernel_span span = {memory + p->rows, memory + p->rows, scales, scales};
     for (size_t i = 0; i < KERNEL_TILE; i++) cache->store(memory + p->rows + i * DIM, scales + i, x, DIM);
-    cache->prepare(memory + p->query, x, DIM, 1.0f);
-    cache->attend(parts, memory + p->query, 1, &span, KERNEL_TILE, DIM);
+    for (size_t i = 0; i < QUERIES; i++) cache->prepare(memory + p->query + i * kernel_query_bytes(DIM), x, DIM, 1.0f);
+    cache->attend(parts, memory + p->query, QUERIES, &span, KERNEL_TILE, DIM);
     k->merge(parts, parts, DIM);
 }
 

@@ -185,7 +185,7 @@ static void bench_arith(const kernel_arith *a, const char *isa, bool batches) {
         for (int round = 0; round < 9; round++) {                                                                      \
             const double start = platform_seconds();                                                                   \
             for (int i = 0; i < (n); i++) call;                                                                        \
-            const double microseconds = (platform_seconds() - start) / (n)*1e6;                                        \
+            const double microseconds = (platform_seconds() - start) / (n) * 1e6;                                      \
             if (microseconds < result) result = microseconds;                                                          \
         }                                                                                                              \
     } while (0)
