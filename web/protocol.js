@@ -95,9 +95,13 @@ async function startNodeWorker(url) {
   const base = import.meta.url; // not inside new URL(): bundlers would take it for an asset of their own
   // Flags of this process, --input-type for one, need not suit a file.
   const worker = new NodeWorker(new URL(url ?? './worker.js', base), { execArgv: [] });
+  let wanted = true;
   const link = {
     post: (message, transfer = []) => worker.postMessage(message, transfer),
-    terminate: () => worker.terminate(),
+    terminate: () => {
+      wanted = false;
+      return worker.terminate();
+    },
     hold: (yes) => (yes ? worker.ref() : worker.unref()),
     onmessage: () => {},
     onerror: () => {},
@@ -105,7 +109,7 @@ async function startNodeWorker(url) {
   worker.on('message', (message) => link.onmessage(message));
   worker.on('error', (error) => link.onerror(error));
   worker.on('messageerror', (error) => link.onerror(error));
-  worker.on('exit', (code) => link.onerror(new Error(`it has ended, with code ${code}`))); // whoever did it; after terminate() nobody listens
+  worker.on('exit', (code) => wanted && link.onerror(new Error(`it has ended, with code ${code}`)));
   return link;
 }
 

@@ -118,7 +118,7 @@ test('an answer stops within 50 ms, while the prompt is read and after it, and t
         abort.abort();
       };
       const onPrefill = phase === 'prefill' ? ({ done, total }) => done < total && stop() : undefined;
-      const generation = model.generate(PROMPT.repeat(40), { ...LIVELY, fresh: true, maxTokens: 60, signal: abort.signal, onPrefill });
+      const generation = model.generate(PROMPT.repeat(40), { ...LIVELY, fresh: true, maxTokens: 180, signal: abort.signal, onPrefill });
       for await (const { id } of generation) if (phase === 'decode' && id !== null) stop();
       times[phase].push(performance.now() - asked);
       const { finishReason, ids } = await generation.result;
