@@ -19,16 +19,19 @@ describe('sessions', () => {
     const other = await model.generate('The dog', { ...LIVELY, seed: 6 }).text();
     const one = await model.session();
     const two = await model.session({ contextSize: 64 });
-    assert.deepEqual([one.contextSize, two.contextSize], [128, 64]);
+    const far = await model.session({ contextSize: 512 });
+    assert.deepEqual([one.contextSize, two.contextSize, far.contextSize], [128, 64, 512]);
     const order = [];
     const note = (name, generation) => generation.text().then((text) => order.push(name) && text);
     const texts = await Promise.all([
-      note('long', one.generate(PROMPT, { ...LIVELY, maxTokens: 110 })),
+      note('long', far.generate(PROMPT, { ...LIVELY, maxTokens: 480 })), // many turns, however fast the machine is
       note('short', two.generate('The dog', { ...LIVELY, seed: 6 })),
       note('own', model.generate(PROMPT, LIVELY)),
+      note('one', one.generate(PROMPT, LIVELY)),
     ]);
+    await far.dispose();
     assert.equal(texts[0].slice(0, alone.length), alone);
-    assert.deepEqual(texts.slice(1), [other, alone]);
+    assert.deepEqual(texts.slice(1), [other, alone, alone]);
     assert.equal(order.at(-1), 'long', 'nobody waits for the longest');
     assert.equal((await one.generate(PROMPT, LIVELY).result).stats.cachedTokens > 5, true);
     await one.dispose();
