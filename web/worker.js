@@ -58,6 +58,8 @@ const port = connectPage(async (message) => {
   }
 });
 
+const MOST_TRIES = 3; // to hand a thread the memory
+
 /** A thread of the team: in the engine from `run` until the worker is terminated. */
 function serve(team) {
   let exports;
@@ -83,10 +85,10 @@ async function load({ source, options }) {
   let fulfil;
   rest = new Promise((resolve) => (fulfil = resolve));
   const chosen = await chooseThreads(options.threads);
-  const helpers = spawn(chosen.threads - 1); // they start while the engine does
   const copying = openCopy(source, options);
   const { wasm, module, memory } = await openWasm(chosen.threads, options.wasm);
-  wasm.exports.bp_warm();
+  const helpers = spawn(chosen.threads - 1);
+  wasm.exports.bp_warm(); // while they start
   const opening = new Host({ wasm, contextSize: options.contextSize, kvBits: options.kvBits });
   opening.told = (info) => port.post({ type: 'tier', id: REST_ID, info });
   const ready = openEngine(opening, module, memory, chosen, helpers); // the file is read meanwhile
@@ -166,28 +168,40 @@ async function estimate({ source, options }) {
   });
 }
 
-/** Has the page start the other threads. -> {ports, reason: why some did not start} */
-const spawn = (count) => (count > 0 ? ask({ type: 'spawn', count }, 'threads') : { ports: [], reason: null });
+/** Has the page start the other threads. -> {threads, reason: why some did not start} */
+async function spawn(count) {
+  if (count === 0) return { threads: [], reason: null };
+  const { ports, reason } = await ask({ type: 'spawn', count }, 'threads');
+  return { threads: ports.map(greet), reason };
+}
+
+/** Listens at once to what leads to a thread: in Firefox a port that is still on its way loses shared memory now and then, so nothing is
+ *  sent before the thread has said something. */
+function greet(port) {
+  const greeted = new Promise((resolve) => (port.onmessage = resolve));
+  return { port, greeted };
+}
 
 /** Gives those that came the engine, which is opened for them: team, their ports. */
 async function gather(wasm, module, memory, { threads, reason: alone }, helpers) {
   if (threads === 1) return { team: [], threads, reason: alone };
-  const { ports, reason } = await helpers;
-  const joined = await Promise.allSettled(ports.map((thread) => join(thread, { module, memory, stack: wasm.alloc(STACK_BYTES) })));
-  const team = ports.filter((_, i) => joined[i].status === 'fulfilled');
+  const { threads: others, reason } = await helpers;
+  const joined = await Promise.allSettled(others.map((thread) => join(thread, { module, memory, stack: wasm.alloc(STACK_BYTES) })));
+  const team = others.filter((_, i) => joined[i].status === 'fulfilled').map(({ port }) => port);
   const failure = joined.find(({ status }) => status === 'rejected')?.reason.message ?? reason;
   return { team, threads: team.length + 1, reason: failure && `a thread did not start: ${failure}` };
 }
 
-/** Not before the thread has said something: in Firefox a port that is still on its way loses shared memory now and then. */
-function join(thread, message) {
-  return new Promise((resolve, reject) => {
-    thread.onmessage = ({ data: { type, error } }) => {
-      if (error) reject(unpackError(error));
-      else if (type === 'hello') thread.postMessage({ type: 'join', ...message });
-      else resolve();
-    };
-  });
+async function join({ port, greeted }, message) {
+  await greeted;
+  for (let tries = 1; ; tries++) {
+    const error = await new Promise((resolve) => {
+      port.onmessage = ({ data }) => resolve(data.error);
+      port.postMessage({ type: 'join', ...message });
+    });
+    if (!error) return;
+    if (tries === MOST_TRIES) throw unpackError(error);
+  }
 }
 
 const promptIds = (runner, prompt, options) => (typeof prompt === 'string' ? runner.tokenize(prompt, options) : prompt);
