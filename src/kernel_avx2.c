@@ -337,14 +337,6 @@ static void popcount_product_avx2(float *y, const kernel_signs *w, const void *i
     }
 }
 
-static void popcount_batch_avx2(float *y, size_t y_stride, const kernel_signs *w, const void *inputs, size_t n_tokens,
-                                size_t first, size_t end, void *scratch) {
-    (void)scratch;
-    const size_t token_bytes = bp_round_up(popcount_bits_offset(w->groups) + (size_t)w->groups * 8, BP_ALIGN);
-    for (size_t i = 0; i < n_tokens; i++)
-        popcount_product_avx2(y + i * y_stride, w, (const uint8_t *)inputs + i * token_bytes, first, end);
-}
-
 void kernel_fill_avx2(kernel_table *table) {
     table->lut8.prepare = lut8_prepare_avx2;
     table->lut8.ahead = lut8_ahead_avx2;
@@ -353,7 +345,6 @@ void kernel_fill_avx2(kernel_table *table) {
     table->lut8.batch_from = 2;
     table->popcount.prepare = popcount_prepare_avx2;
     table->popcount.product = popcount_product_avx2;
-    table->popcount.batch = popcount_batch_avx2;
     table->dots = dots_vec;
     table->rmsnorm = rmsnorm_vec;
     table->swiglu = swiglu_vec;

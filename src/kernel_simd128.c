@@ -309,14 +309,6 @@ static void popcount_product_simd128(float *y, const kernel_signs *w, const void
         }
 }
 
-static void popcount_batch_simd128(float *y, size_t y_stride, const kernel_signs *w, const void *inputs,
-                                   size_t n_tokens, size_t first, size_t end, void *scratch) {
-    (void)scratch;
-    const size_t token_bytes = bp_round_up(popcount_bits_offset(w->groups) + (size_t)w->groups * 8, BP_ALIGN);
-    for (size_t i = 0; i < n_tokens; i++)
-        popcount_product_simd128(y + i * y_stride, w, (const uint8_t *)inputs + i * token_bytes, first, end);
-}
-
 void kernel_fill_simd128(kernel_table *table) {
     table->lut8.prepare = lut8_prepare_simd128;
     table->lut8.product = lut8_product_streams;
@@ -325,7 +317,6 @@ void kernel_fill_simd128(kernel_table *table) {
     table->lut8.batch_from = 2;
     table->popcount.prepare = popcount_prepare_simd128;
     table->popcount.product = popcount_product_simd128;
-    table->popcount.batch = popcount_batch_simd128;
     table->dots = dots_vec;
     table->rmsnorm = rmsnorm_vec;
     table->swiglu = swiglu_vec;
