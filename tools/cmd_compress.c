@@ -220,7 +220,7 @@ int cmd_compress(int argc, char **argv) {
          "bit planes of embedding and head, 4 to 8; 0 keeps the source's (default 6)"},
         {"method", 0, CLI_TEXT, &method, 0, 0, "NAME",
          "full: input covariances, corrected targets; diagonal: the paper's baseline; plain rounding as baselines: "
-         "rtn (--bits 2, 3 or 4 in groups of 64), q8_0, q4_0 (default full)"},
+         "rtn (--bits 2, 3 or 4 in groups of 64), q8_0, q4_0 (which round embedding and head as well; default full)"},
         {"allocate", 0, CLI_TEXT, &allocate, 0, 0, "NAME",
          "uniform, or equal-loss: more bits for layers that the model suffers from most (default uniform)"},
         {"allocation", 0, CLI_TEXT, &o.allocation, 0, 0, "FILE",
