@@ -11,6 +11,8 @@ import { LOAD_ID, REST_ID, STACK_BYTES, connectPage } from './protocol.js';
 import * as tasks from './tasks.js';
 import { chooseThreads, joinWasm, openWasm } from './wasm.js';
 
+const MOST_TRIES = 3; // to hand a thread the memory
+
 let host = null;
 let rest = null; // settles when all of the file is read
 const answers = {}; // resolvers of what the page was asked for: 'threads', 'piece'
@@ -57,8 +59,6 @@ const port = connectPage(async (message) => {
     answers[type](message);
   }
 });
-
-const MOST_TRIES = 3; // to hand a thread the memory
 
 /** A thread of the team: in the engine from `run` until the worker is terminated. */
 function serve(team) {
