@@ -19,6 +19,7 @@ enum { CTX = 24, SEQS = 3, TOKENS = CTX * SEQS, LAYERS = 2 };
 typedef struct {
     model *m;
     workers *w;
+    product_kind kind;
     network net;
     block_weights W[LAYERS];
     block_trace traces[LAYERS];
@@ -31,7 +32,7 @@ typedef struct {
 static void keep_gradient(void *context, part p, const float *dY, const float *X, size_t tokens) {
     rig *k = context;
     const linear *l = part_linear(&k->m->layers[k->layer], p);
-    product_run(k->w, PRODUCT_F32, true, false, l->n, l->m, tokens, dY, l->n, X, l->m, 0, k->dW[k->layer][p], l->m);
+    product_run(k->w, k->kind, true, false, l->n, l->m, tokens, dY, l->n, X, l->m, 0, k->dW[k->layer][p], l->m);
 }
 
 /* Mean negative log-likelihood of the next tokens; with `back` also its gradients. */
@@ -87,6 +88,30 @@ static void check_matrix(rig *k, uint32_t layer, part p, const char *class_name)
           wanted, sqrt(scale));
     free(D);
     free(kept);
+}
+
+/* Gradients by rounded products point where those by float32 do. */
+static void check_rounded(rig *k, product_kind kind, const char *name, double least) {
+    static float exact[LAYERS][PARTS][128 * 96];
+    for (uint32_t i = 0; i < LAYERS; i++)
+        for (part p = 0; p < PARTS; p++) {
+            const linear *l = part_linear(&k->m->layers[i], p);
+            memcpy(exact[i][p], k->dW[i][p], sizeof(float) * l->n * l->m);
+        }
+    k->kind = k->net.kind = kind;
+    loss(k, true);
+    for (uint32_t i = 0; i < LAYERS; i++)
+        for (part p = 0; p < PARTS; p++) {
+            const linear *l = part_linear(&k->m->layers[i], p);
+            double ab = 0, aa = 0, bb = 0;
+            for (size_t j = 0; j < (size_t)l->n * l->m; j++) {
+                const double a = (double)exact[i][p][j], b = (double)k->dW[i][p][j];
+                ab += a * b, aa += a * a, bb += b * b;
+            }
+            CHECK(ab > least * sqrt(aa * bb), "blk.%u.%s: cosine %.6f of gradients by %s", (unsigned)i, part_name(p),
+                  ab / sqrt(aa * bb), name);
+        }
+    k->kind = k->net.kind = PRODUCT_F32;
 }
 
 static void open_rig(rig *k, bp_err *e) {
@@ -159,6 +184,10 @@ static void check_block(const char *class_name, uint32_t head) {
         CHECK(fabs(found - wanted) < 2e-5 * wanted, "%s: nll %.7f, by definition %.7f", class_name, found, wanted);
         for (uint32_t i = 0; i < LAYERS; i++)
             for (part p = 0; p < PARTS; p++) check_matrix(k, i, p, class_name);
+        loss(k, true);
+        check_rounded(k, PRODUCT_INT16, "16-bit integers", 0.9999);
+        loss(k, true);
+        check_rounded(k, PRODUCT_BF16, "bfloat16", 0.999);
         close_rig(k);
         free(logits);
     }

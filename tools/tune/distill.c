@@ -78,10 +78,14 @@ static void score_chunk(const pass *p, size_t item, float *q, float *taught) {
             score_text(p, &s->parts[item], q + i * vocab, first + i);
 }
 
+/* The gradient of logits is probabilities, mostly far smaller than an integer's share of the largest beside them: each
+ * alone is nothing, all of them are what pulls the other way. Floating point keeps them. */
+static product_kind kind_of_gradient(const distiller *s) { return s->kind == PRODUCT_INT16 ? PRODUCT_F32 : s->kind; }
+
 static void back_chunk(const pass *p, size_t item, const float *q) {
     const distiller *s = p->s;
     size_t first = item * CHUNK, count = bp_min(CHUNK, p->tokens - first), d = s->d_model, vocab = s->vocab;
-    product_one(s->kind, false, false, count, d, vocab, q, vocab, s->student, d, 0, p->dx + first * d, d);
+    product_one(kind_of_gradient(s), false, false, count, d, vocab, q, vocab, s->student, d, 0, p->dx + first * d, d);
 }
 
 static void run_chunk(void *context, size_t item, uint32_t worker) {
@@ -111,8 +115,8 @@ static void run_groups(pass *p, size_t chunks) {
         size_t count = bp_min(GROUP, chunks - p->first), at = p->first * CHUNK,
                positions = bp_min(count * CHUNK, p->tokens - at);
         workers_for(s->w, count, score_in_group, p);
-        product_run(s->w, s->kind, true, false, vocab, d, positions, s->group, vocab, p->x + at * d, d, p->first > 0,
-                    s->gradient, d);
+        product_run(s->w, kind_of_gradient(s), true, false, vocab, d, positions, s->group, vocab, p->x + at * d, d,
+                    p->first > 0, s->gradient, d);
         workers_for(s->w, count, back_in_group, p);
     }
 }
