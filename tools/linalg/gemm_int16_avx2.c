@@ -128,6 +128,8 @@ INLINE __m256i interleave_rows(const float *x, size_t stride, __m256i lanes, boo
     return _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa);
 }
 
+enum { STRIP = 16, STRIP_ROWS = 8 };
+
 /* A strip: registers beside each other in a narrow window of the matrix, which stays in the second-level cache from
  * the search for the largest magnitudes to the packing. A few rows at a time over the whole strip: their lines are used
  * up while they are in the first-level cache, even where the stride maps all rows to one of its sets. */
@@ -139,33 +141,49 @@ typedef struct {
         uint32_t *out;
         __m256i lanes, most;
         __m256 inverse;
-    } group[16];
+    } group[STRIP];
 } strip;
 
-enum { STRIP = 16, STRIP_ROWS = 8 };
+/* Both steps for `rows` rows of one register: inlined for STRIP_ROWS, which is then unrolled, and for what is left. */
+INLINE __m256i most_of_rows(__m256i most, const float *x, size_t stride, __m256i lanes, size_t rows, bool more) {
+    for (size_t i = 0; i < rows; i++) {
+        const float *row = x + i * stride;
+        if (more) _mm_prefetch((const char *)(row + STRIP_ROWS * stride), _MM_HINT_T0);
+        most = _mm256_max_epi32(most, magnitude(_mm256_maskload_ps(row, lanes)));
+    }
+    return most;
+}
+
+INLINE void pack_rows(uint32_t *out, size_t width, const float *x, size_t stride, __m256i lanes, __m256 inverse,
+                      size_t rows) {
+    for (size_t i = 0; i < rows; i += 2)
+        _mm256_store_si256((__m256i *)(void *)(out + i / 2 * width),
+                           interleave_rows(x + i * stride, stride, lanes, i + 1 < rows, inverse));
+}
 
 static void strip_find_most(strip *s) {
     for (size_t first = 0; first < s->k; first += STRIP_ROWS)
         for (size_t g = 0; g < s->groups; g++) {
             const float *x = s->x + s->group[g].column + first * s->stride;
-            const __m256i lanes = s->group[g].lanes;
-            __m256i most = s->group[g].most;
-            for (size_t p = first; p < bp_min(first + STRIP_ROWS, s->k); p++, x += s->stride) {
-                if (p + STRIP_ROWS < s->k) _mm_prefetch((const char *)(x + STRIP_ROWS * s->stride), _MM_HINT_T0);
-                most = _mm256_max_epi32(most, magnitude(_mm256_maskload_ps(x, lanes)));
-            }
-            s->group[g].most = most;
+            const __m256i lanes = s->group[g].lanes, most = s->group[g].most;
+            const size_t left = s->k - first;
+            s->group[g].most = left >= 2 * (size_t)STRIP_ROWS
+                                   ? most_of_rows(most, x, s->stride, lanes, STRIP_ROWS, true)
+                               : left >= STRIP_ROWS ? most_of_rows(most, x, s->stride, lanes, STRIP_ROWS, false)
+                                                    : most_of_rows(most, x, s->stride, lanes, left, false);
         }
 }
 
-static void strip_pack(const strip *s, size_t room) {
+static void strip_pack(const strip *s, size_t width) {
     for (size_t first = 0; first < s->k; first += STRIP_ROWS)
         for (size_t g = 0; g < s->groups; g++) {
             const float *x = s->x + s->group[g].column + first * s->stride;
-            uint32_t *out = s->group[g].out + first / 2 * room;
-            for (size_t p = first; p < bp_min(first + STRIP_ROWS, s->k); p += 2, x += 2 * s->stride, out += room)
-                _mm256_store_si256((__m256i *)(void *)out,
-                                   interleave_rows(x, s->stride, s->group[g].lanes, p + 1 < s->k, s->group[g].inverse));
+            uint32_t *out = s->group[g].out + first / 2 * width;
+            const size_t left = s->k - first;
+            if (left >= STRIP_ROWS)
+                pack_rows(out, width, x, s->stride, s->group[g].lanes, s->group[g].inverse, STRIP_ROWS);
+            else
+                pack_rows(out, width, x, s->stride, s->group[g].lanes, s->group[g].inverse, left);
         }
 }
 
