@@ -19,14 +19,14 @@ bool gemm_int16_faster(void) {
 }
 
 static const gemm_kernel *best_kernel(void) {
-    enum { ROWS = 240, COLS = 3072 };
+    enum { ROWS = 240, COLS = 3072, PANEL_ROWS = GEMM_INT16_DEPTH / 2 + 1 }; /* pairs and scales */
     static const gemm_kernel kernel = {.depth = GEMM_INT16_DEPTH,
                                        .rows = ROWS,
                                        .cols = COLS,
                                        .tile_rows = GEMM_INT16_ROWS,
                                        .tile_cols = GEMM_INT16_COLS,
-                                       .a_words = GEMM_INT16_WORDS(ROWS, GEMM_INT16_ROWS),
-                                       .b_words = GEMM_INT16_WORDS(COLS, GEMM_INT16_COLS),
+                                       .a_words = ROWS / GEMM_INT16_ROWS * GEMM_INT16_A_WIDTH * PANEL_ROWS,
+                                       .b_words = COLS / GEMM_INT16_COLS * GEMM_INT16_B_WIDTH * PANEL_ROWS,
                                        .pack = gemm_int16_pack_avx2,
                                        .product = gemm_int16_product_avx2};
     return gemm_int16_available() ? &kernel : NULL;

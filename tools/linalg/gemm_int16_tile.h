@@ -9,18 +9,13 @@
 enum { GEMM_INT16_ROWS = 6, GEMM_INT16_COLS = 16 };
 
 /* A panel has room for whole registers: 8 words beside each other for 6 rows. */
-enum { GEMM_INT16_LANES = 8 };
+enum { GEMM_INT16_LANES = 8, GEMM_INT16_A_WIDTH = 8, GEMM_INT16_B_WIDTH = 16 };
 
 /* Most of a block of k (gemm_int16.h). */
 enum { GEMM_INT16_DEPTH = 576 };
 
-/* Words of a packed block of `count` vectors, a multiple of `width`. */
-#define GEMM_INT16_WORDS(count, width)                                                                                 \
-    ((count) / (width) * ((width) + GEMM_INT16_LANES - 1) / GEMM_INT16_LANES * GEMM_INT16_LANES *                      \
-     (GEMM_INT16_DEPTH / 2 + 1))
-
 /* Panels of `width` vectors, in pairs along k, as the multiplication takes them, followed by their scales:
- *     out [ceil(count / width)][ceil(k / 2) + 1][width rounded up to 8],
+ *     out [ceil(count / width)][ceil(k / 2) + 1][GEMM_INT16_A_WIDTH or _B_WIDTH],
  * each word a pair of integers (even k in the low half; zero where an odd k has no partner), in the last row of a panel
  * the float that they are multiples of. width is GEMM_INT16_ROWS or GEMM_INT16_COLS; out is 64-aligned. */
 void gemm_int16_pack_avx2(uint32_t *out, size_t width, gemm_factor x, size_t count, size_t k);
