@@ -103,7 +103,7 @@ static void pack_across_k(uint32_t *out, size_t width, const float *x, size_t st
             }
 }
 
-void gemm_bf16_pack_avx512(uint32_t *out, size_t width, gemm_bf16_factor x, size_t count, size_t k) {
+void gemm_bf16_pack_avx512(uint32_t *out, size_t width, gemm_factor x, size_t count, size_t k) {
     (x.along_k ? pack_along_k : pack_across_k)(out, width, x.data, x.stride, count, k);
 }
 
@@ -147,8 +147,9 @@ static void tile(float *C, size_t ldc, const uint32_t *a, const uint32_t *b, siz
     EACH_ROW(ROW_UPDATE)
 }
 
-void gemm_bf16_product_avx512(float *C, size_t ldc, const uint32_t *A, const uint32_t *B, size_t m, size_t n,
-                              size_t pairs, float alpha, float beta) {
+void gemm_bf16_product_avx512(float *C, size_t ldc, const uint32_t *A, const uint32_t *B, size_t m, size_t n, size_t k,
+                              float alpha, float beta) {
+    const size_t pairs = bp_ceil_div(k, 2);
     for (size_t j = 0; j < n; j += GEMM_BF16_COLS)
         for (size_t i = 0; i < m; i += GEMM_BF16_ROWS)
             tile(C + i * ldc + j, ldc, A + i * pairs, B + j * pairs, bp_min(GEMM_BF16_ROWS, m - i),

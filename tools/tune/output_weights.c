@@ -4,7 +4,6 @@
 
 #include "distill.h"
 #include "linalg/linalg.h"
-#include "linalg/gemm_bf16.h"
 #include "network.h"
 
 enum { SEQUENCES = 4 };
@@ -95,8 +94,6 @@ void output_weights_close(output_weights *o) {
     *o = (output_weights){0};
 }
 
-static product_kind kind_of_product(void) { return gemm_bf16_available() ? PRODUCT_BF16 : PRODUCT_F32; }
-
 static bool measuring_open(measuring *k, size_t ctx, bp_err *e) {
     const model_config *c = &k->m->config;
     size_t tokens = SEQUENCES * ctx, d = c->d_model;
@@ -108,8 +105,8 @@ static bool measuring_open(measuring *k, size_t ctx, bp_err *e) {
     if (!weights_open(k->o, k->m) || !k->E || !k->between || !k->stream || !k->x || !k->r)
         return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the gradients of the dense model");
     return block_trace_open(&k->trace, k->m, tokens, e) && block_open(&k->W, &k->m->layers[0], e) &&
-           network_open(&k->net, k->w, k->m, ctx, SEQUENCES, kind_of_product(), e) &&
-           distiller_open(&k->head, k->w, kind_of_product(), d, c->vocab, NULL, k->E, NULL, tokens, e);
+           network_open(&k->net, k->w, k->m, ctx, SEQUENCES, product_fastest(), e) &&
+           distiller_open(&k->head, k->w, product_fastest(), d, c->vocab, NULL, k->E, NULL, tokens, e);
 }
 
 static void measuring_close(measuring *k) {

@@ -1,6 +1,7 @@
 #include "product.h"
 
 #include "linalg/gemm_bf16.h"
+#include "linalg/gemm_int16.h"
 #include "linalg/linalg.h"
 
 typedef struct {
@@ -12,12 +13,16 @@ typedef struct {
     float *C;
 } task;
 
+product_kind product_fastest(void) {
+    return gemm_bf16_available() ? PRODUCT_BF16 : gemm_int16_faster() ? PRODUCT_INT16 : PRODUCT_F32;
+}
+
 void product_one(product_kind kind, bool trans_a, bool trans_b, size_t m, size_t n, size_t k, const float *A,
                  size_t lda, const float *B, size_t ldb, float beta, float *C, size_t ldc) {
-    if (kind == PRODUCT_BF16)
-        gemm_bf16(trans_a, trans_b, m, n, k, 1, A, lda, B, ldb, beta, C, ldc);
-    else
-        linalg_gemm(trans_a, trans_b, m, n, k, 1, A, lda, B, ldb, beta, C, ldc);
+    static void (*const gemm[])(bool, bool, size_t, size_t, size_t, float, const float *, size_t, const float *, size_t,
+                                float, float *, size_t) = {
+        [PRODUCT_F32] = linalg_gemm, [PRODUCT_BF16] = gemm_bf16, [PRODUCT_INT16] = gemm_int16};
+    gemm[kind](trans_a, trans_b, m, n, k, 1, A, lda, B, ldb, beta, C, ldc);
 }
 
 static void run_block(void *context, size_t i, uint32_t worker) {

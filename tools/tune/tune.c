@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "linalg/gemm_bf16.h"
 #include "linalg/linalg.h"
 #include "linalg/rng.h"
 #include "offline.h"
@@ -134,7 +133,7 @@ static bool tuner_open(tuner *t, bp_err *e) {
     const model_config *c = &t->file->config;
     size_t n_seqs = (size_t)t->o->sequences;
     linalg_init();
-    t->kind = t->o->exact || !gemm_bf16_available() ? PRODUCT_F32 : PRODUCT_BF16;
+    t->kind = t->o->exact ? PRODUCT_F32 : product_fastest();
     t->best_score = INFINITY;
     if (!(t->w = workers_open(t->o->threads, e)) || !student_open(&t->model, t->file, t->o->signs, e) ||
         !network_open(&t->net, t->w, t->file, t->text->ctx, n_seqs, t->kind, e) || !open_arrays(t, e))

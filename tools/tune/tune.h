@@ -23,7 +23,7 @@ typedef struct {
     uint64_t seed;
     uint32_t threads;
     uint64_t max_memory; /* bytes; 0: no limit. Activations are recomputed where they would not fit */
-    bool exact;          /* float32 products even where bfloat16 is faster */
+    bool exact;          /* float32 products even where rounded factors are faster (product.h) */
     bool resume, quiet;
 } tune_options;
 

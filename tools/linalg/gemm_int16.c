@@ -1,0 +1,49 @@
+#include "gemm_int16.h"
+
+#include <stdatomic.h>
+
+#include "gemm_int16_tile.h"
+
+static atomic_bool fallback_forced;
+
+void gemm_int16_force_fallback(bool fallback) { atomic_store(&fallback_forced, fallback); }
+
+#if defined(__x86_64__)
+
+bool gemm_int16_available(void) { return __builtin_cpu_supports("avx2"); }
+
+/* One multiplication per cycle is what float32 does too, and so are two beside the two of AVX-512. */
+bool gemm_int16_faster(void) {
+    return gemm_int16_available() && !__builtin_cpu_supports("avx512f") && !__builtin_cpu_is("haswell") &&
+           !__builtin_cpu_is("broadwell") && !__builtin_cpu_is("znver1") && !__builtin_cpu_is("znver2");
+}
+
+static const gemm_kernel *best_kernel(void) {
+    enum { ROWS = 240, COLS = 3072 };
+    static const gemm_kernel kernel = {.depth = GEMM_INT16_DEPTH,
+                                       .rows = ROWS,
+                                       .cols = COLS,
+                                       .tile_rows = GEMM_INT16_ROWS,
+                                       .tile_cols = GEMM_INT16_COLS,
+                                       .a_words = GEMM_INT16_WORDS(ROWS, GEMM_INT16_ROWS),
+                                       .b_words = GEMM_INT16_WORDS(COLS, GEMM_INT16_COLS),
+                                       .pack = gemm_int16_pack_avx2,
+                                       .product = gemm_int16_product_avx2};
+    return gemm_int16_available() ? &kernel : NULL;
+}
+
+#else
+
+bool gemm_int16_available(void) { return false; }
+
+bool gemm_int16_faster(void) { return false; }
+
+static const gemm_kernel *best_kernel(void) { return NULL; }
+
+#endif
+
+void gemm_int16(bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha, const float *A, size_t lda,
+                const float *B, size_t ldb, float beta, float *C, size_t ldc) {
+    const bool forced = atomic_load_explicit(&fallback_forced, memory_order_relaxed);
+    gemm_by_blocks(forced ? NULL : best_kernel(), trans_a, trans_b, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
+}
