@@ -60,7 +60,7 @@ static float dot(const float *a, const float *b, size_t n) {
     return sum;
 }
 
-/* q of one row: column k of the order is rounded at x_k + sum over the columns before it of coupling * (x - y)   (25) */
+/* q of one row: column k of the order is rounded at x_k + sum over the columns before it of coupling * (x - y)   (26) */
 static void round_row(const rounding *r, const room *t, const float *x, const float *scales, float *q) {
     int top = (1 << r->planes) - 1;
     for (size_t k = 0; k < r->m; k++) {

@@ -17,7 +17,7 @@ typedef struct {
 typedef struct {
     block_output_weights *blocks; /* [n_layers] */
     float *embedding;             /* [d_model, d_model] mean of g g', g the gradient of L at the embedding's output */
-    float *head; /* [d_model, d_model] mean of y y' / 2, y the input of the head         docs/DBF.md (26) */
+    float *head; /* [d_model, d_model] mean of y y' / 2, y the input of the head         docs/DBF.md (25) */
     float *memory;
 } output_weights;
 
