@@ -5,15 +5,20 @@
 
 #include "cli.h"
 #include "compress/plan.h"
+#include "compress/table_round.h"
 #include "io/file.h"
+#include "linalg/linalg.h"
 #include "load.h"
 #include "offline.h"
+#include "tune/output_weights.h"
 #include "tune/tune.h"
+
+enum { GRADIENT_TOKENS = 32768 }; /* of the metric in which a table is rounded anew */
 
 typedef struct {
     tune_options tune;
     const char *teacher, *student, *out, *calib, *tiers;
-    uint64_t calib_tokens, ctx, threads, max_memory;
+    uint64_t calib_tokens, ctx, threads, max_memory, embedding_bits;
     bool force, json;
 } options;
 
@@ -33,7 +38,11 @@ static void describe(const options *o, const model *compressed, char *out, size_
         t->signs ? "true" : "false", (unsigned long long)t->seed);
     for (uint32_t i = 0; i < compressed->n_tiers && n > 0 && (size_t)n < capacity; i++)
         n += snprintf(out + n, capacity - (size_t)n, "%s%g", i ? ", " : "", t->tier_weights[i]);
-    if (n > 0 && (size_t)n < capacity) snprintf(out + n, capacity - (size_t)n, "]}}");
+    if (n > 0 && (size_t)n < capacity) n += snprintf(out + n, capacity - (size_t)n, "]");
+    if (n > 0 && (size_t)n < capacity && o->embedding_bits)
+        n += snprintf(out + n, capacity - (size_t)n, ", \"embedding_bits\": %llu",
+                      (unsigned long long)o->embedding_bits);
+    if (n > 0 && (size_t)n < capacity) snprintf(out + n, capacity - (size_t)n, "}}");
 }
 
 /* The rounded table of a model as the container writes it; left zero where the source's own storage was kept. */
@@ -115,26 +124,46 @@ static void print_result(const options *o, const tune_result *r) {
            (unsigned long long)o->tune.seed);
 }
 
+/* The teacher's tables, rounded anew in the metric that the teacher's gradients on the text give. */
+static bool round_anew(const options *o, const offline_model *teacher, const calibration *text, packed_table *embedding,
+                       packed_table *head, bp_err *e) {
+    linalg_init();
+    workers *w = workers_open(o->tune.threads, e);
+    output_weights weights = {0};
+    bool ok = w &&
+              output_weights_measure(&weights, w, teacher->model, offline_mapping(teacher), text, GRADIENT_TOKENS, NULL,
+                                     NULL, e) &&
+              table_round_model(embedding, head, w, teacher->model, (uint32_t)o->embedding_bits, weights.embedding,
+                                weights.head, e);
+    output_weights_close(&weights);
+    workers_close(w);
+    return ok;
+}
+
 static bool tune(options *o, const offline_model *teacher, const offline_model *compressed, tune_result *result,
                  bp_err *e) {
     char origin[512], recipe[PLAN_RECIPE + 1024];
     calibration text = {0};
     packed_table embedding = {0}, head = {0};
     const model *m = compressed->model;
+    model rounded = *m;
     bool tied = m->head.planes.bytes == m->embedding.planes.bytes;
     if (!m->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "%s is not a bitpair file", o->student);
     offline_key(m, "bitpair.source", origin, sizeof origin);
     bool ok =
         read_tiers(o, m->n_tiers, e) && check_output(o, compressed->source.size, e) &&
         calibration_load(&text, teacher->tokenizer, o->calib, (size_t)(o->calib_tokens / o->ctx), (size_t)o->ctx, e) &&
-        copy_table(&embedding, &m->embedding, e) && (tied || copy_table(&head, &m->head, e));
+        (o->embedding_bits ? round_anew(o, teacher, &text, &embedding, &head, e)
+                           : copy_table(&embedding, &m->embedding, e) && (tied || copy_table(&head, &m->head, e)));
     if (ok) {
+        if (embedding.bytes) rounded.embedding = packed_table_view(&embedding);
+        rounded.head = head.bytes ? packed_table_view(&head) : tied ? rounded.embedding : m->head;
         describe(o, m, recipe, sizeof recipe);
         container c = {.embedding = embedding.bytes ? &embedding : NULL,
                        .head = head.bytes ? &head : NULL,
                        .source = origin,
                        .recipe = recipe};
-        ok = tune_run(&o->tune, teacher->model, m, &text, &c, o->out, o->force, result, e);
+        ok = tune_run(&o->tune, teacher->model, &rounded, &text, &c, o->out, o->force, result, e);
     }
     packed_table_free(&embedding);
     packed_table_free(&head);
@@ -163,7 +192,11 @@ static int check_usage(const options *o) {
     const char *wrong = !o->out     ? "-o OUT.gguf is missing"
                         : !o->calib ? "--calib FILES is missing: texts like those the model will read"
                         : !(o->tune.minutes > 0) && !o->tune.steps ? "give a budget: --minutes M or --steps N"
-                                                                   : NULL;
+                        : o->embedding_bits && o->embedding_bits < 4
+                            ? "--embedding-bits is 4 to 8, or 0 to take the student's"
+                        : o->embedding_bits && o->tune.first_tier > 1
+                            ? "--embedding-bits changes what earlier tiers use: not with --from-tier"
+                            : NULL;
     if (!wrong) return CLI_OK;
     fprintf(stderr, "bitpair tune: %s\nSee: bitpair tune --help\n", wrong);
     return CLI_USAGE;
@@ -196,6 +229,9 @@ int cmd_tune(int argc, char **argv) {
          "step of a scale, relative to its vector's size (default 0.006)"},
         {"embedding-rate", 0, CLI_REAL, &o.tune.rate_tables, 0, 1, "R",
          "step of an entry of embedding and head, relative to their mean size; 0: they stay (default 0.002)"},
+        {"embedding-bits", 0, CLI_COUNT, &o.embedding_bits, 0, 8, "P",
+         "round the teacher's embedding and head anew to P bit planes, 4 to 8, before tuning; 0: take the student's "
+         "(default)"},
         {"from-tier", 0, CLI_COUNT, &from_tier, 1, MODEL_TIERS, "N",
          "train tier N and those after it; everything that earlier tiers use stays (default 1)"},
         {"scales-only", 0, CLI_FLAG, &scales_only, 0, 0, NULL, "signs stay: half the time and a third of the memory"},
@@ -228,11 +264,11 @@ int cmd_tune(int argc, char **argv) {
     const char *paths[2];
     int rc = cli_parse(&spec, argc, argv, paths);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
+    o.tune.first_tier = (uint32_t)from_tier;
     if ((rc = check_usage(&o)) != CLI_OK) return rc;
     o.teacher = paths[0];
     o.student = paths[1];
     o.tune.signs = !scales_only;
-    o.tune.first_tier = (uint32_t)from_tier;
     if (from_tier > 1) o.tune.rate_tables = 0;
     o.tune.threads = (uint32_t)o.threads;
     o.tune.max_memory = o.max_memory * 1000000;

@@ -11,6 +11,7 @@
 #include "linalg/linalg.h"
 #include "platform.h"
 #include "statistics.h"
+#include "table_round.h"
 #include "tune/output_weights.h"
 
 enum { NAME = 64 };
@@ -242,15 +243,14 @@ static bool make_block(job *j, bp_err *e) {
 /* ---- the whole ------------------------------------------------------------------------------------------------- */
 
 static bool round_tables(job *j, bp_err *e) {
-    uint32_t planes = (uint32_t)j->o->embedding_bits;
     bool tied = j->m->head.rows == j->m->embedding.rows;
     const model *base = j->o->base;
     if (base)
         return (!base->embedding.planes.bytes || packed_table_copy(&j->embedding, &base->embedding, e)) &&
                (tied || !base->head.planes.bytes || packed_table_copy(&j->head, &base->head, e));
-    if (planes == 0) return true;
-    return packed_table_make(&j->embedding, j->w, &j->m->embedding, planes, e) &&
-           (tied || packed_table_make(&j->head, j->w, &j->m->head, planes, e));
+    return j->o->embedding_bits == 0 ||
+           table_round_model(&j->embedding, &j->head, j->w, j->m, (uint32_t)j->o->embedding_bits, j->weights.embedding,
+                             j->weights.head, e);
 }
 
 static void release_tables(const job *j) {
@@ -282,9 +282,8 @@ static bool write_result(const job *j, const char *source, compress_result *r, b
 
 static bool run_blocks(job *j, const calibration *calib, compress_result *r, bp_err *e) {
     linear embedding, head;
-    if (!chain_open(&j->chain, j->w, j->m, calib->ids, calib->n_seqs, calib->n_val, calib->ctx,
-                    j->o->streamed ? j->work_folder.folder : NULL, e) ||
-        !round_tables(j, e))
+    if (!round_tables(j, e) || !chain_open(&j->chain, j->w, j->m, calib->ids, calib->n_seqs, calib->n_val, calib->ctx,
+                                           j->o->streamed ? j->work_folder.folder : NULL, e))
         return false;
     j->before = malloc(calib->n_val * calib->ctx * j->m->config.d_model * sizeof *j->before);
     j->layers = calloc((size_t)j->m->config.n_layers * PARTS, sizeof *j->layers);

@@ -36,32 +36,30 @@ void pack_unpack_signs(float *S, const uint8_t *bytes, size_t rows, size_t colum
 
 /* ---- tables ---------------------------------------------------------------------------------------------------- */
 
-/* nearest odd integer to x in [-(2^planes - 1), 2^planes - 1] */
-static int nearest_odd(float x, int top) {
+int pack_nearest_odd(float x, int top) {
     float q = 2 * floorf(x * 0.5f) + 1;
     return q > (float)top ? top : q < (float)-top ? -top : (int)q;
 }
 
 static float half(float x) { return bp_half_to_float(bp_half_from_float(x)); }
 
-/* squared error of x [n] with a scale, and the least-squares scale for its roundings */
-static double try_scale(const float *x, size_t n, int top, float scale, float *better) {
+/* weighted squared error of x [n] with a scale, and the least-squares scale for its roundings */
+static double try_scale(const float *x, const float *weight, size_t n, int top, float scale, float *better) {
     double error = 0, xq = 0, qq = 0;
     float inverse = 1 / scale;
     for (size_t i = 0; i < n; i++) {
-        int q = nearest_odd(x[i] * inverse, top);
-        double difference = (double)x[i] - (double)scale * q;
-        error += difference * difference;
-        xq += (double)x[i] * q;
-        qq += (double)q * q;
+        int q = pack_nearest_odd(x[i] * inverse, top);
+        double difference = (double)x[i] - (double)scale * q, by = weight ? (double)weight[i] : 1;
+        error += by * difference * difference;
+        xq += by * (double)x[i] * q;
+        qq += by * (double)q * q;
     }
-    *better = (float)(xq / qq);
+    *better = qq > 0 ? (float)(xq / qq) : scale;
     return error;
 }
 
-/* Best half-precision scale of a run of values: starts between a clipped and a full range, each improved by least
- * squares. */
-static float best_scale(const float *x, size_t n, uint32_t planes) {
+/* Starts between a clipped and a full range, each improved by least squares. */
+float pack_scale(const float *x, const float *weight, size_t n, uint32_t planes) {
     int top = (1 << planes) - 1;
     float largest = 0, best = 0;
     for (size_t i = 0; i < n; i++) largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
@@ -70,7 +68,7 @@ static float best_scale(const float *x, size_t n, uint32_t planes) {
         float scale = half(largest / (float)top * (1 - 0.07f * (float)s));
         for (int round = 0; round < SCALE_ROUNDS && scale > 0; round++) {
             float better;
-            double error = try_scale(x, n, top, scale, &better);
+            double error = try_scale(x, weight, n, top, scale, &better);
             if (error < least) {
                 least = error;
                 best = scale;
@@ -103,11 +101,11 @@ static void round_row(const rounding *r, size_t row, size_t item, const float *x
     int top = (1 << p->planes) - 1;
     for (size_t b = 0; b < blocks; b++) {
         size_t first = b * KERNEL_BLOCK, n = bp_min(KERNEL_BLOCK, p->columns - first);
-        float scale = best_scale(x + first, n, p->planes), inverse = scale > 0 ? 1 / scale : 0;
+        float scale = pack_scale(x + first, NULL, n, p->planes), inverse = scale > 0 ? 1 / scale : 0;
         p->scales[row * blocks + b] = bp_half_from_float(scale);
         p->widened[row * blocks + b] = scale;
         for (size_t j = first; j < first + n; j++) {
-            int q = nearest_odd(x[j] * inverse, top);
+            int q = pack_nearest_odd(x[j] * inverse, top);
             put_level(p, groups, row, j, q);
             double difference = (double)x[j] - (double)scale * q;
             r->errors[item] += difference * difference;

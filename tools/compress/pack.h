@@ -15,6 +15,13 @@ void pack_signs(uint8_t *out, const float *S, size_t rows, size_t columns);
 /* The inverse: S = +1 or -1. */
 void pack_unpack_signs(float *S, const uint8_t *bytes, size_t rows, size_t columns);
 
+/* The odd integer nearest to x in [-top, top]; top is odd. */
+int pack_nearest_odd(float x, int top);
+
+/* The best scale in half precision for x [n] as odd multiples below 2^planes of it: sum weight (x - scale q)^2 is least
+ * of what several starts find. weight NULL: 1. 0 where x is 0. */
+float pack_scale(const float *x, const float *weight, size_t n, uint32_t planes);
+
 /* A table W [rows, columns] as bit planes: W ~ scale[row][column / 256] * q, q odd, |q| < 2^planes. */
 typedef struct {
     uint32_t planes;
@@ -24,7 +31,7 @@ typedef struct {
     uint16_t *scales; /* half [n_scales] = [rows padded to 16][blocks of 256 columns] */
     size_t n_scales;
     float *widened; /* [n_scales] the same in float, for table_view */
-    double error;   /* sum of squared errors / sum of squares */
+    double error;   /* sum of squared errors / sum of squares, in the metric of the rounding */
 } packed_table;
 
 /* Rounds every row of `source` (any kind that linear_row reads). Scales are least-squares fits to the rounded values,

@@ -10,6 +10,7 @@
 #include "container.h"
 #include "offline.h"
 #include "statistics.h"
+#include "table_round.h"
 #include "tune/output_weights.h"
 
 static const double CORE_SPEED = 40e9; /* float32 operations per second that a core reaches in this mix */
@@ -171,7 +172,9 @@ static uint64_t peak_bytes(const compress_options *o, const model *m, size_t n_t
     uint64_t weights = m->linear_weights / m->config.n_layers, rows = (uint64_t)table->n * table->row_bytes;
     uint64_t group = largest_group(o, m, n_tokens) + (o->mapped ? sizeof(float) * weights : 0);
     uint64_t peak = loop_bytes(o, m, n_tokens) + group;
-    if (o->mapped) peak = bp_max(peak, rows + container_fixed_bytes(m, (uint32_t)o->embedding_bits));
+    uint64_t rounding = container_fixed_bytes(m, (uint32_t)o->embedding_bits) +
+                        (wants_gradients(o) ? table_round_bytes(table->n, table->m, (uint32_t)o->threads) : 0);
+    peak = bp_max(peak, rounding + (o->mapped ? rows : 0));
     if (o->equal_loss) peak = bp_max(peak, allocate_bytes(o, m) + group);
     if (wants_gradients(o))
         peak = bp_max(peak, output_weights_bytes(m, o->ctx, (uint32_t)o->threads) + (o->mapped ? rows : 0));

@@ -70,10 +70,15 @@ bool linalg_eigh(float *S, float *mu, size_t n) {
     return ok;
 }
 
-bool linalg_solve_spd(float *S, float *X, size_t n, size_t r) {
+bool linalg_cholesky(float *S, size_t n) {
     int order = (int)n, info = 0;
-    spotrf_("U", &order, S, &order, &info); /* column-major upper = row-major lower: S = L L' */
-    if (info != 0) return false;
+    spotrf_("U", &order, S, &order, &info); /* column-major upper = row-major lower */
+    return info == 0;
+}
+
+bool linalg_solve_spd(float *S, float *X, size_t n, size_t r) {
+    int order = (int)n;
+    if (!linalg_cholesky(S, n)) return false;
     cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, order, (int)r, 1.0f, S, order, X,
                 (int)r);
     cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, order, (int)r, 1.0f, S, order, X,

@@ -29,6 +29,10 @@ void linalg_mirror(float *H, size_t n);
  * (row-major: Q[i*n+j] = i-th component of vector j), mu ascending. false if LAPACK fails (non-finite input). */
 bool linalg_eigh(float *S, float *mu, size_t n);
 
+/* S = L L' for symmetric positive definite S [n, n]: its lower triangle is replaced by that of L, the upper one stays.
+ * false if S is not positive definite. */
+bool linalg_cholesky(float *S, size_t n);
+
 /* Cholesky solve: X [n, r] <- S^-1 X for symmetric positive definite S [n, n] (overwritten by its factor). false if S
  * is not positive definite. */
 bool linalg_solve_spd(float *S, float *X, size_t n, size_t r);

@@ -3,9 +3,11 @@
 #include <stdlib.h>
 
 #include "distill.h"
+#include "linalg/linalg.h"
 #include "network.h"
 
 enum { SEQUENCES = 4 };
+static const float HEAD = 0.5f; /* mean over tokens of sum_v p_v (1 - p_v) */
 
 typedef struct {
     output_weights *o;
@@ -20,6 +22,7 @@ typedef struct {
     float *between;    /* [n_layers, tokens, d_model] the stream before each block */
     float *E, *stream, *x, *r;
     uint32_t layer;
+    size_t tokens; /* so far */
 } measuring;
 
 /* ---- sums ------------------------------------------------------------------------------------------------------- */
@@ -72,13 +75,16 @@ static size_t outputs(const model *m) {
 
 static bool weights_open(output_weights *o, const model *m) {
     uint32_t layers = m->config.n_layers;
-    float *p = o->memory = calloc(layers * outputs(m), sizeof *p);
+    size_t square = (size_t)m->config.d_model * m->config.d_model;
+    float *p = o->memory = calloc(layers * outputs(m) + 2 * square, sizeof *p);
     o->blocks = calloc(layers, sizeof *o->blocks);
     for (uint32_t i = 0; p && o->blocks && i < layers; i++)
         for (part j = 0; j < PARTS; j++) {
             o->blocks[i].w[j] = p;
             p += part_linear(&m->layers[i], j)->n;
         }
+    o->embedding = p;
+    o->head = p ? p + square : NULL;
     return o->memory && o->blocks;
 }
 
@@ -118,7 +124,7 @@ static void measuring_close(measuring *k) {
 uint64_t output_weights_bytes(const model *m, size_t ctx, uint32_t threads) {
     const model_config *c = &m->config;
     uint64_t tokens = SEQUENCES * ctx, d = c->d_model, weights = m->linear_weights / c->n_layers;
-    uint64_t floats = c->vocab * d + (c->n_layers + 2) * tokens * d + weights + c->n_layers * outputs(m);
+    uint64_t floats = c->vocab * d + (c->n_layers + 2) * tokens * d + weights + c->n_layers * outputs(m) + 2 * d * d;
     return sizeof(float) * floats + block_trace_bytes(m, tokens) + network_bytes(m, ctx, SEQUENCES, threads) +
            distiller_bytes(c->vocab, false, threads);
 }
@@ -142,6 +148,13 @@ static void run_block(measuring *k, size_t tokens) {
     network_forward(&k->net, l, &k->W, k->stream, tokens, &k->trace);
 }
 
+/* sums in the upper triangle -> mean times scale */
+static void finish_moments(const measuring *k, float *H, float scale) {
+    size_t d = k->m->config.d_model;
+    linalg_mirror(H, d);
+    for (size_t i = 0; i < d * d; i++) H[i] *= scale / (float)k->tokens;
+}
+
 static void run_batch(measuring *k, const int32_t *ids, size_t tokens) {
     const model *m = k->m;
     size_t d = m->config.d_model, stride = SEQUENCES * k->net.ctx * d;
@@ -152,6 +165,7 @@ static void run_batch(measuring *k, const int32_t *ids, size_t tokens) {
         run_block(k, tokens);
     }
     network_normalise(&k->net, k->x, k->r, k->stream, m->out_norm, tokens);
+    linalg_gram(k->o->head, d, k->x, d, tokens);
     distiller_run_text(&k->head, k->x, k->x, ids, k->net.ctx, tokens, &score);
     network_normalise_backward(&k->net, k->x, k->stream, m->out_norm, k->r, tokens);
     while (k->layer-- > 0) {
@@ -160,6 +174,9 @@ static void run_batch(measuring *k, const int32_t *ids, size_t tokens) {
         run_block(k, tokens);
         network_backward(&k->net, &m->layers[k->layer], &k->W, k->x, tokens, &k->trace, &sink);
     }
+    for (size_t i = 0; i < tokens * d; i++) k->x[i] *= (float)tokens; /* L is a mean over them */
+    linalg_gram(k->o->embedding, d, k->x, d, tokens);
+    k->tokens += tokens;
 }
 
 bool output_weights_measure(output_weights *o, workers *w, const model *m, const file_view *mapped,
@@ -179,6 +196,8 @@ bool output_weights_measure(output_weights *o, workers *w, const model *m, const
     }
     for (uint32_t i = 0; ok && i < m->config.n_layers; i++)
         for (part p = 0; p < PARTS; p++) finish(o->blocks[i].w[p], k.stream, part_linear(&m->layers[i], p)->n);
+    if (ok) finish_moments(&k, o->embedding, 1);
+    if (ok) finish_moments(&k, o->head, HEAD);
     measuring_close(&k);
     if (!ok) output_weights_close(o);
     return ok;

@@ -2,7 +2,8 @@
  *     w_i = mean over tokens of (dL/dy_i)^2,   L = negative log-likelihood of the next token
  * then brought to mean 1 over the outputs of the layer, clipped at the 99.9th percentile and shrunk,
  *     w <- 0.8 w + 0.2                                                                              docs/DBF.md (21)
- * ADMM and the re-fit of scales weigh their squared errors with it. */
+ * ADMM and the re-fit of scales weigh their squared errors with it. And how much it depends on the tables: in which
+ * metric their rows should be rounded (compress/table_round.h). */
 #ifndef BITPAIR_OUTPUT_WEIGHTS_H
 #define BITPAIR_OUTPUT_WEIGHTS_H
 
@@ -15,6 +16,8 @@ typedef struct {
 
 typedef struct {
     block_output_weights *blocks; /* [n_layers] */
+    float *embedding;             /* [d_model, d_model] mean of g g', g the gradient of L at the embedding's output */
+    float *head; /* [d_model, d_model] mean of y y' / 2, y the input of the head         docs/DBF.md (25) */
     float *memory;
 } output_weights;
 

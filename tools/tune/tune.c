@@ -319,7 +319,7 @@ static void fingerprint(const tuner *t, const char *origin, uint8_t digest[32]) 
     const tune_options *o = t->o;
     sha256 h;
     sha256_init(&h);
-    int n = snprintf(line, sizeof line, "tune 2 %g %llu %llu %g %g %u %d %g %g %llu %d %s", o->minutes,
+    int n = snprintf(line, sizeof line, "tune 3 %g %llu %llu %g %g %u %d %g %g %llu %d %s", o->minutes,
                      (unsigned long long)o->steps, (unsigned long long)o->sequences, o->rate_scales, o->rate_tables,
                      (unsigned)o->first_tier, o->signs, o->curvature, o->noise, (unsigned long long)o->seed, o->exact,
                      origin);
@@ -332,6 +332,11 @@ static void fingerprint(const tuner *t, const char *origin, uint8_t digest[32]) 
             sha256_update(&h, s->a, s->n * sizeof *s->a);
             sha256_update(&h, s->b, s->m * sizeof *s->b);
         }
+    const linear *tables[] = {&t->file->embedding, &t->file->head};
+    for (size_t i = 0; i < 2; i++) {
+        const kernel_signs *p = &tables[i]->planes;
+        if (p->bytes) sha256_update(&h, p->row_scales, tables[i]->n * kernel_blocks(p->groups) * sizeof *p->row_scales);
+    }
     sha256_final(&h, digest);
 }
 

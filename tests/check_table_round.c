@@ -1,0 +1,151 @@
+/* Tables rounded in a metric: never worse in it than entry by entry, much better where columns are coupled or unequal,
+ * the error that is reported is the error that is there, the same bytes at any number of threads. */
+#include "check.h"
+
+#include <math.h>
+
+#include "compress/table_round.h"
+#include "linalg/linalg.h"
+#include "linalg/rng.h"
+
+enum { ROWS = 150, COLUMNS = 300, PLANES = 5 };
+
+static float W[ROWS * COLUMNS];
+
+static linear dense(void) {
+    linear w = {.n = ROWS, .m = COLUMNS};
+    w.rows = (const uint8_t *)W;
+    w.type = QUANT_F32;
+    w.row_bytes = COLUMNS * sizeof(float);
+    return w;
+}
+
+/* Moments of inputs that few directions and single loud columns dominate, as hidden states are. */
+static void coupled(float *H) {
+    enum { SAMPLES = 2 * COLUMNS, DIRECTIONS = 40 };
+    static float X[SAMPLES * COLUMNS], Z[SAMPLES * DIRECTIONS], mix[DIRECTIONS * COLUMNS];
+    rng r = rng_named(3, "moments");
+    rng_fill_normal(&r, X, SAMPLES * COLUMNS);
+    rng_fill_normal(&r, Z, SAMPLES * DIRECTIONS);
+    rng_fill_normal(&r, mix, DIRECTIONS * COLUMNS);
+    linalg_gemm(false, false, SAMPLES, COLUMNS, DIRECTIONS, 1, Z, DIRECTIONS, mix, COLUMNS, 0.3f, X, COLUMNS);
+    for (size_t i = 0; i < SAMPLES; i++)
+        for (size_t j = 0; j < COLUMNS; j += 37) X[i * COLUMNS + j] *= 10;
+    memset(H, 0, COLUMNS * COLUMNS * sizeof *H);
+    linalg_gram(H, COLUMNS, X, COLUMNS, SAMPLES);
+    linalg_mirror(H, COLUMNS);
+}
+
+/* sum (x - y)' H (x - y) / sum x' H x, H damped as the rounding does it */
+static double error_in(const float *H, const packed_table *p) {
+    linear view = packed_table_view(p);
+    double error = 0, size = 0, mean = 0;
+    static float row[COLUMNS];
+    for (size_t j = 0; j < COLUMNS; j++) mean += (double)H[j * COLUMNS + j] / COLUMNS;
+    for (size_t i = 0; i < ROWS; i++) {
+        linear_row(&view, i, row);
+        const float *x = W + i * COLUMNS;
+        for (size_t j = 0; j < COLUMNS; j++)
+            for (size_t k = 0; k < COLUMNS; k++) {
+                double h = (double)H[j * COLUMNS + k] / mean + (j == k ? 0.01 : 0);
+                error += ((double)x[j] - (double)row[j]) * h * ((double)x[k] - (double)row[k]);
+                size += (double)x[j] * h * (double)x[k];
+            }
+    }
+    return error / size;
+}
+
+/* error of table_round as a share of that of packed_table_make */
+static double gain(const float *H, const char *which) {
+    packed_table plain, p;
+    bp_err e;
+    linear source = dense();
+    CHECK(packed_table_make(&plain, NULL, &source, PLANES, &e), "%s", e.text);
+    CHECK(table_round(&p, NULL, &source, PLANES, H, &e), "%s", e.text);
+    double before = error_in(H, &plain), after = error_in(H, &p);
+    CHECK(fabs(p.error - after) < 0.01 * after, "%s: error %g is reported as %g", which, after, p.error);
+    packed_table_free(&plain);
+    packed_table_free(&p);
+    return after / before;
+}
+
+static void check_gain(const float *H) {
+    static float alone[COLUMNS * COLUMNS], diagonal[COLUMNS * COLUMNS];
+    for (size_t j = 0; j < COLUMNS; j++) {
+        alone[j * COLUMNS + j] = 3;
+        diagonal[j * COLUMNS + j] = H[j * COLUMNS + j];
+    }
+    double same = gain(alone, "columns alike"), loud = gain(diagonal, "loud columns"), full = gain(H, "coupled");
+    CHECK(same < 1.005, "columns alike: %.4f of the error of plain rounding", same);
+    CHECK(loud < 1.005, "loud columns: %.4f", loud);
+    CHECK(full < 0.5, "coupled columns: %.4f", full);
+}
+
+static void check_threads(const float *H) {
+    packed_table one, three;
+    bp_err e;
+    linear source = dense();
+    workers *w = workers_open(3, &e);
+    CHECK(table_round(&one, NULL, &source, PLANES, H, &e) && table_round(&three, w, &source, PLANES, H, &e), "%s",
+          e.text);
+    CHECK(memcmp(one.bytes, three.bytes, one.n_bytes) == 0 &&
+              memcmp(one.scales, three.scales, one.n_scales * sizeof *one.scales) == 0,
+          "three threads round differently");
+    workers_close(w);
+    packed_table_free(&one);
+    packed_table_free(&three);
+}
+
+/* What lies on the grid stays, in any metric; rows of zeros stay zero. */
+static void check_grid(const float *H) {
+    static float kept[ROWS * COLUMNS];
+    static float row[COLUMNS];
+    enum { TOP = 31 };
+    packed_table p;
+    bp_err e;
+    rng r = rng_named(4, "grid");
+    memcpy(kept, W, sizeof W);
+    for (size_t i = 0; i < ROWS * COLUMNS; i++) W[i] = 0.125f * (float)(2 * (int)(rng_uniform(&r) * 32) - TOP);
+    for (size_t i = 0; i < ROWS; i++) W[i * COLUMNS] = W[i * COLUMNS + 256] = 0.125f * TOP;
+    memset(W + 7 * COLUMNS, 0, COLUMNS * sizeof *W);
+    linear source = dense();
+    CHECK(table_round(&p, NULL, &source, PLANES, H, &e), "%s", e.text);
+    linear view = packed_table_view(&p);
+    size_t changed = 0;
+    for (size_t i = 0; i < ROWS; i++) {
+        linear_row(&view, i, row);
+        for (size_t j = 0; j < COLUMNS; j++) changed += row[j] != W[i * COLUMNS + j];
+    }
+    CHECK(changed == 0, "%zu values on the grid change", changed);
+    packed_table_free(&p);
+    memcpy(W, kept, sizeof W);
+}
+
+static void check_refused(const float *H) {
+    static float bad[COLUMNS * COLUMNS];
+    packed_table p;
+    bp_err e = {0};
+    linear source = dense();
+    CHECK(table_round(&p, NULL, &source, PLANES, bad, &e), "no moments at all: %s", e.text);
+    packed_table_free(&p);
+    memcpy(bad, H, sizeof bad);
+    bad[5 * COLUMNS + 5] = NAN;
+    CHECK(!table_round(&p, NULL, &source, PLANES, bad, &e) && e.code == BP_ERR_ARGUMENT, "NaN: %s", e.text);
+    memcpy(bad, H, sizeof bad);
+    bad[5 * COLUMNS + 6] = bad[6 * COLUMNS + 5] = 1e9f * H[0];
+    CHECK(!table_round(&p, NULL, &source, PLANES, bad, &e) && e.code == BP_ERR_ARGUMENT, "not definite: %s", e.text);
+}
+
+int main(void) {
+    static float H[COLUMNS * COLUMNS];
+    linalg_init();
+    rng r = rng_named(1, "table");
+    rng_fill_normal(&r, W, ROWS * COLUMNS);
+    memset(W + 5 * COLUMNS, 0, COLUMNS * sizeof *W);
+    coupled(H);
+    check_gain(H);
+    check_threads(H);
+    check_grid(H);
+    check_refused(H);
+    return check_end();
+}
