@@ -98,6 +98,39 @@ static void check_same_bytes(const char *teacher, const char *file, const char *
     CHECK(same_files(one, resumed), "an interrupted run gives other bytes");
 }
 
+/* The teacher's table rounded anew: nearer with more planes, that many in the file, the same after an interruption. */
+static void check_new_table(const char *teacher, const char *file, const char *calib) {
+    char out[PATH], again[PATH];
+    double coarse[2] = {0, 0}, fine[2] = {0, 0};
+    bp_err e = {0};
+    file_view before, after;
+    snprintf(out, sizeof out, "%s", in_folder("table.gguf"));
+    snprintf(again, sizeof again, "%s", in_folder("again.gguf"));
+    CHECK(wait_for(start(teacher, file, out, calib,
+                         OPTIONS("--steps", "2", "--embedding-rate", "0", "--embedding-bits", "4", "--json"))) == 0,
+          "4 planes");
+    CHECK(read_kl(0, coarse), "no result");
+    CHECK(wait_for(start(teacher, file, out, calib,
+                         OPTIONS("--steps", "2", "--embedding-bits", "8", "--threads", "1", "--json", "--force"))) == 0,
+          "8 planes");
+    CHECK(read_kl(0, fine) && fine[0] < coarse[0], "KL %.4f with 8 planes, %.4f with 4", fine[0], coarse[0]);
+    CHECK(file_map(&before, file, &e) && file_map(&after, out, &e), "%s", e.text);
+    CHECK(bp_verify(after.bytes, (size_t)after.size, &e), "%s", e.text);
+    const int64_t planes = 2048 * 128 / 8, more = (int64_t)after.size - (int64_t)before.size; /* 8 instead of 6 */
+    CHECK(more >= 2 * planes && more < 2 * planes + 4096, "two planes more take %lld bytes", (long long)more);
+    file_unmap(&before);
+    file_unmap(&after);
+    CHECK(wait_for(start(teacher, file, again, calib,
+                         OPTIONS("--steps", "2", "--embedding-bits", "8", "--threads", "2", "--quiet"))) == 0,
+          "2 threads");
+    CHECK(same_files(out, again), "2 threads give other bytes than 1");
+    CHECK(wait_for(start(teacher, file, out, calib, OPTIONS("--steps", "1", "--embedding-bits", "3"))) == CLI_USAGE,
+          "3 planes");
+    CHECK(wait_for(start(teacher, file, out, calib,
+                         OPTIONS("--steps", "1", "--embedding-bits", "5", "--from-tier", "2"))) == CLI_USAGE,
+          "a new table under tiers that stay");
+}
+
 static void check_refusals(const char *teacher, const char *file, const char *calib) {
     char out[PATH];
     snprintf(out, sizeof out, "%s", in_folder("no.gguf"));
@@ -121,6 +154,7 @@ int main(void) {
     check_nearer(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_frozen(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_same_bytes(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
+    check_new_table(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_refusals(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     remove_all();
     return check_end();
