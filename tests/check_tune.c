@@ -129,6 +129,26 @@ static void check_new_table(const char *teacher, const char *file, const char *c
     CHECK(wait_for(start(teacher, file, out, calib,
                          OPTIONS("--steps", "1", "--embedding-bits", "5", "--from-tier", "2"))) == CLI_USAGE,
           "a new table under tiers that stay");
+    CHECK(wait_for(start(file, file, in_folder("no.gguf"), calib, OPTIONS("--steps", "1", "--embedding-bits", "5"))) ==
+              CLI_FAILED,
+          "a compressed teacher gives a table");
+    char state[PATH + 8];
+    struct stat info;
+    snprintf(state, sizeof state, "%s.tune", again);
+    pid_t pid =
+        start(teacher, file, again, calib, OPTIONS("--steps", "40", "--embedding-bits", "8", "--quiet", "--force"));
+    usleep(300000);
+    kill(pid, SIGINT);
+    int rc = wait_for(pid);
+    CHECK(rc == CLI_INTERRUPTED || rc == CLI_OK, "exit %d after an interruption", rc);
+    if (stat(state, &info) == 0)
+        CHECK(wait_for(start(teacher, file, again, calib,
+                             OPTIONS("--steps", "40", "--embedding-bits", "8", "--resume", "--quiet", "--force"))) == 0,
+              "resume");
+    else if (rc == CLI_INTERRUPTED)
+        CHECK(same_files(out, again), "an early interruption touched the earlier result");
+    else
+        CHECK(stat(again, &info) == 0, "no result");
 }
 
 static void check_refusals(const char *teacher, const char *file, const char *calib) {

@@ -215,7 +215,9 @@ int cmd_compress(int argc, char **argv) {
         {"ctx", 'c', CLI_COUNT, &o.ctx, 8, 65536, "N", "tokens of a calibration sequence (default 512)"},
         {"iterations", 0, CLI_COUNT, &o.iterations, 4, 100000, "N", "ADMM iterations of a stage (default 40)"},
         {"gradient-tokens", 0, CLI_COUNT, &o.gradient_tokens, 0, 1e9, "N",
-         "tokens of the backward pass that weighs outputs by their effect; 0: all weigh the same (default 32768)"},
+         "tokens of the backward pass that weighs outputs, and entries of embedding and head, by their effect; 0: all "
+         "weigh "
+         "the same (default 32768)"},
         {"embedding-bits", 0, CLI_COUNT, &o.embedding_bits, 0, 8, "P",
          "bit planes of embedding and head, 4 to 8; 0 keeps the source's (default 6)"},
         {"method", 0, CLI_TEXT, &method, 0, 0, "NAME",

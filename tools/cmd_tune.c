@@ -2,23 +2,19 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "compress/plan.h"
-#include "compress/table_round.h"
 #include "io/file.h"
-#include "linalg/linalg.h"
 #include "load.h"
 #include "offline.h"
-#include "tune/output_weights.h"
 #include "tune/tune.h"
-
-enum { GRADIENT_TOKENS = 32768 }; /* of the metric in which a table is rounded anew */
 
 typedef struct {
     tune_options tune;
     const char *teacher, *student, *out, *calib, *tiers;
-    uint64_t calib_tokens, ctx, threads, max_memory, embedding_bits;
+    uint64_t calib_tokens, ctx, threads, max_memory;
     bool force, json;
 } options;
 
@@ -39,9 +35,9 @@ static void describe(const options *o, const model *compressed, char *out, size_
     for (uint32_t i = 0; i < compressed->n_tiers && n > 0 && (size_t)n < capacity; i++)
         n += snprintf(out + n, capacity - (size_t)n, "%s%g", i ? ", " : "", t->tier_weights[i]);
     if (n > 0 && (size_t)n < capacity) n += snprintf(out + n, capacity - (size_t)n, "]");
-    if (n > 0 && (size_t)n < capacity && o->embedding_bits)
+    if (n > 0 && (size_t)n < capacity && o->tune.embedding_bits)
         n += snprintf(out + n, capacity - (size_t)n, ", \"embedding_bits\": %llu",
-                      (unsigned long long)o->embedding_bits);
+                      (unsigned long long)o->tune.embedding_bits);
     if (n > 0 && (size_t)n < capacity) snprintf(out + n, capacity - (size_t)n, "}}");
 }
 
@@ -124,46 +120,26 @@ static void print_result(const options *o, const tune_result *r) {
            (unsigned long long)o->tune.seed);
 }
 
-/* The teacher's tables, rounded anew in the metric that the teacher's gradients on the text give. */
-static bool round_anew(const options *o, const offline_model *teacher, const calibration *text, packed_table *embedding,
-                       packed_table *head, bp_err *e) {
-    linalg_init();
-    workers *w = workers_open(o->tune.threads, e);
-    output_weights weights = {0};
-    bool ok = w &&
-              output_weights_measure(&weights, w, teacher->model, offline_mapping(teacher), text, GRADIENT_TOKENS, NULL,
-                                     NULL, e) &&
-              table_round_model(embedding, head, w, teacher->model, (uint32_t)o->embedding_bits, weights.embedding,
-                                weights.head, e);
-    output_weights_close(&weights);
-    workers_close(w);
-    return ok;
-}
-
 static bool tune(options *o, const offline_model *teacher, const offline_model *compressed, tune_result *result,
                  bp_err *e) {
     char origin[512], recipe[PLAN_RECIPE + 1024];
     calibration text = {0};
     packed_table embedding = {0}, head = {0};
     const model *m = compressed->model;
-    model rounded = *m;
     bool tied = m->head.planes.bytes == m->embedding.planes.bytes;
     if (!m->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "%s is not a bitpair file", o->student);
     offline_key(m, "bitpair.source", origin, sizeof origin);
     bool ok =
         read_tiers(o, m->n_tiers, e) && check_output(o, compressed->source.size, e) &&
         calibration_load(&text, teacher->tokenizer, o->calib, (size_t)(o->calib_tokens / o->ctx), (size_t)o->ctx, e) &&
-        (o->embedding_bits ? round_anew(o, teacher, &text, &embedding, &head, e)
-                           : copy_table(&embedding, &m->embedding, e) && (tied || copy_table(&head, &m->head, e)));
+        copy_table(&embedding, &m->embedding, e) && (tied || copy_table(&head, &m->head, e));
     if (ok) {
-        if (embedding.bytes) rounded.embedding = packed_table_view(&embedding);
-        rounded.head = head.bytes ? packed_table_view(&head) : tied ? rounded.embedding : m->head;
         describe(o, m, recipe, sizeof recipe);
         container c = {.embedding = embedding.bytes ? &embedding : NULL,
                        .head = head.bytes ? &head : NULL,
                        .source = origin,
                        .recipe = recipe};
-        ok = tune_run(&o->tune, teacher->model, &rounded, &text, &c, o->out, o->force, result, e);
+        ok = tune_run(&o->tune, teacher->model, m, &text, &c, o->out, o->force, result, e);
     }
     packed_table_free(&embedding);
     packed_table_free(&head);
@@ -184,7 +160,12 @@ static int run(options *o) {
         return CLI_OK;
     }
     if (e.code != BP_OK) return cli_fail(&e);
-    fprintf(stderr, "bitpair: interrupted; the same command with --resume goes on from %s.tune\n", o->out);
+    char state[1100];
+    snprintf(state, sizeof state, "%s.tune", o->out);
+    if (access(state, R_OK) == 0)
+        fprintf(stderr, "bitpair: interrupted; the same command with --resume goes on from %s\n", state);
+    else
+        fputs("bitpair: interrupted before the first step; nothing was written\n", stderr);
     return CLI_INTERRUPTED;
 }
 
@@ -192,9 +173,9 @@ static int check_usage(const options *o) {
     const char *wrong = !o->out     ? "-o OUT.gguf is missing"
                         : !o->calib ? "--calib FILES is missing: texts like those the model will read"
                         : !(o->tune.minutes > 0) && !o->tune.steps ? "give a budget: --minutes M or --steps N"
-                        : o->embedding_bits && o->embedding_bits < 4
+                        : o->tune.embedding_bits && o->tune.embedding_bits < 4
                             ? "--embedding-bits is 4 to 8, or 0 to take the student's"
-                        : o->embedding_bits && o->tune.first_tier > 1
+                        : o->tune.embedding_bits && o->tune.first_tier > 1
                             ? "--embedding-bits changes what earlier tiers use: not with --from-tier"
                             : NULL;
     if (!wrong) return CLI_OK;
@@ -229,7 +210,7 @@ int cmd_tune(int argc, char **argv) {
          "step of a scale, relative to its vector's size (default 0.006)"},
         {"embedding-rate", 0, CLI_REAL, &o.tune.rate_tables, 0, 1, "R",
          "step of an entry of embedding and head, relative to their mean size; 0: they stay (default 0.002)"},
-        {"embedding-bits", 0, CLI_COUNT, &o.embedding_bits, 0, 8, "P",
+        {"embedding-bits", 0, CLI_COUNT, &o.tune.embedding_bits, 0, 8, "P",
          "round the teacher's embedding and head anew to P bit planes, 4 to 8, before tuning; 0: take the student's "
          "(default)"},
         {"from-tier", 0, CLI_COUNT, &from_tier, 1, MODEL_TIERS, "N",

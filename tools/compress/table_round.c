@@ -5,6 +5,7 @@
 
 #include "linalg/linalg.h"
 #include "mathf.h"
+#include "tune/vector.h"
 
 enum { ROWS = 64, ROUNDS = 2 };     /* rows of an item of work */
 static const float DAMPING = 0.01f; /* of the mean of H's diagonal */
@@ -50,43 +51,16 @@ static bool room_open(room *r, size_t m, size_t blocks) {
 
 static size_t block_end(const rounding *r, size_t block) { return bp_min(r->m, (block + 1) * KERNEL_BLOCK); }
 
-static float dot(const float *a, const float *b, size_t n) {
-    float sums[8] = {0}, sum = 0;
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        for (size_t j = 0; j < 8; j++) sums[j] += a[i + j] * b[i + j];
-    for (; i < n; i++) sum += a[i] * b[i];
-    for (size_t j = 0; j < 8; j++) sum += sums[j];
-    return sum;
-}
-
 /* q of one row: column k of the order is rounded at x_k + sum over the columns before it of coupling * (x - y)   (26) */
 static void round_row(const rounding *r, const room *t, const float *x, const float *scales, float *q) {
     int top = (1 << r->planes) - 1;
     for (size_t k = 0; k < r->m; k++) {
         size_t column = r->order[k];
         float scale = scales[column / KERNEL_BLOCK];
-        float aim = x[column] + dot(t->wrong, r->coupling + k * r->m, k);
+        float aim = x[column] + vector_dot(t->wrong, r->coupling + k * r->m, k);
         q[column] = scale > 0 ? (float)pack_nearest_odd(aim / scale, top) : 1;
         t->wrong[k] = x[column] - scale * q[column];
     }
-}
-
-/* A s = b for the small positive definite systems of scales, by Cholesky; false where A is singular. */
-static bool solve_small(float *A, float *b, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        for (size_t j = 0; j <= i; j++) {
-            float sum = A[i * n + j] - dot(A + i * n, A + j * n, j);
-            if (i == j && !(sum > 0)) return false;
-            A[i * n + j] = i == j ? sqrtf(sum) : sum / A[j * n + j];
-        }
-        b[i] = (b[i] - dot(A + i * n, b, i)) / A[i * n + i];
-    }
-    for (size_t i = n; i-- > 0;) {
-        for (size_t j = i + 1; j < n; j++) b[i] -= A[j * n + i] * b[j];
-        b[i] /= A[i * n + i];
-    }
-    return true;
 }
 
 /* scales <- their least-squares fits to the levels in H, (26), where these are usable */
@@ -96,16 +70,16 @@ static void fit_scales(const rounding *r, room *t, size_t count) {
         size_t first = c * KERNEL_BLOCK, width = block_end(r, c) - first;
         linalg_gemm(false, false, count, m, width, 1, t->q + first, m, r->H + first * m, m, 0, t->qh, m);
         for (size_t i = 0; i < count; i++) {
-            t->b[i * n + c] = dot(t->xh + i * m + first, t->q + i * m + first, width);
+            t->b[i * n + c] = vector_dot(t->xh + i * m + first, t->q + i * m + first, width);
             for (size_t d = 0; d < n; d++) {
                 size_t at = d * KERNEL_BLOCK;
-                t->A[(i * n + d) * n + c] = dot(t->qh + i * m + at, t->q + i * m + at, block_end(r, d) - at);
+                t->A[(i * n + d) * n + c] = vector_dot(t->qh + i * m + at, t->q + i * m + at, block_end(r, d) - at);
             }
         }
     }
     for (size_t i = 0; i < count; i++) {
         float *s = t->b + i * n;
-        bool usable = solve_small(t->A + i * n * n, s, n);
+        bool usable = linalg_solve_spd(t->A + i * n * n, s, n, 1);
         for (size_t c = 0; usable && c < n; c++) usable = (s[c] = bp_half_to_float(bp_half_from_float(s[c]))) > 0;
         if (usable) memcpy(t->scales + i * n, s, n * sizeof *s);
     }
@@ -120,7 +94,7 @@ static double error_of(const rounding *r, const room *t, size_t count) {
         for (size_t j = 0; j < m; j++)
             wrong[i * m + j] = t->x[i * m + j] - t->scales[i * r->blocks + j / KERNEL_BLOCK] * t->q[i * m + j];
     linalg_gemm(false, false, count, m, m, 1, wrong, m, r->H, m, 0, wrong_h, m);
-    for (size_t i = 0; i < count; i++) sum += (double)dot(wrong + i * m, wrong_h + i * m, m);
+    for (size_t i = 0; i < count; i++) sum += (double)vector_dot(wrong + i * m, wrong_h + i * m, m);
     return sum;
 }
 

@@ -6,10 +6,14 @@
 
 #include "linalg/linalg.h"
 #include "linalg/rng.h"
+#include "compress/table_round.h"
 #include "offline.h"
+#include "output_weights.h"
 #include "platform.h"
 #include "sha256.h"
 #include "tuner.h"
+
+enum { GRADIENT_TOKENS = 32768 }; /* of the metric in which a table is rounded anew */
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
@@ -319,10 +323,10 @@ static void fingerprint(const tuner *t, const char *origin, uint8_t digest[32]) 
     const tune_options *o = t->o;
     sha256 h;
     sha256_init(&h);
-    int n = snprintf(line, sizeof line, "tune 3 %g %llu %llu %g %g %u %d %g %g %llu %d %s", o->minutes,
+    int n = snprintf(line, sizeof line, "tune 3 %g %llu %llu %g %g %llu %u %d %g %g %llu %d %s", o->minutes,
                      (unsigned long long)o->steps, (unsigned long long)o->sequences, o->rate_scales, o->rate_tables,
-                     (unsigned)o->first_tier, o->signs, o->curvature, o->noise, (unsigned long long)o->seed, o->exact,
-                     origin);
+                     (unsigned long long)o->embedding_bits, (unsigned)o->first_tier, o->signs, o->curvature, o->noise,
+                     (unsigned long long)o->seed, o->exact, origin);
     sha256_update(&h, line, bp_min((size_t)n, sizeof line - 1));
     sha256_update(&h, o->tier_weights, sizeof o->tier_weights);
     sha256_update(&h, t->text->digest, sizeof t->text->digest);
@@ -332,11 +336,6 @@ static void fingerprint(const tuner *t, const char *origin, uint8_t digest[32]) 
             sha256_update(&h, s->a, s->n * sizeof *s->a);
             sha256_update(&h, s->b, s->m * sizeof *s->b);
         }
-    const linear *tables[] = {&t->file->embedding, &t->file->head};
-    for (size_t i = 0; i < 2; i++) {
-        const kernel_signs *p = &tables[i]->planes;
-        if (p->bytes) sha256_update(&h, p->row_scales, tables[i]->n * kernel_blocks(p->groups) * sizeof *p->row_scales);
-    }
     sha256_final(&h, digest);
 }
 
@@ -376,14 +375,52 @@ static bool run(tuner *t, container *c, const char *out_path, bool force, tune_r
     return true;
 }
 
+static bool show_rounding(void *context, double share) {
+    char detail[48];
+    snprintf(detail, sizeof detail, "gradients for the embedding %.0f %%", 100 * share);
+    cli_progress_update(context, 0, 1, detail);
+    return !cli_interrupted();
+}
+
+/* tables [2] <- the teacher's embedding and head, rounded in the metric that its gradients on the text give; t->file
+ * becomes `rounded`, the file with these. */
+static bool round_anew(tuner *t, packed_table tables[2], model *rounded, bp_err *e) {
+    output_weights weights = {0};
+    linalg_init();
+    workers *w = workers_open(t->o->threads, e);
+    bool ok = w &&
+              output_weights_measure(&weights, w, t->teacher, NULL, t->text, GRADIENT_TOKENS, show_rounding,
+                                     &t->progress, e) &&
+              table_round_model(&tables[0], &tables[1], w, t->teacher, (uint32_t)t->o->embedding_bits,
+                                weights.embedding, weights.head, e);
+    if (ok) {
+        *rounded = *t->file;
+        rounded->embedding = packed_table_view(&tables[0]);
+        rounded->head = tables[1].bytes ? packed_table_view(&tables[1]) : rounded->embedding;
+        t->file = rounded;
+    }
+    output_weights_close(&weights);
+    workers_close(w);
+    return ok;
+}
+
 bool tune_run(const tune_options *o, const model *teacher, const model *file, const calibration *text, container *c,
               const char *out_path, bool force, tune_result *result, bp_err *e) {
     tuner t = {.o = o, .teacher = teacher, .file = file, .text = text};
+    packed_table tables[2] = {0};
+    model rounded;
     *result = (tune_result){0};
     if (!check(o, teacher, file, text, e)) return false;
     cli_progress_begin(&t.progress, "tune", o->quiet);
-    bool ok = tuner_open(&t, e) && run(&t, c, out_path, force, result, e);
+    bool ok = true;
+    if (o->embedding_bits) {
+        ok = round_anew(&t, tables, &rounded, e);
+        c->embedding = &tables[0];
+        c->head = tables[1].bytes ? &tables[1] : NULL;
+    }
+    ok = ok && tuner_open(&t, e) && run(&t, c, out_path, force, result, e);
     cli_progress_end(&t.progress);
     tuner_close(&t);
+    for (size_t i = 0; i < 2; i++) packed_table_free(&tables[i]);
     return ok;
 }

@@ -9,11 +9,13 @@
 #include "student.h"
 
 typedef struct {
-    double minutes;      /* budget of wall time; 0: steps alone */
-    uint64_t steps;      /* budget of steps; 0: minutes alone */
-    uint64_t sequences;  /* of a step */
-    double rate_scales;  /* first step of a scale, relative to its vector's mean size */
-    double rate_tables;  /* first step of an entry of embedding and head, relative to their mean size; 0: fixed */
+    double minutes;     /* budget of wall time; 0: steps alone */
+    uint64_t steps;     /* budget of steps; 0: minutes alone */
+    uint64_t sequences; /* of a step */
+    double rate_scales; /* first step of a scale, relative to its vector's mean size */
+    double rate_tables; /* first step of an entry of embedding and head, relative to their mean size; 0: fixed */
+    uint64_t
+        embedding_bits;  /* the teacher's embedding and head are rounded anew to so many planes first; 0: the file's */
     uint32_t first_tier; /* 1..: tiers before it, and what they share with it, stay as they are */
     bool signs;          /* signs are trained too */
     double curvature;    /* of a sign, in squares of the gradient of one token; 1 */
