@@ -55,13 +55,21 @@ static double error_in(const float *H, const packed_table *p) {
     return error / size;
 }
 
+static bool round_in(const float *H, packed_table *p, workers *w, const linear *source, bp_err *e) {
+    table_metric metric;
+    if (!table_metric_open(&metric, H, COLUMNS, e)) return false;
+    bool ok = table_round(p, w, source, PLANES, &metric, e);
+    table_metric_close(&metric);
+    return ok;
+}
+
 /* error of table_round as a share of that of packed_table_make */
 static double gain(const float *H, const char *which) {
     packed_table plain, p;
     bp_err e;
     linear source = dense();
     CHECK(packed_table_make(&plain, NULL, &source, PLANES, &e), "%s", e.text);
-    CHECK(table_round(&p, NULL, &source, PLANES, H, &e), "%s", e.text);
+    CHECK(round_in(H, &p, NULL, &source, &e), "%s", e.text);
     double before = error_in(H, &plain), after = error_in(H, &p);
     CHECK(fabs(p.error - after) < 0.01 * after, "%s: error %g is reported as %g", which, after, p.error);
     packed_table_free(&plain);
@@ -86,8 +94,7 @@ static void check_threads(const float *H) {
     bp_err e;
     linear source = dense();
     workers *w = workers_open(3, &e);
-    CHECK(table_round(&one, NULL, &source, PLANES, H, &e) && table_round(&three, w, &source, PLANES, H, &e), "%s",
-          e.text);
+    CHECK(round_in(H, &one, NULL, &source, &e) && round_in(H, &three, w, &source, &e), "%s", e.text);
     CHECK(memcmp(one.bytes, three.bytes, one.n_bytes) == 0 &&
               memcmp(one.scales, three.scales, one.n_scales * sizeof *one.scales) == 0,
           "three threads round differently");
@@ -109,7 +116,7 @@ static void check_grid(const float *H) {
     for (size_t i = 0; i < ROWS; i++) W[i * COLUMNS] = W[i * COLUMNS + 256] = 0.125f * TOP;
     memset(W + 7 * COLUMNS, 0, COLUMNS * sizeof *W);
     linear source = dense();
-    CHECK(table_round(&p, NULL, &source, PLANES, H, &e), "%s", e.text);
+    CHECK(round_in(H, &p, NULL, &source, &e), "%s", e.text);
     linear view = packed_table_view(&p);
     size_t changed = 0;
     for (size_t i = 0; i < ROWS; i++) {
@@ -121,19 +128,48 @@ static void check_grid(const float *H) {
     memcpy(W, kept, sizeof W);
 }
 
+/* What is placed near a row is rounded to the levels it was placed for; what is rounded to them already stays. */
+static void check_placed(const float *H) {
+    enum { COUNT = 24, BLOCKS = 2 };
+    static float x[COUNT * COLUMNS], moved[COUNT * COLUMNS], q[COUNT * COLUMNS], again[COUNT * COLUMNS],
+        wrong[COUNT * COLUMNS], scales[COUNT * BLOCKS];
+    table_metric metric, same;
+    bp_err e;
+    rng r = rng_named(6, "placed");
+    rng_fill_normal(&r, x, COUNT * COLUMNS);
+    for (size_t i = 0; i < COUNT * BLOCKS; i++) scales[i] = i == 5 ? 0 : 0.08f;
+    CHECK(table_metric_open(&metric, H, COLUMNS, &e), "%s", e.text);
+    CHECK(table_metric_restore(&same, metric.H, COLUMNS, &e), "%s", e.text);
+    table_metric_round(&metric, COUNT, PLANES, x, scales, q, wrong);
+    memcpy(moved, x, sizeof x);
+    table_metric_place(&same, COUNT, PLANES, moved, scales, q, wrong);
+    double distance = 0;
+    for (size_t i = 0; i < COUNT * COLUMNS; i++) distance += fabs((double)moved[i] - (double)x[i]);
+    CHECK(distance < 0.01 * COUNT * COLUMNS * 0.08, "values that fit move by %g", distance);
+    for (size_t i = 0; i < COUNT * COLUMNS; i++)
+        q[i] = scales[i / COLUMNS * BLOCKS + i % COLUMNS / 256] > 0 ? (float)(2 * (int)(rng_uniform(&r) * 32) - 31) : 1;
+    table_metric_place(&metric, COUNT, PLANES, x, scales, q, wrong);
+    table_metric_round(&same, COUNT, PLANES, x, scales, again, wrong);
+    size_t other = 0;
+    for (size_t i = 0; i < COUNT * COLUMNS; i++) other += again[i] != q[i];
+    CHECK(other == 0, "%zu values are not rounded to the levels they were placed for", other);
+    table_metric_close(&metric);
+    table_metric_close(&same);
+}
+
 static void check_refused(const float *H) {
     static float bad[COLUMNS * COLUMNS];
     packed_table p;
     bp_err e = {0};
     linear source = dense();
-    CHECK(table_round(&p, NULL, &source, PLANES, bad, &e), "no moments at all: %s", e.text);
+    CHECK(round_in(bad, &p, NULL, &source, &e), "no moments at all: %s", e.text);
     packed_table_free(&p);
     memcpy(bad, H, sizeof bad);
     bad[5 * COLUMNS + 5] = NAN;
-    CHECK(!table_round(&p, NULL, &source, PLANES, bad, &e) && e.code == BP_ERR_ARGUMENT, "NaN: %s", e.text);
+    CHECK(!round_in(bad, &p, NULL, &source, &e) && e.code == BP_ERR_ARGUMENT, "NaN: %s", e.text);
     memcpy(bad, H, sizeof bad);
     bad[5 * COLUMNS + 6] = bad[6 * COLUMNS + 5] = 1e9f * H[0];
-    CHECK(!table_round(&p, NULL, &source, PLANES, bad, &e) && e.code == BP_ERR_ARGUMENT, "not definite: %s", e.text);
+    CHECK(!round_in(bad, &p, NULL, &source, &e) && e.code == BP_ERR_ARGUMENT, "not definite: %s", e.text);
 }
 
 int main(void) {
@@ -146,6 +182,7 @@ int main(void) {
     check_gain(H);
     check_threads(H);
     check_grid(H);
+    check_placed(H);
     check_refused(H);
     return check_end();
 }

@@ -8,7 +8,7 @@
 
 static pid_t start(const char *teacher, const char *file, const char *out, const char *calib, const char *const *more) {
     return call_apart(cmd_tune,
-                      OPTIONS("tune", teacher, file, "-o", out, "--calib", calib, "--calib-tokens", "16384", "--ctx",
+                      OPTIONS("tune", teacher, file, "-o", out, "--calib", calib, "--calib-tokens", "8192", "--ctx",
                               "64", "--batch", "4"),
                       more, in_folder("log"), in_folder("out"));
 }
@@ -70,6 +70,23 @@ static void check_frozen(const char *teacher, const char *file, const char *cali
           "a fixed tier is trained");
 }
 
+/* Interrupts a run once it makes steps: later and later, until it leaves a state. Its exit code. */
+static int interrupted_run(const char *teacher, const char *file, const char *out, const char *calib,
+                           const char *const *more) {
+    char state[PATH + 8];
+    struct stat info;
+    int rc = CLI_INTERRUPTED;
+    snprintf(state, sizeof state, "%s.tune", out);
+    for (useconds_t delay = 100000; rc == CLI_INTERRUPTED && stat(state, &info) != 0; delay += delay / 5) {
+        pid_t pid = start(teacher, file, out, calib, more);
+        usleep(delay);
+        kill(pid, SIGINT);
+        rc = wait_for(pid);
+    }
+    CHECK(rc == CLI_INTERRUPTED || rc == CLI_OK, "exit %d after an interruption", rc);
+    return rc;
+}
+
 static void check_same_bytes(const char *teacher, const char *file, const char *calib) {
     char one[PATH], two[PATH], lean[PATH], resumed[PATH], state[PATH + 8];
     struct stat info;
@@ -78,21 +95,16 @@ static void check_same_bytes(const char *teacher, const char *file, const char *
     snprintf(lean, sizeof lean, "%s", in_folder("lean.gguf"));
     snprintf(resumed, sizeof resumed, "%s", in_folder("resumed.gguf"));
     snprintf(state, sizeof state, "%s.tune", resumed);
-    CHECK(wait_for(start(teacher, file, one, calib, OPTIONS("--steps", "12", "--threads", "1"))) == 0, "1 thread");
-    CHECK(wait_for(start(teacher, file, two, calib, OPTIONS("--steps", "12", "--threads", "2"))) == 0, "2 threads");
+    CHECK(wait_for(start(teacher, file, one, calib, OPTIONS("--steps", "24", "--threads", "1"))) == 0, "1 thread");
+    CHECK(wait_for(start(teacher, file, two, calib, OPTIONS("--steps", "24", "--threads", "2"))) == 0, "2 threads");
     CHECK(same_files(one, two), "2 threads give other bytes than 1");
-    CHECK(wait_for(start(teacher, file, lean, calib, OPTIONS("--steps", "12", "--max-memory", "1"))) == 0, "lean");
+    CHECK(wait_for(start(teacher, file, lean, calib, OPTIONS("--steps", "24", "--max-memory", "1"))) == 0, "lean");
     CHECK(same_files(one, lean), "recomputed activations give other bytes");
-    pid_t pid = start(teacher, file, resumed, calib, OPTIONS("--steps", "12"));
-    usleep(150000);
-    kill(pid, SIGINT);
-    int rc = wait_for(pid);
-    CHECK(rc == CLI_INTERRUPTED || rc == CLI_OK, "exit %d after an interruption", rc);
-    if (rc == CLI_INTERRUPTED) {
+    if (interrupted_run(teacher, file, resumed, calib, OPTIONS("--steps", "24")) == CLI_INTERRUPTED) {
         CHECK(stat(resumed, &info) != 0 && stat(state, &info) == 0, "an interrupted run leaves a state, no result");
-        CHECK(wait_for(start(teacher, file, resumed, calib, OPTIONS("--steps", "13", "--resume"))) == CLI_FAILED,
+        CHECK(wait_for(start(teacher, file, resumed, calib, OPTIONS("--steps", "25", "--resume"))) == CLI_FAILED,
               "resumed with other options");
-        CHECK(wait_for(start(teacher, file, resumed, calib, OPTIONS("--steps", "12", "--resume"))) == 0, "resume");
+        CHECK(wait_for(start(teacher, file, resumed, calib, OPTIONS("--steps", "24", "--resume"))) == 0, "resume");
         CHECK(stat(state, &info) != 0, "the state stays behind");
     }
     CHECK(same_files(one, resumed), "an interrupted run gives other bytes");
@@ -132,23 +144,21 @@ static void check_new_table(const char *teacher, const char *file, const char *c
     CHECK(wait_for(start(file, file, in_folder("no.gguf"), calib, OPTIONS("--steps", "1", "--embedding-bits", "5"))) ==
               CLI_FAILED,
           "a compressed teacher gives a table");
-    char state[PATH + 8];
-    struct stat info;
-    snprintf(state, sizeof state, "%s.tune", again);
-    pid_t pid =
-        start(teacher, file, again, calib, OPTIONS("--steps", "40", "--embedding-bits", "8", "--quiet", "--force"));
-    usleep(300000);
+    pid_t pid = start(teacher, file, again, calib, OPTIONS("--steps", "2", "--embedding-bits", "8", "--force"));
+    usleep(100000);
     kill(pid, SIGINT);
     int rc = wait_for(pid);
     CHECK(rc == CLI_INTERRUPTED || rc == CLI_OK, "exit %d after an interruption", rc);
-    if (stat(state, &info) == 0)
+    CHECK(same_files(out, again), "an early interruption touched the earlier result");
+    snprintf(again, sizeof again, "%s", in_folder("resumed-table.gguf"));
+    if (interrupted_run(teacher, file, again, calib, OPTIONS("--steps", "24", "--embedding-bits", "8")) ==
+        CLI_INTERRUPTED)
         CHECK(wait_for(start(teacher, file, again, calib,
-                             OPTIONS("--steps", "40", "--embedding-bits", "8", "--resume", "--quiet", "--force"))) == 0,
+                             OPTIONS("--steps", "24", "--embedding-bits", "8", "--resume"))) == 0,
               "resume");
-    else if (rc == CLI_INTERRUPTED)
-        CHECK(same_files(out, again), "an early interruption touched the earlier result");
-    else
-        CHECK(stat(again, &info) == 0, "no result");
+    CHECK(wait_for(start(teacher, file, out, calib, OPTIONS("--steps", "24", "--embedding-bits", "8", "--force"))) == 0,
+          "8 planes, 24 steps");
+    CHECK(same_files(out, again), "an interrupted run gives other bytes");
 }
 
 static void check_refusals(const char *teacher, const char *file, const char *calib) {

@@ -7,42 +7,38 @@
 #include "mathf.h"
 #include "tune/vector.h"
 
-enum { ROWS = 64, ROUNDS = 2 };     /* rows of an item of work */
-static const float DAMPING = 0.01f; /* of the mean of H's diagonal */
+enum { ROWS = 64, ROUNDS = 2 }; /* rows of an item of work */
 
 typedef struct {
     const linear *source;
+    const table_metric *metric;
     size_t rows, m, blocks; /* blocks of 256 columns */
     uint32_t planes;
-    float *H;        /* [m, m] damped */
-    float *coupling; /* [m, m] row k: how much of the error of the first k columns (in order) column k takes up */
-    size_t *order;   /* [m] columns by falling H */
-    int16_t *levels; /* [rows, m] result */
-    float *scales;   /* [rows, blocks] result */
+    int16_t *levels;          /* [rows, m] result */
+    float *scales;            /* [rows, blocks] result */
     double *errors, *squares; /* one per item */
     bool failed;              /* set by any item, read after all */
 } rounding;
 
 /* What an item works in; one allocation. */
 typedef struct {
-    float *x, *xh;         /* [ROWS, m] the rows, the rows times H */
-    float *q, *qh;         /* [ROWS, m] levels; levels of one block of columns times H */
-    float *spare;          /* [ROWS, m] */
-    float *scales;         /* [ROWS, blocks] */
-    float *wrong, *weight; /* [m] errors of a row in order; diagonal of H */
-    float *A, *b;          /* [ROWS, blocks, blocks], [ROWS, blocks] normal equations of the scales */
+    float *x, *xh; /* [ROWS, m] the rows, the rows times H */
+    float *q, *qh; /* [ROWS, m] levels; levels of one block of columns times H */
+    float *spare;  /* [ROWS, m] */
+    float *scales; /* [ROWS, blocks] */
+    float *weight; /* [m] diagonal of H */
+    float *A, *b;  /* [ROWS, blocks, blocks], [ROWS, blocks] normal equations of the scales */
     float *memory;
 } room;
 
-static size_t room_floats(size_t m, size_t blocks) { return 5 * ROWS * m + 2 * m + ROWS * blocks * (blocks + 2); }
+static size_t room_floats(size_t m, size_t blocks) { return 5 * ROWS * m + m + ROWS * blocks * (blocks + 2); }
 
 static bool room_open(room *r, size_t m, size_t blocks) {
     float *p = r->memory = malloc(room_floats(m, blocks) * sizeof *p);
     if (!p) return false;
     float **parts[] = {&r->x, &r->xh, &r->q, &r->qh, &r->spare};
     for (size_t i = 0; i < 5; i++, p += ROWS * m) *parts[i] = p;
-    r->wrong = p;
-    r->weight = r->wrong + m;
+    r->weight = p;
     r->scales = r->weight + m;
     r->b = r->scales + ROWS * blocks;
     r->A = r->b + ROWS * blocks;
@@ -51,24 +47,12 @@ static bool room_open(room *r, size_t m, size_t blocks) {
 
 static size_t block_end(const rounding *r, size_t block) { return bp_min(r->m, (block + 1) * KERNEL_BLOCK); }
 
-/* q of one row: column k of the order is rounded at x_k + sum over the columns before it of coupling * (x - y)   (26) */
-static void round_row(const rounding *r, const room *t, const float *x, const float *scales, float *q) {
-    int top = (1 << r->planes) - 1;
-    for (size_t k = 0; k < r->m; k++) {
-        size_t column = r->order[k];
-        float scale = scales[column / KERNEL_BLOCK];
-        float aim = x[column] + vector_dot(t->wrong, r->coupling + k * r->m, k);
-        q[column] = scale > 0 ? (float)pack_nearest_odd(aim / scale, top) : 1;
-        t->wrong[k] = x[column] - scale * q[column];
-    }
-}
-
 /* scales <- their least-squares fits to the levels in H, (26), where these are usable */
 static void fit_scales(const rounding *r, room *t, size_t count) {
     size_t m = r->m, n = r->blocks;
     for (size_t c = 0; c < n; c++) {
         size_t first = c * KERNEL_BLOCK, width = block_end(r, c) - first;
-        linalg_gemm(false, false, count, m, width, 1, t->q + first, m, r->H + first * m, m, 0, t->qh, m);
+        linalg_gemm(false, false, count, m, width, 1, t->q + first, m, r->metric->H + first * m, m, 0, t->qh, m);
         for (size_t i = 0; i < count; i++) {
             t->b[i * n + c] = vector_dot(t->xh + i * m + first, t->q + i * m + first, width);
             for (size_t d = 0; d < n; d++) {
@@ -93,7 +77,7 @@ static double error_of(const rounding *r, const room *t, size_t count) {
     for (size_t i = 0; i < count; i++)
         for (size_t j = 0; j < m; j++)
             wrong[i * m + j] = t->x[i * m + j] - t->scales[i * r->blocks + j / KERNEL_BLOCK] * t->q[i * m + j];
-    linalg_gemm(false, false, count, m, m, 1, wrong, m, r->H, m, 0, wrong_h, m);
+    linalg_gemm(false, false, count, m, m, 1, wrong, m, r->metric->H, m, 0, wrong_h, m);
     for (size_t i = 0; i < count; i++) sum += (double)vector_dot(wrong + i * m, wrong_h + i * m, m);
     return sum;
 }
@@ -104,7 +88,7 @@ static void keep(const rounding *r, const room *t, size_t first, size_t count) {
 }
 
 static void first_scales(const rounding *r, room *t, size_t count) {
-    for (size_t j = 0; j < r->m; j++) t->weight[j] = r->H[j * r->m + j];
+    for (size_t j = 0; j < r->m; j++) t->weight[j] = r->metric->H[j * r->m + j];
     for (size_t i = 0; i < count; i++)
         for (size_t c = 0; c < r->blocks; c++) {
             size_t at = c * KERNEL_BLOCK;
@@ -124,12 +108,12 @@ static void round_item(void *context, size_t item, uint32_t worker) {
         return;
     }
     for (size_t i = 0; i < count; i++) linear_row(r->source, first + i, t.x + i * m);
-    linalg_gemm(false, false, count, m, m, 1, t.x, m, r->H, m, 0, t.xh, m);
+    linalg_gemm(false, false, count, m, m, 1, t.x, m, r->metric->H, m, 0, t.xh, m);
     r->squares[item] = 0;
     for (size_t i = 0; i < count * m; i++) r->squares[item] += (double)t.x[i] * (double)t.xh[i];
     first_scales(r, &t, count);
     for (int round = 0; round < ROUNDS; round++) {
-        for (size_t i = 0; i < count; i++) round_row(r, &t, t.x + i * m, t.scales + i * r->blocks, t.q + i * m);
+        table_metric_round(r->metric, count, r->planes, t.x, t.scales, t.q, t.spare);
         fit_scales(r, &t, count);
         double error = error_of(r, &t, count);
         if (error < least) keep(r, &t, first, count);
@@ -139,60 +123,18 @@ static void round_item(void *context, size_t item, uint32_t worker) {
     free(t.memory);
 }
 
-/* ---- the metric ------------------------------------------------------------------------------------------------- */
+/* ---- the whole -------------------------------------------------------------------------------------------------- */
 
-/* r->H <- H at mean diagonal 1, damped; r->order <- its columns by falling diagonal. */
-static bool take_metric(rounding *r, const float *H, bp_err *e) {
-    size_t m = r->m;
-    double mean = 0;
-    for (size_t j = 0; j < m; j++) mean += (double)H[j * m + j] / (double)m;
-    if (!(mean - mean == 0)) return bp_fail(e, BP_ERR_ARGUMENT, 0, "the metric of a table is not finite");
-    float unit = mean > 0 ? (float)(1 / mean) : 0;
-    for (size_t i = 0; i < m * m; i++) r->H[i] = unit * H[i];
-    for (size_t j = 0, at; j < m; j++) {
-        r->H[j * m + j] += DAMPING;
-        for (at = j; at > 0 && r->H[r->order[at - 1] * (m + 1)] < r->H[j * m + j]; at--)
-            r->order[at] = r->order[at - 1];
-        r->order[at] = j;
-    }
-    return true;
-}
-
-/* In that order H = U D U', U upper triangular with unit diagonal; row k of coupling is column k of U. Cholesky finds it
- * from the last column on: L L' = H with the order turned round, U_ak = L_(a' k') / L_(k' k'), a' = m - 1 - a. */
-static bool find_coupling(rounding *r, float *L, bp_err *e) {
-    size_t m = r->m;
-    for (size_t i = 0; i < m; i++)
-        for (size_t j = 0; j < m; j++) L[i * m + j] = r->H[r->order[m - 1 - i] * m + r->order[m - 1 - j]];
-    if (!linalg_cholesky(L, m)) return bp_fail(e, BP_ERR_ARGUMENT, 0, "the metric of a table is not positive definite");
-    for (size_t k = 0; k < m; k++) {
-        const float *column = L + (m - 1 - k);
-        for (size_t a = 0; a < k; a++) r->coupling[k * m + a] = column[(m - 1 - a) * m] / column[(m - 1 - k) * m];
-    }
-    return true;
-}
-
-static bool open_rounding(rounding *r, const float *H, size_t items, bp_err *e) {
-    size_t m = r->m;
-    float *L = malloc(m * m * sizeof *L);
-    r->H = malloc(m * m * sizeof *r->H);
-    r->coupling = malloc(m * m * sizeof *r->coupling);
-    r->order = malloc(m * sizeof *r->order);
-    r->levels = malloc(r->rows * m * sizeof *r->levels);
+static bool open_rounding(rounding *r, size_t items, bp_err *e) {
+    r->levels = malloc(r->rows * r->m * sizeof *r->levels);
     r->scales = malloc(r->rows * r->blocks * sizeof *r->scales);
     r->errors = malloc(2 * items * sizeof *r->errors);
     r->squares = r->errors + items;
-    bool ok = L && r->H && r->coupling && r->order && r->levels && r->scales && r->errors;
-    ok = ok ? take_metric(r, H, e) && find_coupling(r, L, e)
-            : bp_fail(e, BP_ERR_MEMORY, 0, "no memory to round a table of %zu x %zu", r->rows, m);
-    free(L);
-    return ok;
+    return (r->levels && r->scales && r->errors) ||
+           bp_fail(e, BP_ERR_MEMORY, 0, "no memory to round a table of %zu x %zu", r->rows, r->m);
 }
 
 static void close_rounding(rounding *r) {
-    free(r->H);
-    free(r->coupling);
-    free(r->order);
     free(r->levels);
     free(r->scales);
     free(r->errors);
@@ -204,13 +146,15 @@ uint64_t table_round_bytes(size_t rows, size_t columns, uint32_t threads) {
            rows * (columns * sizeof(int16_t) + blocks * sizeof(float));
 }
 
-bool table_round(packed_table *p, workers *w, const linear *source, uint32_t planes, const float *H, bp_err *e) {
+bool table_round(packed_table *p, workers *w, const linear *source, uint32_t planes, const table_metric *metric,
+                 bp_err *e) {
     size_t items = bp_ceil_div(source->n, ROWS);
     rounding r = {.source = source, .rows = source->n, .m = source->m, .planes = planes};
+    r.metric = metric;
     double error = 0, square = 0;
     r.blocks = bp_ceil_div(r.m, KERNEL_BLOCK);
     *p = (packed_table){0};
-    bool ok = open_rounding(&r, H, items, e);
+    bool ok = open_rounding(&r, items, e);
     if (ok) workers_for(w, items, round_item, &r);
     if (ok && r.failed) ok = bp_fail(e, BP_ERR_MEMORY, 0, "no memory to round a table of %zu x %zu", r.rows, r.m);
     ok = ok && packed_table_from_levels(p, r.levels, r.scales, r.rows, r.m, planes, e);
@@ -223,25 +167,16 @@ bool table_round(packed_table *p, workers *w, const linear *source, uint32_t pla
     return ok;
 }
 
-static bool round_one(packed_table *p, workers *w, const linear *source, uint32_t planes, const float *H, bp_err *e) {
-    return H ? table_round(p, w, source, planes, H, e) : packed_table_make(p, w, source, planes, e);
-}
-
-static bool round_tied(packed_table *p, workers *w, const model *m, uint32_t planes, const float *H_embedding,
-                       const float *H_head, bp_err *e) {
-    size_t n = (size_t)m->config.d_model * m->config.d_model;
-    float *both = malloc(n * sizeof *both);
-    if (!both) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the metric of the embedding");
-    for (size_t i = 0; i < n; i++) both[i] = H_embedding[i] + H_head[i];
-    bool ok = table_round(p, w, &m->embedding, planes, both, e);
-    free(both);
-    return ok;
-}
-
 bool table_round_model(packed_table *embedding, packed_table *head, workers *w, const model *m, uint32_t planes,
                        const float *H_embedding, const float *H_head, bp_err *e) {
     bool tied = m->head.rows == m->embedding.rows;
-    if (tied && H_embedding) return round_tied(embedding, w, m, planes, H_embedding, H_head, e);
-    return round_one(embedding, w, &m->embedding, planes, H_embedding, e) &&
-           (tied || round_one(head, w, &m->head, planes, H_head, e));
+    table_metric metrics[2];
+    if (!H_embedding)
+        return packed_table_make(embedding, w, &m->embedding, planes, e) &&
+               (tied || packed_table_make(head, w, &m->head, planes, e));
+    bool ok = table_metrics_open(metrics, m, H_embedding, H_head, e) &&
+              table_round(embedding, w, &m->embedding, planes, &metrics[0], e) &&
+              (tied || table_round(head, w, &m->head, planes, &metrics[1], e));
+    for (size_t i = 0; i < 2; i++) table_metric_close(&metrics[i]);
+    return ok;
 }

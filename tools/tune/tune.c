@@ -13,7 +13,7 @@
 #include "sha256.h"
 #include "tuner.h"
 
-enum { GRADIENT_TOKENS = 32768 }; /* of the metric in which a table is rounded anew */
+enum { GRADIENT_TOKENS = 16384 }; /* of the metric in which tables are rounded */
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
@@ -70,15 +70,56 @@ static bool open_tables(tuner *t) {
     return true;
 }
 
-static bool train_tables(tuner *t, bp_err *e) {
-    const linear *stored[] = {&t->file->embedding, &t->file->head};
-    if (!(t->o->rate_tables > 0)) return true;
-    const uint32_t n = t->table[0] == t->embedding[0] ? 1 : 2;
-    t->n_tables = n;
-    for (uint32_t i = 0; i < n; i++)
-        if (!table_open(&t->tables[i], t->w, stored[i], i ? t->table[1] : t->embedding[1],
-                        i ? t->table[0] : t->embedding[0], e))
+static bool show_metric(void *context, double share) {
+    char detail[48];
+    snprintf(detail, sizeof detail, "gradients for the embedding %.0f %%", 100 * share);
+    cli_progress_update(context, 0, 1, detail);
+    return !cli_interrupted();
+}
+
+static const linear *table_of(const model *m, uint32_t i) { return i ? &m->head : &m->embedding; }
+
+/* Table i starts from the student's, or where --embedding-bits asks for that from the teacher's rounded anew. */
+static bool begin_table(tuner *t, uint32_t i, table_metric *own, bp_err *e) {
+    const float *teacher = i ? t->table[1] : t->embedding[1];
+    packed_table anew = {0};
+    linear stored = *table_of(t->file, i);
+    bool ok = true;
+    if (t->o->embedding_bits) {
+        ok = table_round(&anew, t->w, table_of(t->teacher, i), t->tables[i].planes, own, e);
+        stored = packed_table_view(&anew);
+    }
+    ok = ok && table_begin(&t->tables[i], &stored, teacher, own, e);
+    packed_table_free(&anew);
+    return ok;
+}
+
+/* Their metric comes from gradients of the teacher on the text. */
+static bool begin_tables(tuner *t, bp_err *e) {
+    output_weights weights = {0};
+    table_metric metrics[2] = {{0}, {0}};
+    if (!t->n_tables) return true;
+    bool ok = output_weights_measure(&weights, t->w, t->teacher, NULL, t->text, GRADIENT_TOKENS, show_metric,
+                                     &t->progress, e) &&
+              table_metrics_open(metrics, t->teacher, weights.embedding, weights.head, e);
+    for (uint32_t i = 0; ok && i < t->n_tables; i++) ok = begin_table(t, i, &metrics[i], e);
+    for (uint32_t i = 0; i < 2; i++) table_metric_close(&metrics[i]);
+    output_weights_close(&weights);
+    return ok;
+}
+
+static bool open_trained_tables(tuner *t, bp_err *e) {
+    if (!(t->o->rate_tables > 0) && !t->o->embedding_bits) return true;
+    t->n_tables = t->table[0] == t->embedding[0] ? 1 : 2;
+    for (uint32_t i = 0; i < t->n_tables; i++) {
+        const linear *stored = table_of(t->file, i);
+        uint32_t planes = t->o->embedding_bits ? (uint32_t)t->o->embedding_bits : stored->planes.planes;
+        if (!t->o->embedding_bits && !stored->planes.bytes)
+            return bp_fail(e, BP_ERR_ARGUMENT, 0,
+                           "the student's embedding is not stored in bit planes: it cannot be tuned");
+        if (!table_open(&t->tables[i], t->w, stored->n, stored->m, planes, i ? t->table[0] : t->embedding[0], e))
             return false;
+    }
     return true;
 }
 
@@ -143,11 +184,11 @@ static bool tuner_open(tuner *t, bp_err *e) {
         !network_open(&t->net, t->w, t->file, t->text->ctx, n_seqs, t->kind, e) || !open_arrays(t, e))
         return false;
     if (!open_tables(t)) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the embedding");
-    if (!train_tables(t, e)) return false;
-    uint64_t spent = t->n_tables * table_bytes(c->vocab, c->d_model) + student_bytes(t->file, t->o->signs) +
-                     4 * t->file->linear_weights + 16 * (uint64_t)c->vocab * c->d_model +
-                     2 * (uint64_t)t->text->n_seqs * t->text->ctx * c->d_model;
-    float *gradient = t->n_tables ? t->tables[t->n_tables - 1].gradient : NULL;
+    if (!open_trained_tables(t, e)) return false;
+    uint64_t spent = t->n_tables * table_bytes(c->vocab, c->d_model, t->o->threads) +
+                     student_bytes(t->file, t->o->signs) + 4 * t->file->linear_weights +
+                     16 * (uint64_t)c->vocab * c->d_model + 2 * (uint64_t)t->text->n_seqs * t->text->ctx * c->d_model;
+    float *gradient = t->o->rate_tables > 0 ? t->tables[t->n_tables - 1].gradient : NULL;
     return distiller_open(&t->head, t->w, t->kind, c->d_model, c->vocab, t->table[1], t->table[0], gradient,
                           t->net.most, e) &&
            open_traces(t, spent, e);
@@ -240,7 +281,7 @@ bool tuner_keep(tuner *t, double score, bp_err *e) {
 }
 
 /* Scores every tier that is trained; keeps the parameters if the weighted mean of ln KL is the least so far. */
-static bool validate(tuner *t, tune_score scores[MODEL_TIERS], tune_result *result, bp_err *e) {
+static bool validate(tuner *t, tune_score scores[MODEL_TIERS], bp_err *e) {
     double sum = 0;
     for (uint32_t i = 0; i < t->file->n_tiers; i++) {
         if (!(t->o->tier_weights[i] > 0)) continue;
@@ -254,7 +295,7 @@ static bool validate(tuner *t, tune_score scores[MODEL_TIERS], tune_result *resu
     }
     if (!t->o->quiet) fputs(sum < t->best_score ? "  best\n" : "\n", stderr);
     if (!(sum < t->best_score)) return true;
-    memcpy(result->after, scores, sizeof result->after);
+    memcpy(t->after, scores, sizeof t->after);
     return tuner_keep(t, sum, e);
 }
 
@@ -291,7 +332,7 @@ static void save_now_and_then(tuner *t, state_file *s, double started) {
     s->cost = s->written - at;
 }
 
-static bool run_steps(tuner *t, state_file *state, tune_result *result, bp_err *e) {
+static bool run_steps(tuner *t, state_file *state, bp_err *e) {
     double started = platform_seconds(), validated = started;
     state->written = started;
     for (double share; (share = spent(t, t->elapsed + platform_seconds() - started)) < 1; t->step++) {
@@ -307,7 +348,7 @@ static bool run_steps(tuner *t, state_file *state, tune_result *result, bp_err *
         show(t, share, kl);
         if (platform_seconds() - validated > t->o->validate_every) {
             tune_score scores[MODEL_TIERS] = {0};
-            if (!validate(t, scores, result, e)) return false;
+            if (!validate(t, scores, e)) return false;
             validated = platform_seconds();
         }
         save_now_and_then(t, state, started);
@@ -323,7 +364,7 @@ static void fingerprint(const tuner *t, const char *origin, uint8_t digest[32]) 
     const tune_options *o = t->o;
     sha256 h;
     sha256_init(&h);
-    int n = snprintf(line, sizeof line, "tune 3 %g %llu %llu %g %g %llu %u %d %g %g %llu %d %s", o->minutes,
+    int n = snprintf(line, sizeof line, "tune 4 %g %llu %llu %g %g %llu %u %d %g %g %llu %d %s", o->minutes,
                      (unsigned long long)o->steps, (unsigned long long)o->sequences, o->rate_scales, o->rate_tables,
                      (unsigned long long)o->embedding_bits, (unsigned)o->first_tier, o->signs, o->curvature, o->noise,
                      (unsigned long long)o->seed, o->exact, origin);
@@ -356,16 +397,22 @@ static bool write_best(tuner *t, container *c, const char *out_path, bool force,
     return ok;
 }
 
+/* The start, or where an interrupted run stopped. */
+static bool begin(tuner *t, const state_file *state, bp_err *e) {
+    if (t->o->resume) return tuner_keep(t, INFINITY, e) && tuner_load(t, state->path, state->fingerprint, e);
+    return begin_tables(t, e) && validate(t, t->before, e);
+}
+
 static bool run(tuner *t, container *c, const char *out_path, bool force, tune_result *result, bp_err *e) {
     char path[1100];
     state_file state = {.path = path};
     tune_score scores[MODEL_TIERS] = {0};
     snprintf(path, sizeof path, "%s.tune", out_path);
     fingerprint(t, c->source, state.fingerprint);
-    if (!validate(t, result->before, result, e)) return false;
-    if (t->o->resume && !tuner_load(t, path, state.fingerprint, e)) return false;
-    if (!run_steps(t, &state, result, e) || !validate(t, scores, result, e)) return false;
+    if (!begin(t, &state, e) || !run_steps(t, &state, e) || !validate(t, scores, e)) return false;
     student_flips(&t->model, t->file, &result->flipped, &result->signs);
+    memcpy(result->before, t->before, sizeof result->before);
+    memcpy(result->after, t->after, sizeof result->after);
     result->steps = t->step;
     result->tokens = t->tokens;
     result->best_step = t->best_step;
@@ -375,52 +422,14 @@ static bool run(tuner *t, container *c, const char *out_path, bool force, tune_r
     return true;
 }
 
-static bool show_rounding(void *context, double share) {
-    char detail[48];
-    snprintf(detail, sizeof detail, "gradients for the embedding %.0f %%", 100 * share);
-    cli_progress_update(context, 0, 1, detail);
-    return !cli_interrupted();
-}
-
-/* tables [2] <- the teacher's embedding and head, rounded in the metric that its gradients on the text give; t->file
- * becomes `rounded`, the file with these. */
-static bool round_anew(tuner *t, packed_table tables[2], model *rounded, bp_err *e) {
-    output_weights weights = {0};
-    linalg_init();
-    workers *w = workers_open(t->o->threads, e);
-    bool ok = w &&
-              output_weights_measure(&weights, w, t->teacher, NULL, t->text, GRADIENT_TOKENS, show_rounding,
-                                     &t->progress, e) &&
-              table_round_model(&tables[0], &tables[1], w, t->teacher, (uint32_t)t->o->embedding_bits,
-                                weights.embedding, weights.head, e);
-    if (ok) {
-        *rounded = *t->file;
-        rounded->embedding = packed_table_view(&tables[0]);
-        rounded->head = tables[1].bytes ? packed_table_view(&tables[1]) : rounded->embedding;
-        t->file = rounded;
-    }
-    output_weights_close(&weights);
-    workers_close(w);
-    return ok;
-}
-
 bool tune_run(const tune_options *o, const model *teacher, const model *file, const calibration *text, container *c,
               const char *out_path, bool force, tune_result *result, bp_err *e) {
     tuner t = {.o = o, .teacher = teacher, .file = file, .text = text};
-    packed_table tables[2] = {0};
-    model rounded;
     *result = (tune_result){0};
     if (!check(o, teacher, file, text, e)) return false;
     cli_progress_begin(&t.progress, "tune", o->quiet);
-    bool ok = true;
-    if (o->embedding_bits) {
-        ok = round_anew(&t, tables, &rounded, e);
-        c->embedding = &tables[0];
-        c->head = tables[1].bytes ? &tables[1] : NULL;
-    }
-    ok = ok && tuner_open(&t, e) && run(&t, c, out_path, force, result, e);
+    bool ok = tuner_open(&t, e) && run(&t, c, out_path, force, result, e);
     cli_progress_end(&t.progress);
     tuner_close(&t);
-    for (size_t i = 0; i < 2; i++) packed_table_free(&tables[i]);
     return ok;
 }

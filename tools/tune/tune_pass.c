@@ -97,9 +97,9 @@ static void update_norm(tuner *t, const float *dx, size_t tokens) {
  * its own has told its table already. */
 static void update_tables(tuner *t, const float *dx, size_t tokens) {
     size_t d = width(t);
+    if (!(t->o->rate_tables > 0)) return;
     if (t->n_tables == 2) memset(t->tables[0].gradient, 0, t->tables[0].rows * d * sizeof(float));
-    for (size_t i = 0; t->n_tables && i < tokens; i++)
-        vector_add(t->tables[0].gradient + (size_t)t->ids[i] * d, dx + i * d, 1, d);
+    for (size_t i = 0; i < tokens; i++) vector_add(t->tables[0].gradient + (size_t)t->ids[i] * d, dx + i * d, 1, d);
     for (uint32_t i = 0; i < t->n_tables; i++)
         table_step(&t->tables[i], t->rates.tables, t->rates.beta1, t->rates.beta2);
 }

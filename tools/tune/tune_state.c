@@ -4,13 +4,14 @@
 #include "io/file.h"
 #include "tuner.h"
 
-enum { VERSION = 2 };
+enum { VERSION = 3 };
 
 typedef struct {
     uint8_t magic[8];
     uint8_t fingerprint[32];
     uint64_t version, step, best_step, tokens;
     double elapsed, best_score, distance[MODEL_TIERS];
+    tune_score before[MODEL_TIERS], after[MODEL_TIERS];
 } state_header;
 
 static const uint8_t MAGIC[8] = "bp-tune";
@@ -37,17 +38,35 @@ static bool append_parameters(const tuner *t, file_out *f, bp_err *e) {
     return file_append(f, t->norm, 3 * t->file->config.d_model * sizeof *t->norm, e);
 }
 
+/* What a table's next step reads, in the order of the file. */
+typedef struct {
+    void *at;
+    size_t size;
+} run_of_bytes;
+
+enum { TABLE_RUNS = 6 };
+
+static void table_runs(const tuned_table *s, run_of_bytes out[TABLE_RUNS]) {
+    size_t entries = s->rows * s->columns;
+    const run_of_bytes runs[TABLE_RUNS] = {{s->scales, s->rows * s->blocks * sizeof *s->scales},
+                                           {s->latent, entries * sizeof *s->latent},
+                                           {s->rounded, entries * sizeof *s->rounded},
+                                           {s->mean, entries * sizeof *s->mean},
+                                           {s->square, s->rows * sizeof *s->square},
+                                           {s->best, entries * sizeof *s->best}};
+    memcpy(out, runs, sizeof runs);
+}
+
 static bool append_tables(const tuner *t, file_out *f, bp_err *e) {
     for (uint32_t i = 0; i < t->n_tables; i++) {
         const tuned_table *s = &t->tables[i];
-        size_t entries = s->rows * s->columns;
-        uint64_t steps = s->steps;
-        if (!file_append(f, &steps, sizeof steps, e) || !file_append(f, s->best, entries * sizeof *s->best, e) ||
-            !file_append(f, s->latent, entries * sizeof *s->latent, e) ||
-            !file_append(f, s->rounded, entries * sizeof *s->rounded, e) ||
-            !file_append(f, s->mean, entries * sizeof *s->mean, e) ||
-            !file_append(f, s->square, s->rows * sizeof *s->square, e))
+        run_of_bytes runs[TABLE_RUNS];
+        table_runs(s, runs);
+        if (!file_append(f, &s->steps, sizeof s->steps, e) || !file_append(f, &s->size, sizeof s->size, e) ||
+            !file_append(f, s->metric.H, s->columns * s->columns * sizeof *s->metric.H, e))
             return false;
+        for (size_t j = 0; j < TABLE_RUNS; j++)
+            if (!file_append(f, runs[j].at, runs[j].size, e)) return false;
     }
     return true;
 }
@@ -56,7 +75,7 @@ static bool append_tables(const tuner *t, file_out *f, bp_err *e) {
 static uint64_t state_bytes(const tuner *t) {
     const model_config *c = &t->file->config;
     return student_bytes(t->file, t->model.train_signs) + t->file->file->size +
-           t->n_tables * (table_bytes(c->vocab, c->d_model) + sizeof(float) * (uint64_t)c->vocab * c->d_model);
+           t->n_tables * (table_bytes(c->vocab, c->d_model, 1) + sizeof(float) * (uint64_t)c->vocab * c->d_model);
 }
 
 bool tuner_save(const tuner *t, const char *path, const uint8_t fingerprint[32], bp_err *e) {
@@ -69,6 +88,8 @@ bool tuner_save(const tuner *t, const char *path, const uint8_t fingerprint[32],
     memcpy(h.magic, MAGIC, sizeof h.magic);
     memcpy(h.fingerprint, fingerprint, sizeof h.fingerprint);
     memcpy(h.distance, t->distance, sizeof h.distance);
+    memcpy(h.before, t->before, sizeof h.before);
+    memcpy(h.after, t->after, sizeof h.after);
     file_out *f = file_create(path, true, state_bytes(t), e);
     if (!f) return false;
     if (file_append(f, &h, sizeof h, e) && append_best(t, f, e) && append_parameters(t, f, e) && append_tables(t, f, e))
@@ -90,14 +111,22 @@ static bool take(reader *r, void *out, size_t n) {
     return true;
 }
 
+static bool read_metric(tuned_table *s, reader *r) {
+    size_t bytes = s->columns * s->columns * sizeof(float);
+    float *H = malloc(bytes);
+    bp_err inner;
+    bool ok = H && take(r, H, bytes) && table_metric_restore(&s->metric, H, s->columns, &inner);
+    free(H);
+    return ok;
+}
+
 static bool read_table(tuned_table *s, reader *r) {
-    size_t entries = s->rows * s->columns;
-    uint64_t steps;
-    if (!take(r, &steps, sizeof steps)) return false;
-    s->steps = (uint32_t)steps;
-    return take(r, s->best, entries * sizeof *s->best) && take(r, s->latent, entries * sizeof *s->latent) &&
-           take(r, s->rounded, entries * sizeof *s->rounded) && take(r, s->mean, entries * sizeof *s->mean) &&
-           take(r, s->square, s->rows * sizeof *s->square);
+    run_of_bytes runs[TABLE_RUNS];
+    table_runs(s, runs);
+    if (!take(r, &s->steps, sizeof s->steps) || !take(r, &s->size, sizeof s->size) || !read_metric(s, r)) return false;
+    for (size_t j = 0; j < TABLE_RUNS; j++)
+        if (!take(r, runs[j].at, runs[j].size)) return false;
+    return true;
 }
 
 static bool read_state(tuner *t, reader *r) {
@@ -138,6 +167,8 @@ bool tuner_load(tuner *t, const char *path, const uint8_t fingerprint[32], bp_er
         t->elapsed = h.elapsed;
         t->best_score = h.best_score;
         memcpy(t->distance, h.distance, sizeof h.distance);
+        memcpy(t->before, h.before, sizeof h.before);
+        memcpy(t->after, h.after, sizeof h.after);
     }
     file_unmap(&f);
     return ok;

@@ -24,7 +24,7 @@ typedef struct {
     float *inputs;         /* [n_layers, most tokens, d_model] where one trace serves several blocks, else NULL */
     float *embedding[2];   /* [vocab, d_model] of student and teacher */
     float *table[2];       /* the same of their heads; the embedding where tied */
-    tuned_table tables[2]; /* where they are trained: the student's embedding, and a head of its own */
+    tuned_table tables[2]; /* where they are trained or new: the student's embedding, and a head of its own */
     uint32_t n_tables;
     float *stream, *x, *y; /* [most tokens, d_model] */
     float *r;              /* [most tokens] */
@@ -42,7 +42,8 @@ typedef struct {
     double distance[MODEL_TIERS]; /* running mean of the KL of each tier: losses are relative to it */
     factors *best;                /* [n_layers * PARTS] what was best on validation */
     float *best_norm;
-    double best_score; /* weighted mean of ln KL; INFINITY before */
+    double best_score;                                  /* weighted mean of ln KL; INFINITY before */
+    tune_score before[MODEL_TIERS], after[MODEL_TIERS]; /* of the start, and of what was best */
     uint64_t step, best_step, tokens;
     double elapsed; /* seconds of tuning before this run */
     cli_progress progress;
@@ -66,8 +67,8 @@ tune_score tuner_validate(tuner *t, uint32_t tiers);
 /* Keeps the parameters as they are as the best so far. BP_ERR_MEMORY. */
 bool tuner_keep(tuner *t, double score, bp_err *e);
 
-/* The state of the run in OUT.gguf.tune: written whole or not at all; read back with --resume. A state of other
- * options, texts or files is BP_ERR_ARGUMENT. */
+/* The state of the run in OUT.gguf.tune: written whole or not at all; read back with --resume into a tuner whose tables
+ * are open and not begun. A state of other options, texts or files is BP_ERR_ARGUMENT. */
 bool tuner_save(const tuner *t, const char *path, const uint8_t fingerprint[32], bp_err *e);
 bool tuner_load(tuner *t, const char *path, const uint8_t fingerprint[32], bp_err *e);
 

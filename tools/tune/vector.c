@@ -182,15 +182,9 @@ VECTOR void vector_watch(float *x, float *m, float *s, const float *g, float sca
     }
 }
 
-VECTOR void vector_table_row(float *latent, float *mean, float *rounded, const float *g, size_t n,
-                             table_row_step step) {
-    float half_inverse = step.scale > 0 ? 0.5f / step.scale : 0;
+VECTOR void vector_momentum(float *x, float *mean, const float *g, size_t n, float rate, float beta) {
     for (size_t i = 0; i < n; i++) {
-        float m = step.beta * mean[i] + (1 - step.beta) * g[i], x = latent[i] - step.rate * m;
-        float q = 2 * floorf(x * half_inverse) + 1;
-        q = q > step.top ? step.top : q < -step.top ? -step.top : q;
-        mean[i] = m;
-        latent[i] = x;
-        rounded[i] = q * step.scale;
+        mean[i] = beta * mean[i] + (1 - beta) * g[i];
+        x[i] -= rate * mean[i];
     }
 }

@@ -69,11 +69,7 @@ typedef struct {
 } sign_step;
 void vector_watch(float *x, float *m, float *s, const float *g, float scale, const float *v, size_t n, sign_step step);
 
-/* A run of a table's row that shares a scale (table.h): mean = beta mean + (1 - beta) g; latent -= rate mean; rounded = the
- * odd multiple of scale nearest to latent, at most `top` of it. */
-typedef struct {
-    float beta, rate, scale, top;
-} table_row_step;
-void vector_table_row(float *latent, float *mean, float *rounded, const float *g, size_t n, table_row_step step);
+/* mean = beta mean + (1 - beta) g; x -= rate mean */
+void vector_momentum(float *x, float *mean, const float *g, size_t n, float rate, float beta);
 
 #endif
