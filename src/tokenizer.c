@@ -108,11 +108,11 @@ static int32_t find_whole(const encoder *en, const char *text, size_t n) {
 
 static void encode_bytes(encoder *en, const char *text, size_t n) {
     const tokenizer *t = en->t;
-    if (t->nfc && !nfc_is_stable(text, n)) {
-        n = nfc_normalize(en->normal, text, n, (uint32_t *)(void *)en->word.id);
+    if (t->nfc && !nfc_is_stable(&t->unicode, text, n)) {
+        n = nfc_normalize(&t->unicode, en->normal, text, n, (uint32_t *)(void *)en->word.id);
         text = en->normal;
     }
-    for (pre_cursor c = pre_begin(t->pre, text, n); c.at < c.end && !en->full;) {
+    for (pre_cursor c = pre_begin(&t->unicode, t->pre, text, n); c.at < c.end && !en->full;) {
         size_t start = c.at;
         pre_next(&c);
         int32_t whole =

@@ -4,6 +4,7 @@
 #define BP_TOKENIZER_INTERNAL_H
 
 #include "tokenizer.h"
+#include "unicode.h"
 
 /* tokenizer.ggml.token_type */
 enum { TOKEN_NORMAL = 1, TOKEN_UNKNOWN = 2, TOKEN_CONTROL = 3, TOKEN_USER = 4, TOKEN_UNUSED = 5, TOKEN_BYTE = 6 };
@@ -68,6 +69,7 @@ struct tokenizer {
     bool cuts;          /* SentencePiece: no merge joins a space to what stands before it */
     pre_kind pre;
     prefix_kind prefix;
+    unicode unicode;
 };
 
 /* Length of the text of a token */
@@ -147,21 +149,22 @@ void table_sort_added(const tokenizer *t, added_set *set);
 /* ---- tokenizer_nfc.c ---- */
 
 /* Is text [n] surely in normalization form C? */
-bool nfc_is_stable(const char *text, size_t n);
+bool nfc_is_stable(const unicode *u, const char *text, size_t n);
 
 /* out [3 n] <- form C of text [n]; returns its bytes. work [4 n] */
-size_t nfc_normalize(char *out, const char *text, size_t n, uint32_t *work);
+size_t nfc_normalize(const unicode *u, char *out, const char *text, size_t n, uint32_t *work);
 
 /* ---- tokenizer_pre.c ---- */
 
 typedef struct {
+    const unicode *unicode;
     pre_kind kind;
     const char *text;
     size_t at, end; /* what is left */
     size_t limit;   /* PRE_DIGITS: end of the run without digits around `at` */
 } pre_cursor;
 
-pre_cursor pre_begin(pre_kind kind, const char *text, size_t n);
+pre_cursor pre_begin(const unicode *u, pre_kind kind, const char *text, size_t n);
 
 /* Moves c->at < c->end behind the next pre-token. */
 void pre_next(pre_cursor *c);

@@ -270,7 +270,7 @@ static void put_tokens(tokenizer *t, const sources *s) {
 static bool fill(tokenizer *t, const sources *s) {
     put_tokens(t, s);
     put_texts(t);
-    if (!choose_pre(t, s) || !choose_prefix(t, s)) return false;
+    if (!choose_prefix(t, s)) return false;
     t->cuts = t->spm;
     if (t->merges && !put_merges(t, s)) return false;
     if (!t->merges) t->cuts = !pieces_cross_spaces(t);
@@ -289,7 +289,8 @@ bool tokenizer_open(tokenizer **out, arena *a, const gguf *g, bp_err *e) {
     if (s.normalized) n_normalized = s.normalized->count < n_matched ? (uint32_t)s.normalized->count : n_matched;
     directory texts = {.bits = table_bits(size)}, merges = {.bits = s.merges ? table_bits(s.merges->count) : 0};
 
-    tokenizer *t = ARENA_NEW(a, tokenizer, 1), zero = {0};
+    tokenizer *t = ARENA_NEW(a, tokenizer, 1), zero = {.spm = s.spm};
+    if (!choose_pre(&zero, &s)) return false;
     zero.text = ARENA_NEW(a, uint32_t, size);
     zero.type = ARENA_NEW(a, uint8_t, size);
     zero.texts = ARENA_NEW(a, uint64_t, size);
@@ -300,6 +301,7 @@ bool tokenizer_open(tokenizer **out, arena *a, const gguf *g, bp_err *e) {
     }
     zero.added.ids = ARENA_NEW(a, uint32_t, n_matched);
     zero.normalized.ids = ARENA_NEW(a, uint32_t, n_normalized);
+    if (!s.spm) zero.unicode = unicode_reserve(a, zero.nfc);
     if (a->overflow) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the tokenizer");
     if (!a->base) return true;
     *t = zero;
@@ -308,7 +310,7 @@ bool tokenizer_open(tokenizer **out, arena *a, const gguf *g, bp_err *e) {
     t->text_places = texts;
     t->merge_places = merges;
     t->scores = s.scores;
-    t->spm = s.spm;
+    if (!s.spm) unicode_unpack(&t->unicode);
     if (!fill(t, &s)) return false;
     *out = t;
     return true;

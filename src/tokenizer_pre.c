@@ -3,20 +3,17 @@
  * without U+0085, and Digits splits at 0-9 only; in the expressions of Split (Qwen2, Llama 3) \s is the property
  * White_Space. */
 #include "tokenizer_internal.h"
-#include "unicode_table.h"
 
-typedef enum { OTHER, LETTER, NUMBER, SPACE } class;
-
-static class class_at(const pre_cursor *c, size_t at, size_t *next) {
+static unicode_class class_at(const pre_cursor *c, size_t at, size_t *next) {
     *next = at;
     uint32_t code = utf8_next(c->text, next);
-    if (code >= UNICODE_LIMIT) return OTHER;
-    if (c->kind <= PRE_DIGITS && (code == 0xfeff || code == 0x85)) return code == 0xfeff ? SPACE : OTHER;
-    return (class)(unicode_blocks[unicode_pages[code >> 7]][code >> 1 & 63] >> (code & 1) * 4 & 3);
+    if (c->kind <= PRE_DIGITS && (code == 0xfeff || code == 0x85))
+        return code == 0xfeff ? UNICODE_SPACE : UNICODE_OTHER;
+    return unicode_class_of(c->unicode, code);
 }
 
 /* End of the run of one class that begins at `at` */
-static size_t run_end(const pre_cursor *c, size_t at, class wanted) {
+static size_t run_end(const pre_cursor *c, size_t at, unicode_class wanted) {
     for (size_t next; at < c->end && class_at(c, at, &next) == wanted; at = next) {
     }
     return at;
@@ -39,7 +36,7 @@ static size_t match_contraction(const pre_cursor *c, bool any_case) {
 /* \s+(?!\S)|\s+ : a run of white space leaves its last character to the word that follows, unless it is its only one */
 static size_t match_space(const pre_cursor *c) {
     size_t at = c->at, last = c->at;
-    for (size_t next; at < c->end && class_at(c, at, &next) == SPACE; at = next) last = at;
+    for (size_t next; at < c->end && class_at(c, at, &next) == UNICODE_SPACE; at = next) last = at;
     return at == c->end || last == c->at ? at : last;
 }
 
@@ -48,8 +45,8 @@ static size_t match_gpt2(const pre_cursor *c) {
     size_t end, next;
     if (c->text[c->at] == '\'' && (end = match_contraction(c, false))) return end;
     size_t at = c->at + (c->text[c->at] == ' ' && c->at + 1 < c->end);
-    class k = class_at(c, at, &next);
-    return k == SPACE ? match_space(c) : run_end(c, next, k);
+    unicode_class k = class_at(c, at, &next);
+    return k == UNICODE_SPACE ? match_space(c) : run_end(c, next, k);
 }
 
 /* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}|
@@ -57,33 +54,36 @@ static size_t match_gpt2(const pre_cursor *c) {
 static size_t match_split(const pre_cursor *c, unsigned digits) {
     size_t end, next, after = 0;
     if (c->text[c->at] == '\'' && (end = match_contraction(c, true))) return end;
-    class k = class_at(c, c->at, &next), k2 = SPACE;
-    if (k == LETTER) return run_end(c, next, LETTER);
-    if (k == NUMBER) {
-        for (size_t at = next; --digits && at < c->end && class_at(c, at, &after) == NUMBER; at = after) next = after;
+    unicode_class k = class_at(c, c->at, &next), k2 = UNICODE_SPACE;
+    if (k == UNICODE_LETTER) return run_end(c, next, UNICODE_LETTER);
+    if (k == UNICODE_NUMBER) {
+        for (size_t at = next; --digits && at < c->end && class_at(c, at, &after) == UNICODE_NUMBER; at = after)
+            next = after;
         return next;
     }
     if (next < c->end) k2 = class_at(c, next, &after);
-    if (k2 == LETTER && !is_newline(c->text[c->at])) return run_end(c, after, LETTER);
-    if (k == OTHER || (c->text[c->at] == ' ' && k2 == OTHER && next < c->end)) {
-        end = run_end(c, next, OTHER);
+    if (k2 == UNICODE_LETTER && !is_newline(c->text[c->at])) return run_end(c, after, UNICODE_LETTER);
+    if (k == UNICODE_OTHER || (c->text[c->at] == ' ' && k2 == UNICODE_OTHER && next < c->end)) {
+        end = run_end(c, next, UNICODE_OTHER);
         while (end < c->end && is_newline(c->text[end])) end++;
         return end;
     }
     end = 0;
-    for (size_t at = c->at; at < c->end && class_at(c, at, &next) == SPACE; at = next)
+    for (size_t at = c->at; at < c->end && class_at(c, at, &next) == UNICODE_SPACE; at = next)
         if (is_newline(c->text[at])) end = next;
     return end ? end : match_space(c);
 }
 
-pre_cursor pre_begin(pre_kind kind, const char *text, size_t n) { return (pre_cursor){kind, text, 0, n, 0}; }
+pre_cursor pre_begin(const unicode *u, pre_kind kind, const char *text, size_t n) {
+    return (pre_cursor){u, kind, text, 0, n, 0};
+}
 
 /* Digits(individual_digits), then GPT-2's expression in what lies between them */
 static size_t match_digits(pre_cursor *c) {
     if (c->at >= c->limit)
         for (c->limit = c->at; c->limit < c->end && (uint8_t)(c->text[c->limit] - '0') > 9;) c->limit++;
     if (c->limit == c->at) return c->at + 1;
-    pre_cursor between = {PRE_DIGITS, c->text, c->at, c->limit, 0};
+    pre_cursor between = {c->unicode, PRE_DIGITS, c->text, c->at, c->limit, 0};
     return match_gpt2(&between);
 }
 

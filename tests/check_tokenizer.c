@@ -4,6 +4,19 @@
 
 /* ---- pre-tokenizers --------------------------------------------------------------------------------------------- */
 
+/* The tables of Unicode in memory of their own. */
+static unicode open_unicode(void **memory) {
+    arena a = arena_measure();
+    unicode_reserve(&a, true);
+    *memory = aligned_alloc(BP_ALIGN, bp_round_up(a.used, BP_ALIGN));
+    a = arena_over(*memory, a.used);
+    unicode u = unicode_reserve(&a, true);
+    unicode_unpack(&u);
+    return u;
+}
+
+static unicode tables; /* of the tests below */
+
 /* wanted: the pre-tokens with | between them */
 static void check_split(pre_kind kind, const char *wanted) {
     char text[256], got[256];
@@ -12,7 +25,7 @@ static void check_split(pre_kind kind, const char *wanted) {
         if (*c != '|') text[n++] = *c;
     char *exact = malloc(n);
     memcpy(exact, text, n);
-    for (pre_cursor c = pre_begin(kind, exact, n); c.at < c.end;) {
+    for (pre_cursor c = pre_begin(&tables, kind, exact, n); c.at < c.end;) {
         size_t start = c.at;
         pre_next(&c);
         if (m) got[m++] = '|';
@@ -283,7 +296,7 @@ static void check_nfc_of(const char *text, const char *wanted) {
     size_t n = strlen(text);
     char *out = malloc(3 * n + 1);
     uint32_t *work = malloc(4 * n * sizeof *work);
-    size_t m = nfc_normalize(out, text, n, work);
+    size_t m = nfc_normalize(&tables, out, text, n, work);
     out[m] = 0;
     CHECK(strcmp(out, wanted) == 0, "'%s' became '%s', not '%s'", text, out, wanted);
     free(out);
@@ -291,7 +304,7 @@ static void check_nfc_of(const char *text, const char *wanted) {
 }
 
 static void check_nfc(void) {
-    CHECK(nfc_is_stable("plain caf\xc3\xa9 \xe4\xbd\xa0", 14) && !nfc_is_stable("e\xcc\x81", 3), "quick check");
+    CHECK(nfc_is_stable(&tables, "plain caf\xc3\xa9 \xe4\xbd\xa0", 14) && !nfc_is_stable(&tables, "e\xcc\x81", 3), "quick check");
     check_nfc_of("plain", "plain");
     check_nfc_of("xe\xcc\x81y", "x\xc3\xa9y");
     check_nfc_of("\xe2\x84\xab", "\xc3\x85");              /* Angstrom sign -> A with ring */
@@ -309,7 +322,7 @@ static void check_nfc(void) {
     for (size_t i = 0; i < 40000; i++) memcpy(marks + 2 * i, i & 1 ? "\xcc\xa3" : "\xcc\x81", 2);
     uint32_t *work = malloc(4 * sizeof marks * sizeof *work);
     char *out = malloc(3 * sizeof marks);
-    size_t n = nfc_normalize(out, marks, sizeof marks - 1, work);
+    size_t n = nfc_normalize(&tables, out, marks, sizeof marks - 1, work);
     CHECK(n == sizeof marks - 1 && memcmp(out, "\xcc\xa3\xcc\xa3", 4) == 0 &&
               memcmp(out + n - 4, "\xcc\x81\xcc\x81", 4) == 0,
           "%zu bytes", n);
@@ -318,6 +331,8 @@ static void check_nfc(void) {
 }
 
 int main(void) {
+    void *memory;
+    tables = open_unicode(&memory);
     check_bytes();
     check_pre_tokenizers();
     check_byte_level();
@@ -325,5 +340,6 @@ int main(void) {
     check_spm_merges();
     check_decoding();
     check_nfc();
+    free(memory);
     return check_end();
 }
