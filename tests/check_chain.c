@@ -86,7 +86,7 @@ static void check_block(const char *class_name, uint32_t head, bool tied, bool s
     CHECK(source_open(&s, folder, &e), "%s", e.text);
     model *m = s.bytes ? model_load(s.bytes, s.size, &e) : NULL;
     workers *w = workers_open(2, &e);
-    CHECK(m && chain_open(&c, w, m, ids, SEQS, 1, CTX, NULL, &e), "%s: %s", class_name, e.text);
+    CHECK(m && chain_open(&c, w, m, ids, SEQS, 1, CTX, false, NULL, &e), "%s: %s", class_name, e.text);
     if (m) {
         walk(&c, m);
         double wanted = definition_nll(&t, ids + CTX * (SEQS - 1), CTX), dense = chain_nll(&c, CHAIN_DENSE, &m->head);

@@ -167,6 +167,53 @@ static void check_extended(const char *original, const char *calib) {
           "bits spread anew");
 }
 
+/* Perplexity of the student as the run with these options reports it. */
+static double reported_ppl(const char *original, const char *out, const char *calib, const char *const *more) {
+    char text[2048] = "";
+    pid_t pid = call_apart(cmd_compress,
+                           OPTIONS("compress", original, "-o", out, "--calib", calib, "--calib-tokens", "16384",
+                                   "--ctx", "64", "--iterations", "6", "--json"),
+                           more, in_folder("log"), in_folder("out"));
+    CHECK(wait_for(pid) == 0, "compress failed");
+    FILE *f = fopen(in_folder("out"), "r");
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    if (f) fclose(f);
+    text[n] = 0;
+    const char *at = strstr(text, "\"ppl\": ");
+    return at ? atof(at + 7) : NAN;
+}
+
+/* Blocks whose layers are fitted together: nearer, the same bytes however it runs, earlier tiers stay where they must. */
+static void check_fitted(const char *original, const char *calib) {
+    char plain[PATH], fitted[PATH], one[PATH], resumed[PATH], work[PATH + 8], log[PATH], last[PATH + 64];
+    snprintf(plain, sizeof plain, "%s", in_folder("plain.gguf"));
+    snprintf(fitted, sizeof fitted, "%s", in_folder("fitted.gguf"));
+    snprintf(one, sizeof one, "%s", in_folder("fitted-1.gguf"));
+    snprintf(resumed, sizeof resumed, "%s", in_folder("fitted-resumed.gguf"));
+    snprintf(work, sizeof work, "%s.work", resumed);
+    snprintf(last, sizeof last, "%s/blk.0.ffn_down.fitted", work);
+    snprintf(log, sizeof log, "%s", in_folder("log"));
+    double before = reported_ppl(original, plain, calib, OPTIONS("--stages", "1,1")),
+           after = reported_ppl(original, fitted, calib, OPTIONS("--stages", "1,1", "--block-steps", "40"));
+    CHECK(after < 0.99 * before, "perplexity %.3f, fitted %.3f", before, after);
+    CHECK(run(original, one, calib, OPTIONS("--block-steps", "8", "--threads", "1")) == 0, "1 thread failed");
+    CHECK(run(original, fitted, calib, OPTIONS("--block-steps", "8", "--threads", "2", "--force")) == 0,
+          "2 threads failed");
+    CHECK(same_files(one, fitted), "2 threads give other bytes than 1");
+    struct stat st;
+    pid_t pid = start(original, resumed, calib, OPTIONS("--block-steps", "8"), log);
+    for (int i = 0; i < 20000 && stat(last, &st) != 0; i++) usleep(500); /* the first block is done */
+    kill(pid, SIGINT);
+    int rc = wait_for(pid);
+    CHECK(rc == 130 || rc == 0, "interrupted: exit code %d", rc);
+    if (rc) CHECK(run(original, resumed, calib, OPTIONS("--block-steps", "8", "--resume")) == 0, "resume failed");
+    CHECK(same_files(one, resumed), "a resumed run gives other bytes");
+    CHECK(run(original, fitted, calib, OPTIONS("--extend", plain, "--stages", "1", "--block-steps", "8", "--force")) ==
+              0,
+          "extend failed");
+    CHECK(same_tiers(plain, fitted, 2), "the tiers of the base changed");
+}
+
 /* Each is refused with this exit code and one line that says this. */
 static void check_refusals(const char *original, const char *calib) {
     char latin[PATH], tiny[PATH], done[PATH], fresh[PATH], log[PATH];
@@ -221,6 +268,7 @@ int main(void) {
         check_quality(original, calib);
         check_same_bytes(original, calib);
         check_extended(original, calib);
+        check_fitted(original, calib);
         check_refusals(original, calib);
     }
     remove_all();

@@ -97,10 +97,12 @@ static void check_limit(const char *original, const char *calib) {
     snprintf(free_run, sizeof free_run, "%s", in_folder("free.gguf"));
     snprintf(bounded, sizeof bounded, "%s", in_folder("bounded.gguf"));
     CHECK(run_measured(original, free_run, calib,
-                       OPTIONS("--calib-tokens", "32768", "--iterations", "4", "--threads", "2"), &free_peak) == 0,
+                       OPTIONS("--calib-tokens", "32768", "--iterations", "4", "--block-steps", "4", "--threads", "2"),
+                       &free_peak) == 0,
           "compress failed");
     CHECK(run_measured(original, bounded, calib,
-                       OPTIONS("--calib-tokens", "32768", "--iterations", "4", "--threads", "2", "--max-memory", "130"),
+                       OPTIONS("--calib-tokens", "32768", "--iterations", "4", "--block-steps", "4", "--threads", "2",
+                               "--max-memory", "130"),
                        &bounded_peak) == 0,
           "compress with --max-memory failed");
     CHECK(same_files(free_run, bounded), "a scratch file gives other bytes");

@@ -192,6 +192,7 @@ int cmd_compress(int argc, char **argv) {
                           .ctx = 512,
                           .iterations = 40,
                           .gradient_tokens = 32768,
+                          .block_rate = 0.005,
                           .embedding_bits = 6,
                           .threads = machine_defaults().threads,
                           .damping = 0.3,
@@ -218,6 +219,10 @@ int cmd_compress(int argc, char **argv) {
          "tokens of the backward pass that weighs outputs, and entries of embedding and head, by their effect; 0: all "
          "weigh "
          "the same (default 32768)"},
+        {"block-steps", 0, CLI_COUNT, &o.block_steps, 0, 1e6, "N",
+         "steps of fitting the scales of a block together, 8 sequences each; 0: none (default 0)"},
+        {"block-rate", 0, CLI_REAL, &o.block_rate, 0, 1, "R",
+         "first step of a scale in it, relative to its vector's size (default 0.005)"},
         {"embedding-bits", 0, CLI_COUNT, &o.embedding_bits, 0, 8, "P",
          "bit planes of embedding and head, 4 to 8; 0 keeps the source's (default 6)"},
         {"method", 0, CLI_TEXT, &method, 0, 0, "NAME",

@@ -174,8 +174,9 @@ static bool job_open(job *j, const calibration *calib, const char *folder, bp_er
     if (!j->entry) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the probes of the allocation");
     j->reference = j->entry + probe_floats;
     j->result = j->reference + j->n_scored * d;
-    return chain_open(&j->walk, j->w, j->m, j->ids, walked, j->n_probes, j->ctx, folder, e) &&
-           chain_open(&j->probes, j->w, j->m, j->ids + walked * j->ctx, PARTS * j->n_probes, 0, j->ctx, folder, e) &&
+    return chain_open(&j->walk, j->w, j->m, j->ids, walked, j->n_probes, j->ctx, false, folder, e) &&
+           chain_open(&j->probes, j->w, j->m, j->ids + walked * j->ctx, PARTS * j->n_probes, 0, j->ctx, false, folder,
+                      e) &&
            block_open(&j->dense, l, e) && block_open(&j->coarse, l, e) && block_open(&j->next, l, e);
 }
 
@@ -206,9 +207,9 @@ uint64_t allocate_bytes(const compress_options *o, const model *m) {
     size_t ctx = bp_min(CTX, o->ctx), walked = (FIT_TOKENS + PROBE_TOKENS) / ctx, probes = PARTS * PROBE_TOKENS / ctx;
     uint32_t threads = (uint32_t)o->threads;
     uint64_t weights = m->linear_weights / m->config.n_layers, d = m->config.d_model;
-    uint64_t chains = o->streamed
-                          ? chain_front_bytes(m, walked, ctx, threads) + chain_front_bytes(m, probes, ctx, threads)
-                          : chain_activation_bytes(m, walked + probes, ctx);
+    uint64_t chains = o->streamed ? chain_front_bytes(m, walked, ctx, false, threads) +
+                                        chain_front_bytes(m, probes, ctx, false, threads)
+                                  : chain_activation_bytes(m, walked + probes, ctx, false);
     uint64_t streams = PROBE_TOKENS * d * (1 + (1 + PARTS) / STRIDE);
     return chains + 2 * chain_own_bytes(m, ctx, threads) + sizeof(float) * (3 * weights + streams);
 }

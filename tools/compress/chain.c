@@ -19,17 +19,18 @@ static size_t scratch_floats(const model_config *c, size_t ctx) {
     return bp_round_up(bp_max(attention, feed), 16);
 }
 
-uint64_t chain_activation_bytes(const model *m, size_t n_seqs, size_t ctx) {
-    return sizeof(float) * CHAINS * (uint64_t)n_seqs * ctx * (m->config.d_model + x_width(&m->config));
+uint64_t chain_activation_bytes(const model *m, size_t n_seqs, size_t ctx, bool entry) {
+    uint64_t d = m->config.d_model;
+    return sizeof(float) * (uint64_t)n_seqs * ctx * (CHAINS * (d + x_width(&m->config)) + entry * d);
 }
 
 uint64_t chain_own_bytes(const model *m, size_t ctx, uint32_t threads) {
     return sizeof(float) * ((uint64_t)ctx * m->config.head_dim + (uint64_t)threads * scratch_floats(&m->config, ctx));
 }
 
-uint64_t chain_front_bytes(const model *m, size_t n_seqs, size_t ctx, uint32_t threads) {
+uint64_t chain_front_bytes(const model *m, size_t n_seqs, size_t ctx, bool entry, uint32_t threads) {
     size_t seqs = bp_max(threads, bp_ceil_div(CHAIN_CHUNK, ctx) + 1);
-    return chain_activation_bytes(m, bp_min(n_seqs, seqs), ctx);
+    return chain_activation_bytes(m, bp_min(n_seqs, seqs), ctx, entry);
 }
 
 static void rope_table(const chain *c) {
@@ -46,13 +47,13 @@ static void rope_table(const chain *c) {
 }
 
 bool chain_open(chain *c, workers *w, const model *m, const int32_t *ids, size_t n_seqs, size_t n_val, size_t ctx,
-                const char *folder, bp_err *e) {
+                bool entry, const char *folder, bp_err *e) {
     const model_config *config = &m->config;
     *c = (chain){.model = m, .w = w, .ids = ids, .n_seqs = n_seqs, .ctx = ctx, .n_tokens = n_seqs * ctx};
     c->n_train = (n_seqs - n_val) * ctx;
     c->width = x_width(config);
     c->own_size = scratch_floats(config, ctx);
-    if (!spill_open(&c->activations, (size_t)chain_activation_bytes(m, n_seqs, ctx), folder, e)) return false;
+    if (!spill_open(&c->activations, (size_t)chain_activation_bytes(m, n_seqs, ctx, entry), folder, e)) return false;
     c->rope = c->memory = malloc((size_t)chain_own_bytes(m, ctx, workers_count(w)));
     if (!c->memory) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for sequences of %zu tokens: lower --ctx", ctx);
     float *p = c->activations.at;
@@ -61,6 +62,7 @@ bool chain_open(chain *c, workers *w, const model *m, const int32_t *ids, size_t
         c->x[side] = c->stream[side] + c->n_tokens * config->d_model;
         p = c->x[side] + c->n_tokens * c->width;
     }
+    c->entry = entry ? p : NULL;
     c->own = c->rope + ctx * config->head_dim;
     rope_table(c);
     return true;
@@ -78,6 +80,7 @@ void chain_release(const chain *c, size_t first, size_t n) {
         spill_release(&c->activations, c->stream[side] + first * d, n * d * sizeof(float));
         spill_release(&c->activations, c->x[side] + first * c->width, n * c->width * sizeof(float));
     }
+    if (c->entry) spill_release(&c->activations, c->entry + first * d, n * d * sizeof(float));
 }
 
 /* ---- steps: each is a loop over sequences ---------------------------------------------------------------------- */
@@ -112,6 +115,28 @@ static void embed_sequence(const step *s, size_t seq, uint32_t worker) {
 
 void chain_embed(chain *c, chain_side side, const linear *table) {
     step s = {.c = c, .run = embed_sequence, .side = side, .table = table};
+    run_step(&s);
+}
+
+static void keep_sequence(const step *s, size_t seq, uint32_t worker) {
+    size_t n = s->c->ctx * s->c->model->config.d_model;
+    (void)worker;
+    memcpy(s->c->entry + seq * n, s->c->stream[CHAIN_STUDENT] + seq * n, n * sizeof(float));
+}
+
+static void return_sequence(const step *s, size_t seq, uint32_t worker) {
+    size_t n = s->c->ctx * s->c->model->config.d_model;
+    (void)worker;
+    memcpy(s->c->stream[CHAIN_STUDENT] + seq * n, s->c->entry + seq * n, n * sizeof(float));
+}
+
+void chain_keep_entry(chain *c) {
+    step s = {.c = c, .run = keep_sequence};
+    run_step(&s);
+}
+
+void chain_return_to_entry(chain *c) {
+    step s = {.c = c, .run = return_sequence};
     run_step(&s);
 }
 

@@ -24,24 +24,25 @@ typedef struct {
     size_t width;          /* row stride of x */
     float *stream[CHAINS]; /* [n_tokens, d_model] residual stream */
     float *x[CHAINS];      /* [n_tokens, width] input of the next linear layers */
-    float *rope;           /* [ctx, head_dim / 2, 2] cos, sin */
-    float *own;            /* scratch of each worker */
+    float *entry; /* [n_tokens, d_model] for the caller: the student's stream before a block; NULL: not wanted */
+    float *rope;  /* [ctx, head_dim / 2, 2] cos, sin */
+    float *own;   /* scratch of each worker */
     size_t own_size;
     spill activations; /* stream and x */
     void *memory;      /* rope and own */
 } chain;
 
 /* Bytes of streams and inputs, which may lie in a scratch file; and of all else that chain_open takes. */
-uint64_t chain_activation_bytes(const model *m, size_t n_seqs, size_t ctx);
+uint64_t chain_activation_bytes(const model *m, size_t n_seqs, size_t ctx, bool entry);
 uint64_t chain_own_bytes(const model *m, size_t ctx, uint32_t threads);
 
 /* Bytes of activations that a step or statistics_take holds in memory at once when they lie in a scratch file. */
-uint64_t chain_front_bytes(const model *m, size_t n_seqs, size_t ctx, uint32_t threads);
+uint64_t chain_front_bytes(const model *m, size_t n_seqs, size_t ctx, bool entry, uint32_t threads);
 
 /* ids [n_seqs, ctx] stay the caller's; the last n_val sequences are for validation. `folder`: the activations go to a
  * scratch file there; NULL: to memory. BP_ERR_MEMORY, BP_ERR_IO. */
 bool chain_open(chain *c, workers *w, const model *m, const int32_t *ids, size_t n_seqs, size_t n_val, size_t ctx,
-                const char *folder, bp_err *e);
+                bool entry, const char *folder, bp_err *e);
 void chain_close(chain *c);
 
 /* Says that nobody needs the activations of tokens [first, first + n) for a while; after reading them outside the steps
@@ -52,6 +53,12 @@ enum { CHAIN_CHUNK = 2048 }; /* tokens that readers of the activations take befo
 
 /* stream = rows of an embedding table */
 void chain_embed(chain *c, chain_side side, const linear *table);
+
+/* entry = the student's stream */
+void chain_keep_entry(chain *c);
+
+/* the student's stream = entry */
+void chain_return_to_entry(chain *c);
 
 /* x = rmsnorm(stream) . weight, both sides */
 void chain_normalise(chain *c, const float *weight);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "allocate.h"
+#include "block_tune.h"
 #include "checkpoint.h"
 #include "cli.h"
 #include "linalg/linalg.h"
@@ -147,19 +148,28 @@ static bool make_missing(group *g, bp_err *e) {
     return ok;
 }
 
+/* The factors of a layer of the current block, empty but for what --extend keeps. */
+static bool open_layer(job *j, part p, bp_err *e) {
+    size_t index = j->layer * PARTS + p;
+    const linear *w = part_linear(&j->m->layers[j->layer], p);
+    uint32_t k[MODEL_STAGES];
+    factors *f = &j->layers[index];
+    plan_middles(j->o, index, w->n, w->m, k);
+    factors_close(f);
+    if (!factors_open(f, w->n, w->m, k, j->o->n_stages, e)) return false;
+    if (j->o->base) factors_take(f, part_linear(&j->o->base->layers[j->layer], p), j->o->kept);
+    return true;
+}
+
 /* Makes or recalls the layers of a group; the student's weights are ready after it. */
 static bool make_group(job *j, const part *parts, size_t n_parts, bool residual, bp_err *e) {
     group g = {.j = j, .parts = parts, .n_parts = n_parts, .residual = residual};
     bool any = false;
     for (size_t i = 0; i < n_parts; i++) {
         const linear *w = part_linear(&j->m->layers[j->layer], parts[i]);
-        uint32_t k[MODEL_STAGES];
         char name[NAME];
-        plan_middles(j->o, j->layer * PARTS + parts[i], w->n, w->m, k);
         part_full_name(name, sizeof name, j->layer, parts[i]);
-        if (!factors_open(layer_factors(&g, i), w->n, w->m, k, j->o->n_stages, e)) return false;
-        if (j->o->base)
-            factors_take(layer_factors(&g, i), part_linear(&j->o->base->layers[j->layer], parts[i]), j->o->kept);
+        if (!open_layer(j, parts[i], e)) return false;
         g.missing[i] = !checkpoint_load(&j->work_folder, name, layer_factors(&g, i));
         if (!g.missing[i]) j->total -= (double)units(plan_layer_work(j->o, j->layer * PARTS + parts[i], w->n, w->m));
         any |= g.missing[i];
@@ -212,14 +222,73 @@ static void add_both(job *j, part p) {
     chain_add(&j->chain, CHAIN_STUDENT, j->student.W[p], m);
 }
 
-static bool make_block(job *j, bp_err *e) {
+/* ---- the layers of a block, fitted together ---------------------------------------------------------------------- */
+
+static void fitted_name(const job *j, part p, char name[NAME]) {
+    part_full_name(name, NAME - 8, j->layer, p);
+    strcat(name, ".fitted");
+}
+
+/* All layers of the block as an earlier run left them, the student's weights with them. */
+static bool recall_fitted(job *j, bp_err *e) {
+    char name[NAME];
+    for (part p = 0; p < PARTS; p++) {
+        fitted_name(j, p, name);
+        if (!open_layer(j, p, e) || !checkpoint_load(&j->work_folder, name, &j->layers[j->layer * PARTS + p]))
+            return false;
+    }
+    for (part p = 0; p < PARTS; p++)
+        if (!factors_dense(j->w, &j->layers[j->layer * PARTS + p], j->student.W[p], e)) return false;
+    return true;
+}
+
+static bool tick_fit(void *context) {
+    job *j = context;
+    advance(j, plan_fit_work(j->o, j->m) / (double)j->o->block_steps);
+    return !cli_interrupted();
+}
+
+static void report_fit(const job *j, const block_tune_report *r) {
+    if (j->o->quiet) return;
+    fprintf(stderr, "block %u: fitted together%s, error by tier", (unsigned)j->layer, r->kept ? "" : ": no gain");
+    for (uint32_t i = 0; i < j->o->n_stages; i++)
+        if (r->before[i] > 0) fprintf(stderr, "  %u: %.4f -> %.4f", (unsigned)i + 1, r->before[i], r->after[i]);
+    fputc('\n', stderr);
+}
+
+/* Fits them, keeps them in the work folder, and sends the student's stream through the block again. */
+static bool fit_block(job *j, bp_err *e) {
+    size_t d = j->m->config.d_model;
+    factors *layers = j->layers + (size_t)j->layer * PARTS;
+    block_tune_report report;
+    block_tune_options options = {.steps = j->o->block_steps,
+                                  .seed = j->o->seed,
+                                  .rate = j->o->block_rate,
+                                  .clip = (float)j->o->clip,
+                                  .first_tier = j->o->kept,
+                                  .tick = tick_fit,
+                                  .context = j};
+    if (!block_tune(&j->chain, j->layer, layers, j->weights.streams + j->layer * d * d, &options, &report, e))
+        return false;
+    cli_progress_end(&j->progress);
+    report_fit(j, &report);
+    for (part p = 0; p < PARTS; p++) {
+        char name[NAME];
+        fitted_name(j, p, name);
+        if (!checkpoint_save(&j->work_folder, name, &layers[p], e)) return false;
+        if (report.kept && !factors_dense(j->w, &layers[p], j->student.W[p], e)) return false;
+    }
+    if (!report.kept) return true;
+    chain_return_to_entry(&j->chain);
+    chain_forward(&j->chain, CHAIN_STUDENT, &j->m->layers[j->layer], &j->student);
+    return true;
+}
+
+static bool make_layers(job *j, bp_err *e) {
     static const part inputs[] = {PART_Q, PART_K, PART_V}, out[] = {PART_O}, feed[] = {PART_GATE, PART_UP},
                       down[] = {PART_DOWN};
     const model_layer *l = &j->m->layers[j->layer];
     double work = plan_block_work(j->o, j->m, j->chain.n_tokens) / 4;
-    block_dequantize(j->w, &j->dense, l);
-    block_release(j->o->mapped, l);
-    keep_before(j);
     chain_normalise(&j->chain, l->attn_norm);
     if (!make_group(j, inputs, 3, false, e)) return false;
     advance(j, work);
@@ -236,6 +305,24 @@ static bool make_block(job *j, bp_err *e) {
     if (!make_group(j, down, 1, true, e)) return false;
     add_both(j, PART_DOWN);
     advance(j, work);
+    return true;
+}
+
+static bool make_block(job *j, bp_err *e) {
+    const model_layer *l = &j->m->layers[j->layer];
+    bool fits = plan_fits_blocks(j->o);
+    block_dequantize(j->w, &j->dense, l);
+    block_release(j->o->mapped, l);
+    keep_before(j);
+    if (interrupted(e)) return false;
+    if (fits && recall_fitted(j, e)) {
+        for (chain_side side = 0; side < CHAINS; side++)
+            chain_forward(&j->chain, side, l, side == CHAIN_DENSE ? &j->dense : &j->student);
+        j->total -= (double)units(plan_made_work(j->o, j->m, j->layer));
+    } else {
+        if (fits) chain_keep_entry(&j->chain);
+        if (!make_layers(j, e) || (fits && !fit_block(j, e))) return false;
+    }
     report_block(j);
     return true;
 }
@@ -283,7 +370,7 @@ static bool write_result(const job *j, const char *source, compress_result *r, b
 static bool run_blocks(job *j, const calibration *calib, compress_result *r, bp_err *e) {
     linear embedding, head;
     if (!round_tables(j, e) || !chain_open(&j->chain, j->w, j->m, calib->ids, calib->n_seqs, calib->n_val, calib->ctx,
-                                           j->o->streamed ? j->work_folder.folder : NULL, e))
+                                           plan_fits_blocks(j->o), j->o->streamed ? j->work_folder.folder : NULL, e))
         return false;
     j->before = malloc(calib->n_val * calib->ctx * j->m->config.d_model * sizeof *j->before);
     j->layers = calloc((size_t)j->m->config.n_layers * PARTS, sizeof *j->layers);

@@ -3,7 +3,7 @@
  *     for each block:  norm -> {q k v} -> attention -> {o} -> + -> norm -> {gate up} -> swiglu -> {down} -> +
  *
  * Each {group} shares its input: its statistics are taken over both chains, its layers are factorized, and the student
- * goes on with the result. Weights of outputs come from one
+ * goes on with the result; block_tune.h can fit the layers of the block together then. Weights of outputs come from one
  * backward pass before all blocks (tune/output_weights.h), bits per layer from allocate.h. Gradient tuning of the whole
  * is another command: tune/tune.h. */
 #ifndef BITPAIR_COMPRESS_H

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "allocate.h"
+#include "block_tune.h"
 #include "chain.h"
 #include "container.h"
 #include "offline.h"
@@ -104,13 +105,35 @@ double plan_layer_work(const compress_options *o, size_t index, size_t n, size_t
     return work;
 }
 
+bool plan_fits_blocks(const compress_options *o) { return o->block_steps && o->gradient_tokens && !o->diagonal; }
+
+static double bits_of(const compress_options *o) {
+    double bits = 0;
+    for (uint32_t s = 0; s < o->n_stages; s++) bits += o->stage_bits[s];
+    return bits;
+}
+
 double plan_block_work(const compress_options *o, const model *m, size_t n_tokens) {
     const model_config *c = &m->config;
     size_t d = c->d_model, q = (size_t)c->n_heads * c->head_dim, train = n_tokens - n_tokens / 16;
     double weights = (double)m->linear_weights / c->n_layers, tokens = (double)n_tokens;
     double forward = (double)CHAINS * tokens * (2 * weights + 4 * (double)o->ctx * (double)q);
+    if (plan_fits_blocks(o)) forward += forward / 2;
     return forward + 2 * statistics_work(n_tokens, train, d, d, false) + statistics_work(n_tokens, train, q, d, true) +
            statistics_work(n_tokens, train, c->d_ff, d, true);
+}
+
+double plan_fit_work(const compress_options *o, const model *m) {
+    return plan_fits_blocks(o) ? block_tune_work(m, o->ctx, bits_of(o), o->block_steps) : 0;
+}
+
+double plan_made_work(const compress_options *o, const model *m, uint32_t layer) {
+    double work = plan_fit_work(o, m);
+    for (part p = 0; p < PARTS; p++) {
+        const linear *w = part_linear(&m->layers[layer], p);
+        work += plan_layer_work(o, layer * PARTS + p, w->n, w->m);
+    }
+    return work;
 }
 
 /* ---- memory: what is alive together, in bytes ------------------------------------------------------------------ */
@@ -160,8 +183,8 @@ static uint64_t loop_bytes(const compress_options *o, const model *m, size_t n_t
     uint32_t threads = (uint32_t)o->threads;
     uint64_t weights = m->linear_weights / m->config.n_layers,
              tables = container_fixed_bytes(m, (uint32_t)o->embedding_bits);
-    uint64_t activations =
-        o->streamed ? chain_front_bytes(m, n_seqs, o->ctx, threads) : chain_activation_bytes(m, n_seqs, o->ctx);
+    uint64_t activations = o->streamed ? chain_front_bytes(m, n_seqs, o->ctx, plan_fits_blocks(o), threads)
+                                       : chain_activation_bytes(m, n_seqs, o->ctx, plan_fits_blocks(o));
     return activations + chain_own_bytes(m, o->ctx, threads) + sizeof(float) * n_val * o->ctx * m->config.d_model +
            2 * sizeof(float) * weights + plan_factor_bytes(o, m) + tables + tables / 16;
 }
@@ -171,7 +194,8 @@ static uint64_t peak_bytes(const compress_options *o, const model *m, size_t n_t
     const linear *table = &m->embedding;
     uint64_t weights = m->linear_weights / m->config.n_layers, rows = (uint64_t)table->n * table->row_bytes;
     uint64_t group = largest_group(o, m, n_tokens) + (o->mapped ? sizeof(float) * weights : 0);
-    uint64_t peak = loop_bytes(o, m, n_tokens) + group;
+    uint64_t fit = plan_fits_blocks(o) ? block_tune_bytes(m, o->ctx, bits_of(o), (uint32_t)o->threads) : 0;
+    uint64_t peak = loop_bytes(o, m, n_tokens) + bp_max(group, fit);
     uint64_t rounding = container_fixed_bytes(m, (uint32_t)o->embedding_bits) +
                         (wants_gradients(o) ? table_round_bytes(table->n, table->m, (uint32_t)o->threads) : 0);
     peak = bp_max(peak, rounding + (o->mapped ? rows : 0));
@@ -190,6 +214,7 @@ compress_plan plan_make(const compress_options *o, const model *m, size_t n_toke
         const linear *w = part_linear(&m->layers[i / PARTS], i % PARTS);
         plan.block_work += plan_layer_work(o, i, w->n, w->m);
     }
+    plan.block_work += c->n_layers * plan_fit_work(o, m);
     plan.work = plan.block_work;
     if (o->equal_loss) plan.work += allocate_work(o, m);
     if (wants_gradients(o)) plan.work += output_weights_work(m, bp_min(o->gradient_tokens, n_tokens));
@@ -199,7 +224,7 @@ compress_plan plan_make(const compress_options *o, const model *m, size_t n_toke
     if (o->max_memory && plan.memory > o->max_memory * 1000000) chosen.streamed = true;
     if (chosen.streamed) {
         plan.memory = peak_bytes(&chosen, m, n_tokens);
-        plan.scratch = chain_activation_bytes(m, n_tokens / o->ctx, o->ctx);
+        plan.scratch = chain_activation_bytes(m, n_tokens / o->ctx, o->ctx, plan_fits_blocks(o));
     }
     plan.seconds = plan.work / (CORE_SPEED * (double)o->threads);
     return plan;
@@ -215,10 +240,12 @@ void plan_recipe(const compress_options *o, char *out, size_t capacity) {
     snprintf(
         out, capacity,
         "{%s%s%s\"stages\": [%s], \"allocate\": \"%s\", \"method\": \"%s\", \"iterations\": %llu, \"calib_tokens\": "
-        "%llu, \"ctx\": %llu, \"gradient_tokens\": %llu, \"embedding_bits\": %llu, "
+        "%llu, \"ctx\": %llu, \"gradient_tokens\": %llu, \"block_steps\": %llu, \"block_rate\": %.6g, "
+        "\"embedding_bits\": %llu, "
         "\"damping\": %.6g, \"lambda\": %s, \"clip\": %.6g, \"seed\": %llu}",
         o->base_recipe ? "\"extends\": " : "", o->base_recipe ? o->base_recipe : "", o->base_recipe ? ", " : "", stages,
         o->equal_loss ? "equal-loss" : "uniform", o->diagonal ? "diagonal" : "full", (unsigned long long)o->iterations,
         (unsigned long long)o->calib_tokens, (unsigned long long)o->ctx, (unsigned long long)o->gradient_tokens,
+        (unsigned long long)(plan_fits_blocks(o) ? o->block_steps : 0), o->block_rate,
         (unsigned long long)o->embedding_bits, o->damping, lambda, o->clip, (unsigned long long)o->seed);
 }

@@ -19,6 +19,8 @@ typedef struct {
     uint64_t max_memory;          /* MB; 0: no limit */
     bool streamed;                /* activations in a scratch file beside the output */
     const file_view *mapped;      /* the file that the model is mapped from; NULL where it is in memory */
+    uint64_t block_steps;         /* of fitting the layers of a block together; 0: none */
+    double block_rate;            /* first step of a scale in it, relative to its vector's mean size */
     bool equal_loss;              /* bits of each layer by measured loss (allocate.h); else the same for all */
     const char *allocation;       /* file that keeps the measurement, or NULL */
     const double *factors;        /* [n_layers * PARTS] multiples of stage_bits; NULL: all 1 */
@@ -54,6 +56,14 @@ uint64_t plan_factor_bytes(const compress_options *o, const model *m);
 /* Work of factorizing a layer [n, m], and of all the rest of one block (chains and statistics). */
 double plan_layer_work(const compress_options *o, size_t index, size_t n, size_t m);
 double plan_block_work(const compress_options *o, const model *m, size_t n_tokens);
+
+/* Work of fitting the layers of one block together, and all that is spared where the fitted layers of block `layer` are
+ * there already. */
+double plan_fit_work(const compress_options *o, const model *m);
+double plan_made_work(const compress_options *o, const model *m, uint32_t layer);
+
+/* Are the layers of a block fitted together? (needs gradients) */
+bool plan_fits_blocks(const compress_options *o);
 
 compress_plan plan_make(const compress_options *o, const model *m, size_t n_tokens);
 

@@ -76,7 +76,7 @@ static size_t outputs(const model *m) {
 static bool weights_open(output_weights *o, const model *m) {
     uint32_t layers = m->config.n_layers;
     size_t square = (size_t)m->config.d_model * m->config.d_model;
-    float *p = o->memory = calloc(layers * outputs(m) + 2 * square, sizeof *p);
+    float *p = o->memory = calloc(layers * outputs(m) + (2 + layers) * square, sizeof *p);
     o->blocks = calloc(layers, sizeof *o->blocks);
     for (uint32_t i = 0; p && o->blocks && i < layers; i++)
         for (part j = 0; j < PARTS; j++) {
@@ -85,6 +85,7 @@ static bool weights_open(output_weights *o, const model *m) {
         }
     o->embedding = p;
     o->head = p ? p + square : NULL;
+    o->streams = p ? o->head + square : NULL;
     return o->memory && o->blocks;
 }
 
@@ -124,7 +125,8 @@ static void measuring_close(measuring *k) {
 uint64_t output_weights_bytes(const model *m, size_t ctx, uint32_t threads) {
     const model_config *c = &m->config;
     uint64_t tokens = SEQUENCES * ctx, d = c->d_model, weights = m->linear_weights / c->n_layers;
-    uint64_t floats = c->vocab * d + (c->n_layers + 2) * tokens * d + weights + c->n_layers * outputs(m) + 2 * d * d;
+    uint64_t floats =
+        c->vocab * d + (c->n_layers + 2) * tokens * d + weights + c->n_layers * outputs(m) + (2 + c->n_layers) * d * d;
     return sizeof(float) * floats + block_trace_bytes(m, tokens) + network_bytes(m, ctx, SEQUENCES, threads) +
            distiller_bytes(c->vocab, false, threads);
 }
@@ -167,14 +169,15 @@ static void run_batch(measuring *k, const int32_t *ids, size_t tokens) {
     network_normalise(&k->net, k->x, k->r, k->stream, m->out_norm, tokens);
     linalg_gram(k->o->head, d, k->x, d, tokens);
     distiller_run_text(&k->head, k->x, k->x, ids, k->net.ctx, tokens, &score);
+    for (size_t i = 0; i < tokens * d; i++) k->x[i] *= (float)tokens; /* L is a mean over them: now a sum */
     network_normalise_backward(&k->net, k->x, k->stream, m->out_norm, k->r, tokens);
     while (k->layer-- > 0) {
         gradient_sink sink = {add_squares, k};
+        linalg_gram(k->o->streams + k->layer * d * d, d, k->x, d, tokens);
         memcpy(k->stream, k->between + k->layer * stride, tokens * d * sizeof *k->stream);
         run_block(k, tokens);
         network_backward(&k->net, &m->layers[k->layer], &k->W, k->x, tokens, &k->trace, &sink);
     }
-    for (size_t i = 0; i < tokens * d; i++) k->x[i] *= (float)tokens; /* L is a mean over them */
     linalg_gram(k->o->embedding, d, k->x, d, tokens);
     k->tokens += tokens;
 }
@@ -196,6 +199,8 @@ bool output_weights_measure(output_weights *o, workers *w, const model *m, const
     }
     for (uint32_t i = 0; ok && i < m->config.n_layers; i++)
         for (part p = 0; p < PARTS; p++) finish(o->blocks[i].w[p], k.stream, part_linear(&m->layers[i], p)->n);
+    for (uint32_t i = 0; ok && i < m->config.n_layers; i++)
+        finish_moments(&k, o->streams + (size_t)i * m->config.d_model * m->config.d_model, 1);
     if (ok) finish_moments(&k, o->embedding, 1);
     if (ok) finish_moments(&k, o->head, HEAD);
     measuring_close(&k);

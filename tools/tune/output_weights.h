@@ -17,7 +17,8 @@ typedef struct {
 typedef struct {
     block_output_weights *blocks; /* [n_layers] */
     float *embedding;             /* [d_model, d_model] mean of g g', g the gradient of L at the embedding's output */
-    float *head; /* [d_model, d_model] mean of y y' / 2, y the input of the head         docs/DBF.md (25) */
+    float *head;    /* [d_model, d_model] mean of y y' / 2, y the input of the head         docs/DBF.md (25) */
+    float *streams; /* [n_layers, d_model, d_model] mean of g g', g the gradient of L at the output of a block */
     float *memory;
 } output_weights;
 

@@ -35,9 +35,8 @@ static float mean_size(const float *x, size_t n) {
     return (float)(sum / (double)n);
 }
 
-static bool stage_open(student_stage *s, const linear *l, const linear_stage *from, bool signs, bp_err *e) {
-    size_t n = l->n, m = l->m, k = from->k;
-    *s = (student_stage){.n = l->n, .m = l->m, .k = from->k, .count = stage_count(n, m, k)};
+static bool stage_open(student_stage *s, size_t n, size_t m, size_t k, bool signs, bp_err *e) {
+    *s = (student_stage){.n = (uint32_t)n, .m = (uint32_t)m, .k = (uint32_t)k, .count = stage_count(n, m, k)};
     s->kept = stage_kept(n, m, k, signs);
     float *p = s->memory = calloc(s->count + 2 * s->kept, sizeof *p);
     if (!p) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the parameters of the student");
@@ -46,15 +45,48 @@ static bool stage_open(student_stage *s, const linear *l, const linear_stage *fr
     s->b = s->c + k;
     s->A = s->b + m;
     s->B = s->A + n * k;
-    memcpy(s->a, from->a, n * sizeof *p);
-    memcpy(s->c, from->c, k * sizeof *p);
-    memcpy(s->b, from->b, m * sizeof *p);
-    pack_unpack_signs(s->A, from->A.bytes, n, k);
-    pack_unpack_signs(s->B, from->B.bytes, k, m);
-    s->size_a = mean_size(s->a, n);
-    s->size_c = mean_size(s->c, k);
-    s->size_b = mean_size(s->b, m);
     return true;
+}
+
+/* Signs, once the scales are there. */
+static void stage_begin(student_stage *s, const uint8_t *A, const uint8_t *B) {
+    pack_unpack_signs(s->A, A, s->n, s->k);
+    pack_unpack_signs(s->B, B, s->k, s->m);
+    s->size_a = mean_size(s->a, s->n);
+    s->size_c = mean_size(s->c, s->k);
+    s->size_b = mean_size(s->b, s->m);
+}
+
+static bool stage_read(student_stage *s, const linear *l, const linear_stage *from, bool signs, bp_err *e) {
+    if (!stage_open(s, l->n, l->m, from->k, signs, e)) return false;
+    memcpy(s->a, from->a, s->n * sizeof *s->a);
+    memcpy(s->c, from->c, s->k * sizeof *s->c);
+    memcpy(s->b, from->b, s->m * sizeof *s->b);
+    stage_begin(s, from->A.bytes, from->B.bytes);
+    return true;
+}
+
+static void widen(float *out, const uint16_t *x, size_t n) {
+    for (size_t i = 0; i < n; i++) out[i] = bp_half_to_float(x[i]);
+}
+
+bool student_layer_open(student_layer *l, const factors *f, bool signs, bp_err *e) {
+    *l = (student_layer){.n = f->n, .m = f->m};
+    for (; l->n_stages < f->n_stages; l->n_stages++) {
+        student_stage *s = &l->stages[l->n_stages];
+        const factor_stage *from = &f->stages[l->n_stages];
+        if (!stage_open(s, f->n, f->m, from->k, signs, e)) return false;
+        widen(s->a, from->a, s->n);
+        widen(s->c, from->c, s->k);
+        widen(s->b, from->b, s->m);
+        stage_begin(s, from->A, from->B);
+    }
+    return true;
+}
+
+void student_layer_close(student_layer *l) {
+    for (uint32_t j = 0; j < l->n_stages; j++) free(l->stages[j].memory);
+    *l = (student_layer){0};
 }
 
 bool student_open(student *s, const model *m, bool train_signs, bp_err *e) {
@@ -70,14 +102,13 @@ bool student_open(student *s, const model *m, bool train_signs, bp_err *e) {
             layer->m = l->m;
             layer->n_stages = l->n_stages;
             for (uint32_t j = 0; j < l->n_stages; j++)
-                if (!stage_open(&layer->stages[j], l, &l->stages[j], train_signs, e)) return false;
+                if (!stage_read(&layer->stages[j], l, &l->stages[j], train_signs, e)) return false;
         }
     return true;
 }
 
 void student_close(student *s) {
-    for (uint32_t i = 0; s->layers && i < s->n_layers * PARTS; i++)
-        for (uint32_t j = 0; j < s->layers[i].n_stages; j++) free(s->layers[i].stages[j].memory);
+    for (uint32_t i = 0; s->layers && i < s->n_layers * PARTS; i++) student_layer_close(&s->layers[i]);
     free(s->layers);
     *s = (student){0};
 }

@@ -50,6 +50,10 @@ uint64_t student_bytes(const model *m, bool train_signs);
 bool student_open(student *s, const model *m, bool train_signs, bp_err *e);
 void student_close(student *s);
 
+/* The same for one layer, from factors that were just made. */
+bool student_layer_open(student_layer *l, const factors *f, bool train_signs, bp_err *e);
+void student_layer_close(student_layer *l);
+
 /* Scratch of the two calls below: floats for the largest layer of m. */
 size_t student_scratch(const model *m);
 
