@@ -3,12 +3,13 @@
 #include "command_run.h"
 
 #include <signal.h>
+#include <time.h>
 
 #include "engine.h"
 
 static pid_t start(const char *teacher, const char *file, const char *out, const char *calib, const char *const *more) {
     return call_apart(cmd_tune,
-                      OPTIONS("tune", teacher, file, "-o", out, "--calib", calib, "--calib-tokens", "8192", "--ctx",
+                      OPTIONS("tune", teacher, file, "-o", out, "--calib", calib, "--calib-tokens", "4096", "--ctx",
                               "64", "--batch", "4"),
                       more, in_folder("log"), in_folder("out"));
 }
@@ -70,16 +71,23 @@ static void check_frozen(const char *teacher, const char *file, const char *cali
           "a fixed tier is trained");
 }
 
-/* Interrupts a run once it makes steps: later and later, until it leaves a state. Its exit code. */
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Interrupts a run while it makes steps: at half of the time that the whole took, later if it leaves no state then. Its
+ * exit code. */
 static int interrupted_run(const char *teacher, const char *file, const char *out, const char *calib,
-                           const char *const *more) {
+                           const char *const *more, double whole) {
     char state[PATH + 8];
     struct stat info;
     int rc = CLI_INTERRUPTED;
     snprintf(state, sizeof state, "%s.tune", out);
-    for (useconds_t delay = 100000; rc == CLI_INTERRUPTED && stat(state, &info) != 0; delay += delay / 5) {
+    for (double at = 0.5; rc == CLI_INTERRUPTED && stat(state, &info) != 0; at += 0.1) {
         pid_t pid = start(teacher, file, out, calib, more);
-        usleep(delay);
+        usleep((useconds_t)(at * whole * 1e6));
         kill(pid, SIGINT);
         rc = wait_for(pid);
     }
@@ -96,11 +104,14 @@ static void check_same_bytes(const char *teacher, const char *file, const char *
     snprintf(resumed, sizeof resumed, "%s", in_folder("resumed.gguf"));
     snprintf(state, sizeof state, "%s.tune", resumed);
     CHECK(wait_for(start(teacher, file, one, calib, OPTIONS("--steps", "24", "--threads", "1"))) == 0, "1 thread");
+    double began = seconds();
     CHECK(wait_for(start(teacher, file, two, calib, OPTIONS("--steps", "24", "--threads", "2"))) == 0, "2 threads");
+    double whole = seconds() - began;
     CHECK(same_files(one, two), "2 threads give other bytes than 1");
     CHECK(wait_for(start(teacher, file, lean, calib, OPTIONS("--steps", "24", "--max-memory", "1"))) == 0, "lean");
     CHECK(same_files(one, lean), "recomputed activations give other bytes");
-    if (interrupted_run(teacher, file, resumed, calib, OPTIONS("--steps", "24")) == CLI_INTERRUPTED) {
+    if (interrupted_run(teacher, file, resumed, calib, OPTIONS("--steps", "24", "--threads", "2"), whole) ==
+        CLI_INTERRUPTED) {
         CHECK(stat(resumed, &info) != 0 && stat(state, &info) == 0, "an interrupted run leaves a state, no result");
         CHECK(wait_for(start(teacher, file, resumed, calib, OPTIONS("--steps", "25", "--resume"))) == CLI_FAILED,
               "resumed with other options");
@@ -150,14 +161,17 @@ static void check_new_table(const char *teacher, const char *file, const char *c
     int rc = wait_for(pid);
     CHECK(rc == CLI_INTERRUPTED || rc == CLI_OK, "exit %d after an interruption", rc);
     CHECK(same_files(out, again), "an early interruption touched the earlier result");
+    double began = seconds();
+    CHECK(wait_for(start(teacher, file, out, calib,
+                         OPTIONS("--steps", "24", "--embedding-bits", "8", "--threads", "2", "--force"))) == 0,
+          "8 planes, 24 steps");
+    double whole = seconds() - began;
     snprintf(again, sizeof again, "%s", in_folder("resumed-table.gguf"));
-    if (interrupted_run(teacher, file, again, calib, OPTIONS("--steps", "24", "--embedding-bits", "8")) ==
-        CLI_INTERRUPTED)
+    if (interrupted_run(teacher, file, again, calib,
+                        OPTIONS("--steps", "24", "--embedding-bits", "8", "--threads", "2"), whole) == CLI_INTERRUPTED)
         CHECK(wait_for(start(teacher, file, again, calib,
                              OPTIONS("--steps", "24", "--embedding-bits", "8", "--resume"))) == 0,
               "resume");
-    CHECK(wait_for(start(teacher, file, out, calib, OPTIONS("--steps", "24", "--embedding-bits", "8", "--force"))) == 0,
-          "8 planes, 24 steps");
     CHECK(same_files(out, again), "an interrupted run gives other bytes");
 }
 

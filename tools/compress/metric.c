@@ -44,8 +44,9 @@ bool metric_open(metric *t, const float *H, size_t m, bool full, bp_err *e) {
     bool memory = t->scale && t->mu && (!full || (t->M0 && t->Q));
     if (memory && take_scales(t, H) && (!full || take_apart(t, H))) return true;
     metric_close(t);
-    return memory ? bp_fail(e, BP_ERR_ARGUMENT, 0, "the second moments of the inputs are not finite, or memory is short")
-                  : bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the metric of %zu channels", m);
+    return memory
+               ? bp_fail(e, BP_ERR_ARGUMENT, 0, "the second moments of the inputs are not finite, or memory is short")
+               : bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the metric of %zu channels", m);
 }
 
 void metric_close(metric *t) {
