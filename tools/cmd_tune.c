@@ -200,7 +200,8 @@ int cmd_tune(int argc, char **argv) {
         {"calib", 0, CLI_TEXT, &o.calib, 0, 0, "FILES",
          "texts to learn from, UTF-8; several, separated by commas, share evenly"},
         {"calib-tokens", 0, CLI_COUNT, &o.calib_tokens, 256, 1e10, "N",
-         "tokens of them, 1 in 16 for validation; read again when all are used (default 524288)"},
+         "tokens of them, 1 in 16 for validation (of which 16384 are scored); read again when all are used (default "
+         "524288)"},
         {"ctx", 'c', CLI_COUNT, &o.ctx, 8, 65536, "N", "tokens of a sequence (default 512)"},
         {"minutes", 0, CLI_REAL, &o.tune.minutes, 0, 1e6, "M", "budget of wall time"},
         {"steps", 0, CLI_COUNT, &o.tune.steps, 0, 1e9, "N",

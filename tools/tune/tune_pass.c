@@ -5,6 +5,8 @@
 #include "tuner.h"
 #include "vector.h"
 
+enum { VALIDATION_TOKENS = 16384 }; /* at most, but for a batch */
+
 static size_t width(const tuner *t) { return t->file->config.d_model; }
 
 /* ---- forward --------------------------------------------------------------------------------------------------- */
@@ -133,17 +135,23 @@ double tuner_step(tuner *t, size_t n_seqs) {
 
 /* ---- validation ------------------------------------------------------------------------------------------------ */
 
+/* Validation sequence i of n, spread over the text */
+static size_t validation_row(const calibration *text, size_t i, size_t n) {
+    return text->n_seqs - text->n_val + i * text->n_val / n;
+}
+
 tune_score tuner_validate(tuner *t, uint32_t tiers) {
     distill_score score = {0};
-    size_t n_seqs = (size_t)t->o->sequences, first = t->text->n_seqs - t->text->n_val;
+    const calibration *text = t->text;
+    size_t batch = (size_t)t->o->sequences, n = bp_min(text->n_val, bp_max(batch, VALIDATION_TOKENS / text->ctx));
     tuner_materialise(t, tiers);
-    for (size_t i = first; i < t->text->n_seqs; i += n_seqs) {
-        size_t count = bp_min(n_seqs, t->text->n_seqs - i);
-        for (size_t j = 0; j < count; j++) t->rows[j] = i + j;
+    for (size_t i = 0; i < n; i += batch) {
+        size_t count = bp_min(batch, n - i);
+        for (size_t j = 0; j < count; j++) t->rows[j] = validation_row(text, i + j, n);
         gather(t, count);
         tuner_teach(t, count);
         tuner_forward(t, count);
-        distiller_run(&t->head, NULL, t->x, t->y, t->ids, t->text->ctx, count * t->text->ctx, 1, &score);
+        distiller_run(&t->head, NULL, t->x, t->y, t->ids, text->ctx, count * text->ctx, 1, &score);
     }
     return (tune_score){score.kl / (double)score.positions, exp(score.nll / (double)score.scored),
                         (double)score.agree / (double)score.positions};
