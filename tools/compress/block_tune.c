@@ -16,8 +16,9 @@ typedef struct {
     const chain *c;
     const block_tune_options *o;
     const model_layer *layer;
-    uint32_t index, n_tiers, tiers; /* of the file, of this step */
-    size_t d, most;                 /* d_model; tokens of a step */
+    uint32_t index;          /* of the block */
+    uint32_t n_tiers, tiers; /* of the file; of this step */
+    size_t d, most;          /* d_model; tokens of a step */
     product_kind kind;
     network net;
     block_trace trace;
@@ -117,7 +118,7 @@ static void materialise(fitting *f, uint32_t tiers) {
     for (part p = 0; p < PARTS; p++) student_dense(f->c->w, f->kind, &f->layers[p], tiers, f->W.W[p], f->scratch);
 }
 
-/* f->stream, f->wrong <- output of the block for one sequence, its error; f->weights */
+/* Place `slot` of the batch <- the student's stream before the block, the weights of its tokens. */
 static void load_sequence(fitting *f, size_t slot, size_t seq) {
     size_t ctx = f->c->ctx, n = ctx * f->d;
     memcpy(f->stream + slot * n, f->c->entry + seq * n, n * sizeof *f->stream);
@@ -144,6 +145,7 @@ static double batch_error(fitting *f, const size_t *seqs, size_t count) {
     return sum;
 }
 
+/* The batch through the block (or past it), and its error as above. */
 static double forward(fitting *f, const size_t *seqs, size_t count, bool through) {
     for (size_t i = 0; i < count; i++) load_sequence(f, i, seqs[i]);
     if (through) network_forward(&f->net, f->layer, &f->W, f->stream, count * f->c->ctx, &f->trace);
