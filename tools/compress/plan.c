@@ -185,9 +185,9 @@ static uint64_t loop_bytes(const compress_options *o, const model *m, size_t n_t
              tables = container_fixed_bytes(m, (uint32_t)o->embedding_bits);
     uint64_t activations = o->streamed ? chain_front_bytes(m, n_seqs, o->ctx, plan_fits_blocks(o), threads)
                                        : chain_activation_bytes(m, n_seqs, o->ctx, plan_fits_blocks(o));
-    uint64_t moments = /* of gradients between blocks */
+    uint64_t gradients = /* of gradients between blocks */
         wants_gradients(o) ? sizeof(float) * m->config.n_layers * (uint64_t)m->config.d_model * m->config.d_model : 0;
-    return activations + moments + chain_own_bytes(m, o->ctx, threads) +
+    return activations + gradients + chain_own_bytes(m, o->ctx, threads) +
            sizeof(float) * n_val * o->ctx * m->config.d_model + 2 * sizeof(float) * weights + plan_factor_bytes(o, m) +
            tables + tables / 16;
 }
