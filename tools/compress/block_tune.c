@@ -185,15 +185,6 @@ static void step(fitting *f, const size_t *seqs, size_t count) {
     network_backward(&f->net, f->layer, &f->W, f->slope, tokens, &f->trace, &sink);
 }
 
-static void shuffle(size_t *order, size_t n, rng *random) {
-    for (size_t i = 0; i < n; i++) order[i] = i;
-    for (size_t i = n; i-- > 1;) {
-        size_t j = (size_t)(rng_uniform(random) * (double)(i + 1)), kept = order[i];
-        order[i] = order[j];
-        order[j] = kept;
-    }
-}
-
 /* The fewest tiers that are trained: one alone would spoil those after it. */
 static uint32_t fewest(const fitting *f) {
     uint32_t least = f->n_tiers > 1 ? 2 : 1;
@@ -213,7 +204,7 @@ static bool run_steps(fitting *f, const double *before, bp_err *e) {
     rng random = rng_named(f->o->seed, name);
     for (uint64_t i = 0, at = n; i < f->o->steps; i++, at += batch) {
         if (at + batch > n) {
-            shuffle(f->order, n, &random);
+            rng_permutation(&random, f->order, n);
             at = 0;
         }
         uint32_t least = fewest(f), tiers = least + (uint32_t)(rng_uniform(&random) * (f->n_tiers - least + 1));

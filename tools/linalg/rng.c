@@ -59,3 +59,12 @@ void rng_fill_normal(rng *r, float *out, size_t n) {
 void rng_fill_signs(rng *r, float *out, size_t n) {
     for (size_t i = 0; i < n; i++) out[i] = rng_next(r) >> 63 ? 1.0f : -1.0f;
 }
+
+void rng_permutation(rng *r, size_t *order, size_t n) {
+    for (size_t i = 0; i < n; i++) order[i] = i;
+    for (size_t i = n; i-- > 1;) {
+        size_t j = (size_t)(rng_uniform(r) * (double)(i + 1)), kept = order[i];
+        order[i] = order[j];
+        order[j] = kept;
+    }
+}

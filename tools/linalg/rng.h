@@ -22,4 +22,7 @@ double rng_normal(rng *r);  /* mean 0, variance 1 */
 void rng_fill_normal(rng *r, float *out, size_t n);
 void rng_fill_signs(rng *r, float *out, size_t n);
 
+/* order [n]: 0 .. n - 1 in a random order. */
+void rng_permutation(rng *r, size_t *order, size_t n);
+
 #endif

@@ -243,12 +243,7 @@ static void shuffle(tuner *t, uint64_t epoch) {
     snprintf(name, sizeof name, "epoch/%llu", (unsigned long long)epoch);
     rng random = rng_named(t->o->seed, name);
     t->shuffled = epoch + 1;
-    for (size_t i = 0; i < n; i++) t->order[i] = i;
-    for (size_t i = n; i-- > 1;) {
-        size_t j = (size_t)(rng_uniform(&random) * (double)(i + 1)), kept = t->order[i];
-        t->order[i] = t->order[j];
-        t->order[j] = kept;
-    }
+    rng_permutation(&random, t->order, n);
 }
 
 /* The sequences of a step and its tiers follow from the seed and the step's number alone. */
