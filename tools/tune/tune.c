@@ -392,7 +392,7 @@ static bool write_best(tuner *t, container *c, const char *out_path, bool force,
     return ok;
 }
 
-/* The start, or where an interrupted run stopped. */
+/* The start, or where an interrupted run stopped (tuner_keep makes room for the best, which the state then fills). */
 static bool begin(tuner *t, const state_file *state, bp_err *e) {
     if (t->o->resume) return tuner_keep(t, INFINITY, e) && tuner_load(t, state->path, state->fingerprint, e);
     return begin_tables(t, e) && validate(t, t->before, e);
