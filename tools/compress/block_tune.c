@@ -262,8 +262,8 @@ bool block_tune(const chain *c, uint32_t layer, factors *layers, const float *G,
 /* ---- plan ------------------------------------------------------------------------------------------------------- */
 
 double block_tune_work(const model *m, size_t ctx, double bits, uint64_t steps) {
-    double weights = (double)m->linear_weights / m->config.n_layers, tokens = SEQUENCES * (double)ctx;
-    double narrow = sqrt(weights / PARTS) / 2 * bits; /* k of all stages of a square layer */
+    double weights = (double)m->linear_weights / m->config.n_layers, tokens = (double)SEQUENCES * (double)ctx;
+    double narrow = sqrt(weights / (double)PARTS) / 2 * bits; /* k of all stages of a square layer */
     return (double)steps * (6 * weights * tokens + 6 * weights * narrow);
 }
 
