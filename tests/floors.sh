@@ -8,7 +8,7 @@ floors=(
     "base"
     "platform err mathf sha256 profile"
     "arena"
-    "quant kernel pool"
+    "quant kernel pool unicode"
     "gguf"
     "tokenizer sampler grammar"
     "linear"
@@ -24,12 +24,9 @@ check() { # result, message
     if [ "$1" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)) && echo "$2"; fi
 }
 
-module_of() { # file name -> module: kernel_avx2.c is of kernel, unicode tables are the tokenizer's
+module_of() { # file name -> module: kernel_avx2.c is of kernel
     local name=${1%.*}
-    case $name in
-    unicode_*) echo tokenizer ;;
-    *) echo "${name%%_*}" ;;
-    esac
+    echo "${name%%_*}"
 }
 
 floor_of() { # module -> number of its floor
