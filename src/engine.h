@@ -127,11 +127,11 @@ typedef struct {
     char name[BP_NAME]; /* as in the file: "token_embd", "output" where it is not the same, "blk.3.attn_q" */
     const char *type;   /* "signs": a stack of stages; "planes": bit planes; else that of a plain tensor: "Q8_0" */
     uint32_t rows, columns;
-    uint32_t planes;           /* bit planes; 0 for other types */
-    uint32_t n_stages, loaded; /* stages of the file, and the first so many that are at hand; 0, 0 for other types */
-    uint32_t middle[BP_STAGES];      /* k of each stage: A is [rows, k], B is [k, columns] */
-    uint64_t stage_bits[BP_STAGES];  /* bits of each in the file, padding and scales counted */
-    uint64_t bits;                   /* of all that is at hand */
+    uint32_t planes;            /* bit planes; 0 for other types */
+    uint32_t n_stages, loaded;  /* stages of the file, and the first so many that are at hand; 0, 0 for other types */
+    uint32_t middle[BP_STAGES]; /* k of each stage: A is [rows, k], B is [k, columns] */
+    uint64_t stage_bits[BP_STAGES]; /* bits of each in the file, padding and scales counted */
+    uint64_t bits;                  /* of all that is at hand; middle scales that a tier renews count again */
 } bp_layer;
 
 /* Layers: the embedding, the head if it is another matrix, then per block attn_q, attn_k, attn_v, attn_output, ffn_gate,
@@ -139,8 +139,8 @@ typedef struct {
 uint32_t bp_model_layers(const bp_model *model);
 bool bp_model_layer(const bp_model *model, uint32_t layer, bp_layer *out);
 
-/* The scales of one stage of a layer of type "signs", *a [rows], *c [k], *b [columns], valid while the model is open:
- * the stage is diag(a) A diag(c) B diag(b). BP_ERR_ARGUMENT: no such stage at hand. */
+/* The scales of one stage of a layer of type "signs", *a [rows], *c [k], *b [columns], valid while the model is open
+ * and stays at its tier: the stage is diag(a) A diag(c) B diag(b). BP_ERR_ARGUMENT: no such stage at hand. */
 bool bp_model_scales(const bp_model *model, uint32_t layer, uint32_t stage, const float **a, const float **c,
                      const float **b, bp_err *e);
 
@@ -168,8 +168,8 @@ bool bp_model_is_end(const bp_model *model, int32_t id); /* does this token end 
 /* ---- session --------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    uint32_t n_ctx; /* positions; 0: the smaller of the model's context and 2048 */
-    uint32_t chunk; /* most tokens of one forward pass; 0: 32 per thread */
+    uint32_t n_ctx;   /* positions; 0: the smaller of the model's context and 2048 */
+    uint32_t chunk;   /* most tokens of one forward pass; 0: 32 per thread */
     uint32_t kv_bits; /* of a key or value in the cache: 16 (half precision) or 8 (int8, a scale per head); 0: 8 */
 } bp_session_options;
 
@@ -190,7 +190,7 @@ uint32_t bp_session_position(const bp_session *session); /* tokens fed */
 uint32_t bp_session_capacity(const bp_session *session); /* n_ctx */
 uint32_t bp_session_chunk(const bp_session *session);    /* tokens of one forward pass: the grain of cancelling */
 
-uint32_t bp_session_kv_bits(const bp_session *session);  /* 16 or 8 */
+uint32_t bp_session_kv_bits(const bp_session *session); /* 16 or 8 */
 
 /* Where the time goes: from now on thread i adds to profiles[i] (an array of bp_engine_threads, zeroed, with their clock);
  * NULL: no longer. Sums of thread 0 are the time inside feed, logits and sample; other threads' leave out the time between

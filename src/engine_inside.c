@@ -28,6 +28,14 @@ static const linear *find(const model *m, uint32_t layer, char *name) {
     return parts[at % PARTS];
 }
 
+/* Bits of the middle scales with which tiers at hand replace those of an earlier stage. */
+static uint64_t renewed_bits(const model *m, const char *layer, uint32_t stage, uint32_t k) {
+    uint64_t bits = 0;
+    for (uint32_t t = stage + 1; t < m->tier; t++)
+        if (model_middle_renewed(m->file, layer, stage, t)) bits += 16 * (uint64_t)k;
+    return bits;
+}
+
 static void describe_stack(const model *m, const linear *w, bp_layer *out) {
     char key[BP_NAME + 16];
     bp_format(key, sizeof key, "bitpair.linear.%s", out->name);
@@ -38,7 +46,7 @@ static void describe_stack(const model *m, const linear *w, bp_layer *out) {
     for (uint32_t s = 0; s < out->n_stages; s++) {
         out->middle[s] = (uint32_t)gguf_item_u64(shape, 2 + s);
         out->stage_bits[s] = model_stage_bits(w->n, w->m, out->middle[s]);
-        if (s < w->n_stages) out->bits += out->stage_bits[s];
+        if (s < w->n_stages) out->bits += out->stage_bits[s] + renewed_bits(m, out->name, s, out->middle[s]);
     }
 }
 

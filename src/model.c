@@ -186,14 +186,31 @@ static bool dense_view(builder *b, const char *name, uint64_t n, uint64_t m, lin
 
 /* ---- linear layers ---- */
 
+bool model_middle_renewed(const gguf *file, const char *layer, uint32_t stage, uint32_t tier) {
+    char name[NAME];
+    bp_format(name, sizeof name, "%s.%u.c.%u", layer, (unsigned)stage, (unsigned)tier);
+    return tier > stage && gguf_tensor_find(file, name);
+}
+
+/* The newest that the tiers at hand have; whichever it is, its place in the arena is the same. */
+static bool widen_middle(builder *b, const char *layer, uint32_t stage, uint64_t k, const float **out) {
+    char name[NAME];
+    uint32_t tier = b->later ? stage : b->m->tier - 1;
+    while (tier > stage && !model_middle_renewed(b->g, layer, stage, tier)) tier--;
+    if (tier > stage)
+        bp_format(name, sizeof name, "%s.%u.c.%u", layer, (unsigned)stage, (unsigned)tier);
+    else
+        bp_format(name, sizeof name, "%s.%u.c", layer, (unsigned)stage);
+    return widen(b, name, k, out);
+}
+
 static bool stage_view(builder *b, const char *name, uint32_t index, const linear *w, linear_stage *s) {
     char part[NAME];
     bp_format(part, sizeof part, "%s.%u.a", name, (unsigned)index);
     if (!widen(b, part, w->n, &s->a)) return false;
     bp_format(part, sizeof part, "%s.%u.A", name, (unsigned)index);
     if (!signs_view(b, part, w->n, s->k, 1, &s->A)) return false;
-    bp_format(part, sizeof part, "%s.%u.c", name, (unsigned)index);
-    if (!widen(b, part, s->k, &s->c)) return false;
+    if (!widen_middle(b, name, index, s->k, &s->c)) return false;
     bp_format(part, sizeof part, "%s.%u.B", name, (unsigned)index);
     if (!signs_view(b, part, s->k, w->m, 1, &s->B)) return false;
     bp_format(part, sizeof part, "%s.%u.b", name, (unsigned)index);
@@ -210,6 +227,14 @@ uint64_t model_stage_bits(uint64_t n, uint64_t m, uint64_t k) {
     return signs_bits(n, k) + signs_bits(k, m) + 16 * (n + m + k);
 }
 
+/* A stage counts from its tier on, middle scales that replace others from theirs. */
+static void count_stage(builder *b, const char *layer, uint32_t stage, uint64_t bits, uint64_t middle_bits) {
+    for (uint32_t t = stage; t < b->m->n_tiers; t++) {
+        if (model_middle_renewed(b->g, layer, stage, t)) bits += middle_bits;
+        b->m->tier_bits[t] += bits;
+    }
+}
+
 static bool factorized_view(builder *b, const char *name, const gguf_key *shape, linear *w) {
     uint64_t stages = shape->count - 2;
     uint32_t laid = (uint32_t)bp_min((size_t)stages, b->m->laid);
@@ -222,7 +247,7 @@ static bool factorized_view(builder *b, const char *name, const gguf_key *shape,
         if (k < KERNEL_PAD || k > 1 << 20 || k % KERNEL_PAD)
             return bp_fail(b->e, BP_ERR_FORMAT, 0, "layer '%s': middle dimension %llu is not a multiple of 32", name,
                            (unsigned long long)k);
-        for (uint32_t t = s; t < b->m->n_tiers; t++) b->m->tier_bits[t] += model_stage_bits(w->n, w->m, k);
+        count_stage(b, name, s, model_stage_bits(w->n, w->m, k), 16 * k);
         if (s >= laid) continue; /* of a tier that is not wanted */
         linear_stage stage = {.k = (uint32_t)k};
         b->later = s >= b->m->tier;
@@ -312,8 +337,8 @@ bool model_tiers(const gguf *file, uint64_t *ends, uint32_t *n, bp_err *e) {
     uint64_t version;
     *n = 0;
     if (!gguf_u64(file, "bitpair.version", &version)) return true;
-    if (version != 1)
-        return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "bitpair file version %llu; this build reads version 1",
+    if (version < 1 || version > 2)
+        return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "bitpair file version %llu; this build reads versions 1 and 2",
                        (unsigned long long)version);
     const gguf_key *tiers = gguf_find(file, "bitpair.tiers");
     if (!tiers || tiers->kind != GGUF_ARRAY || tiers->item != GGUF_U64 || tiers->count < 1 ||

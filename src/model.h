@@ -64,7 +64,7 @@ typedef struct {
 bool model_open(model *m, arena *a, const gguf *file, bp_err *e);
 
 /* File lengths at which tiers end: ends [MODEL_TIERS], *n of them; 0 without 'bitpair.version'. BP_ERR_UNSUPPORTED for
- * another version, BP_ERR_FORMAT unless they ascend from the end of the header to the end of the file. */
+ * another version than 1 and 2, BP_ERR_FORMAT unless they ascend from the end of the header to the end of the file. */
 bool model_tiers(const gguf *file, uint64_t *ends, uint32_t *n, bp_err *e);
 
 /* gguf_open and model_open in memory of their own; NULL on failure (also BP_ERR_MEMORY). bytes stay the caller's. */
@@ -82,6 +82,10 @@ model *model_preview(const void *bytes, uint64_t size, uint64_t file_size, bp_er
 bool model_raise(model *m, uint32_t tier, bp_err *e);
 
 void model_unload(model *m); /* NULL is ignored */
+
+/* Does a file have middle scales for a stage of a layer (blk.N.PART) that replace earlier ones from `tier` (0-based) on
+ * (docs/FORMAT.md)? */
+bool model_middle_renewed(const gguf *file, const char *layer, uint32_t stage, uint32_t tier);
 
 /* Bits that a stage of middle dimension k of an [n, m] layer takes in the file, padding and scales counted. */
 uint64_t model_stage_bits(uint64_t n, uint64_t m, uint64_t k);

@@ -218,10 +218,10 @@ static void check_stage(student_layer *l, student_layer *moved, uint32_t stage, 
         size_t at, count;
         bool sign;
     } vectors[] = {{"a", 0, s->n, false},
-                   {"c", s->n, s->k, false},
-                   {"b", s->n + s->k, s->m, false},
-                   {"A", s->n + s->k + s->m, (size_t)s->n * s->k, true},
-                   {"B", s->n + s->k + s->m + (size_t)s->n * s->k, (size_t)s->k * s->m, true}};
+                   {"c", (size_t)(s->c - s->memory) + bp_min(tiers - 1 - stage, s->n_c - 1) * s->k, s->k, false},
+                   {"b", (size_t)(s->b - s->memory), s->m, false},
+                   {"A", (size_t)(s->A - s->memory), (size_t)s->n * s->k, true},
+                   {"B", (size_t)(s->B - s->memory), (size_t)s->k * s->m, true}};
     double here = against(l, tiers, G, W, scratch);
     for (size_t v = 0; v < 5; v++)
         for (size_t i = 0; i < vectors[v].count; i += vectors[v].count / 7) {
@@ -237,33 +237,64 @@ static void check_stage(student_layer *l, student_layer *moved, uint32_t stage, 
         }
 }
 
-static void check_student(void) {
+static void check_layer(student_layer *l, student_layer *moved, student_turn turn, float *scratch) {
+    size_t count = (size_t)l->n * l->m;
+    float *G = malloc(count * sizeof *G), *W = malloc(count * sizeof *W);
+    rng r = rng_named(3, "gradient");
+    student_rates rates = {0.001f, 0, 0.9f, 0.99f, 0.9f, 1e30f, 0};
+    rng_fill_normal(&r, G, count);
+    student_update(NULL, PRODUCT_F32, moved, turn, G, &rates, scratch);
+    for (uint32_t i = 0; i < turn.tiers; i++) check_stage(l, moved, i, turn.tiers, G, W, scratch);
+    free(W);
+    free(G);
+}
+
+/* Of the first two tiers of three, each with middle scales of its own, what only two tiers use moves, and nothing else. */
+static void check_apart(const student_layer *l, student_layer *moved, float *scratch) {
+    size_t count = (size_t)l->n * l->m;
+    float *G = malloc(count * sizeof *G);
+    rng r = rng_named(4, "gradient");
+    student_rates rates = {0.001f, 0, 0.9f, 0.99f, 0.9f, 1e30f, 0};
+    rng_fill_normal(&r, G, count);
+    student_update(NULL, PRODUCT_F32, moved, (student_turn){.tiers = 2, .n_tiers = 3, .apart = true}, G, &rates,
+                   scratch);
+    for (uint32_t i = 0; i < 3; i++) {
+        const student_stage *s = &l->stages[i], *t = &moved->stages[i];
+        size_t first = (size_t)(s->c - s->memory), changed = 0, own = i < 2 ? first + (1 - i) * s->k : 0;
+        CHECK(s->n_c == 3 - i, "stage %u has %u rows of middle scales", (unsigned)i, (unsigned)s->n_c);
+        for (size_t j = 0; j < s->count; j++) {
+            bool may = i < 2 && j >= own && j < own + s->k;
+            changed += may && s->memory[j] != t->memory[j];
+            CHECK(may || s->memory[j] == t->memory[j], "stage %u: parameter %zu changed", (unsigned)i, j);
+        }
+        CHECK((changed > 0) == (i < 2), "stage %u: %zu scales changed", (unsigned)i, changed);
+    }
+    free(G);
+}
+
+static void check_student(bool tier_scales) {
     bp_err e = {0};
     source s = {0};
-    student one = {0}, two = {0};
+    student one = {0}, two = {0}, three = {0};
     CHECK(source_open(&s, BITPAIR_ROOT "/models/tinystories-656k.gguf", &e), "%s", e.text);
     model *m = model_load(s.bytes, s.size, &e);
-    CHECK(m && student_open(&one, m, true, &e) && student_open(&two, m, true, &e), "%s", e.text);
+    CHECK(m && student_open(&one, m, true, tier_scales, &e) && student_open(&two, m, true, tier_scales, &e) &&
+              student_open(&three, m, true, tier_scales, &e),
+          "%s", e.text);
+    float *scratch = m ? malloc(student_scratch(m) * sizeof *scratch) : NULL;
     for (part p = 0; m && p < PARTS; p++) {
-        student_layer *l = &one.layers[p], *moved = &two.layers[p];
-        size_t count = (size_t)l->n * l->m;
-        float *G = malloc(count * sizeof *G), *W = malloc(count * sizeof *W),
-              *scratch = malloc(student_scratch(m) * sizeof *scratch);
-        rng r = rng_named(3, part_name(p));
-        student_rates rates = {0.001f, 0, 0.9f, 0.99f, 0.9f, 1e30f, 0};
-        rng_fill_normal(&r, G, count);
-        student_update(NULL, PRODUCT_F32, moved, 0, m->n_tiers, G, &rates, scratch);
-        for (uint32_t i = 0; i < l->n_stages; i++) check_stage(l, moved, i, m->n_tiers, G, W, scratch);
-        free(scratch);
-        free(W);
-        free(G);
+        const student_turn turn = {.tiers = tier_scales ? 2 : m->n_tiers, .n_tiers = m->n_tiers};
+        check_layer(&one.layers[p], &two.layers[p], turn, scratch);
+        if (tier_scales) check_apart(&one.layers[p], &three.layers[p], scratch);
     }
     uint64_t flipped = 1, all = 0;
     student_flips(&one, m, &flipped, &all);
     CHECK(flipped == 0 && all > 0, "%llu flips of %llu before any step", (unsigned long long)flipped,
           (unsigned long long)all);
+    free(scratch);
     student_close(&one);
     student_close(&two);
+    student_close(&three);
     model_unload(m);
     source_close(&s);
 }
@@ -425,7 +456,8 @@ int main(void) {
     check_block("LlamaForCausalLM", 16);
     check_block("Qwen2ForCausalLM", 16);
     check_block("Qwen3ForCausalLM", 32);
-    check_student();
+    check_student(false);
+    check_student(true);
     check_distance();
     check_head();
     check_table(false);

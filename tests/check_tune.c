@@ -175,6 +175,39 @@ static void check_new_table(const char *teacher, const char *file, const char *c
     CHECK(same_files(out, again), "an interrupted run gives other bytes");
 }
 
+/* Tiers with middle scales of their own: all come nearer than with shared ones in as many steps, for 16 k bits each;
+ * then the first two are trained further and the third is the same model. */
+static void check_tier_scales(const char *teacher, const char *file, const char *calib) {
+    char out[PATH], more[PATH];
+    double shared[3][2] = {{0}}, own[3][2] = {{0}};
+    struct stat sizes[2];
+    const char *const *const alike[] = {
+        OPTIONS("--steps", "90", "--batch", "8", "--calib-tokens", "65536", "--tiers", "1,1,1", "--rate", "0.01",
+                "--embedding-rate", "0", "--scales-only", "--json", "--force"),
+        OPTIONS("--steps", "90", "--batch", "8", "--calib-tokens", "65536", "--tiers", "1,1,1", "--rate", "0.01",
+                "--embedding-rate", "0", "--scales-only", "--json", "--force", "--tier-scales")};
+    snprintf(out, sizeof out, "%s", in_folder("own.gguf"));
+    snprintf(more, sizeof more, "%s", in_folder("more.gguf"));
+    for (int i = 0; i < 2; i++) {
+        CHECK(wait_for(start(teacher, file, out, calib, alike[i])) == 0 && stat(out, &sizes[i]) == 0, "tune failed");
+        for (int t = 0; t < 3; t++) CHECK(read_kl(t, i ? own[t] : shared[t]), "no result");
+    }
+    for (int t = 0; t < 3; t++)
+        CHECK(own[t][1] < shared[t][1], "%d tiers: %.4f, shared %.4f", t + 1, own[t][1], shared[t][1]);
+    CHECK(sizes[1].st_size > sizes[0].st_size && sizes[1].st_size < 1.03 * (double)sizes[0].st_size,
+          "%lld bytes, shared %lld", (long long)sizes[1].st_size, (long long)sizes[0].st_size);
+    CHECK(wait_for(start(teacher, out, more, calib,
+                         OPTIONS("--steps", "40", "--batch", "8", "--calib-tokens", "65536", "--tiers", "1,1,0",
+                                 "--fix-shared", "--rate", "0.01", "--json"))) == 0,
+          "tune failed");
+    for (int t = 0; t < 2; t++)
+        CHECK(read_kl(t, own[t]) && own[t][1] < own[t][0], "%d tiers alone: %.4f -> %.4f", t + 1, own[t][0], own[t][1]);
+    CHECK(same_tiers(out, more, 3), "the third tier changed");
+    CHECK(wait_for(start(teacher, file, more, calib,
+                         OPTIONS("--steps", "1", "--embedding-bits", "5", "--fix-shared"))) == CLI_USAGE,
+          "a new table under tiers that stay");
+}
+
 static void check_refusals(const char *teacher, const char *file, const char *calib) {
     char out[PATH];
     snprintf(out, sizeof out, "%s", in_folder("no.gguf"));
@@ -199,6 +232,7 @@ int main(void) {
     check_frozen(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_same_bytes(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_new_table(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
+    check_tier_scales(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_refusals(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     remove_all();
     return check_end();

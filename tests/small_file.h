@@ -1,4 +1,5 @@
-/* small_file.h - a whole bitpair file of 12 KB, made in memory: one layer in two stages, a byte-level tokenizer of a few
+/* small_file.h - a whole bitpair file of 12 KB, made in memory: one layer in two stages (the second renews the middle scales of one
+ * matrix), a byte-level tokenizer of a few
  * letters, checksums; and the places of all numbers in its header, for tests that change them. */
 #ifndef BP_SMALL_FILE_H
 #define BP_SMALL_FILE_H
@@ -34,7 +35,7 @@ static inline void small_put_keys(gguf_writer *w) {
     static const struct {
         const char *name;
         uint32_t value;
-    } counts[] = {{"bitpair.version", 1},
+    } counts[] = {{"bitpair.version", 2},
                   {"llama.block_count", 1},
                   {"llama.embedding_length", SMALL_D},
                   {"llama.feed_forward_length", SMALL_FF},
@@ -90,6 +91,8 @@ static inline void small_put_tensors(gguf_writer *w, size_t *ends) {
             }
         }
     }
+    const uint64_t middle = SMALL_K;
+    ends[SMALL_STAGES - 1] = gguf_put_tensor(w, "blk.0.ffn_down.0.c.1", QUANT_F16, 1, &middle);
 }
 
 /* Where the value of an array key begins; NULL where there is none of that size. */

@@ -25,13 +25,14 @@ static void describe(const options *o, const model *compressed, char *out, size_
     char before[PLAN_RECIPE];
     const tune_options *t = &o->tune;
     if (!offline_key(compressed, "bitpair.recipe", before, sizeof before)) before[0] = 0;
-    int n = snprintf(
-        out, capacity,
-        "{\"compress\": %s, \"tune\": {\"minutes\": %g, \"steps\": %llu, \"sequences\": %llu, \"ctx\": "
-        "%llu, \"rate\": %g, \"embedding_rate\": %g, \"from_tier\": %u, \"signs\": %s, \"seed\": %llu, \"tiers\": [",
-        before[0] ? before : "null", t->minutes, (unsigned long long)t->steps, (unsigned long long)t->sequences,
-        (unsigned long long)o->ctx, t->rate_scales, t->rate_tables, (unsigned)t->first_tier,
-        t->signs ? "true" : "false", (unsigned long long)t->seed);
+    int n = snprintf(out, capacity,
+                     "{\"compress\": %s, \"tune\": {\"minutes\": %g, \"steps\": %llu, \"sequences\": %llu, \"ctx\": "
+                     "%llu, \"rate\": %g, \"embedding_rate\": %g, \"from_tier\": %u, \"tier_scales\": %s, "
+                     "\"fix_shared\": %s, \"signs\": %s, \"seed\": %llu, \"tiers\": [",
+                     before[0] ? before : "null", t->minutes, (unsigned long long)t->steps,
+                     (unsigned long long)t->sequences, (unsigned long long)o->ctx, t->rate_scales, t->rate_tables,
+                     (unsigned)t->first_tier, t->tier_scales ? "true" : "false", t->apart ? "true" : "false",
+                     t->signs ? "true" : "false", (unsigned long long)t->seed);
     for (uint32_t i = 0; i < compressed->n_tiers && n > 0 && (size_t)n < capacity; i++)
         n += snprintf(out + n, capacity - (size_t)n, "%s%g", i ? ", " : "", t->tier_weights[i]);
     if (n > 0 && (size_t)n < capacity) n += snprintf(out + n, capacity - (size_t)n, "]");
@@ -175,8 +176,8 @@ static int check_usage(const options *o) {
                         : !(o->tune.minutes > 0) && !o->tune.steps ? "give a budget: --minutes M or --steps N"
                         : o->tune.embedding_bits && o->tune.embedding_bits < 4
                             ? "--embedding-bits is 4 to 8, or 0 to take the student's"
-                        : o->tune.embedding_bits && o->tune.first_tier > 1
-                            ? "--embedding-bits changes what earlier tiers use: not with --from-tier"
+                        : o->tune.embedding_bits && (o->tune.first_tier > 1 || o->tune.apart)
+                            ? "--embedding-bits changes what all tiers use: not with --from-tier or --fix-shared"
                             : NULL;
     if (!wrong) return CLI_OK;
     fprintf(stderr, "bitpair tune: %s\nSee: bitpair tune --help\n", wrong);
@@ -216,6 +217,10 @@ int cmd_tune(int argc, char **argv) {
          "(default)"},
         {"from-tier", 0, CLI_COUNT, &from_tier, 1, MODEL_TIERS, "N",
          "train tier N and those after it; everything that earlier tiers use stays (default 1)"},
+        {"tier-scales", 0, CLI_FLAG, &o.tune.tier_scales, 0, 0, NULL,
+         "every tier gets scales of its own in the middle of its products, 16 k bits each: tiers agree better"},
+        {"fix-shared", 0, CLI_FLAG, &o.tune.apart, 0, 0, NULL,
+         "train only what a single tier uses: its own middle scales, and the last tier's stage"},
         {"scales-only", 0, CLI_FLAG, &scales_only, 0, 0, NULL, "signs stay: half the time and a third of the memory"},
         {"sign-curvature", 0, CLI_REAL, &o.tune.curvature, 0, 1e9, "C",
          "a sign turns when it gains more than C times its estimated cost (default 1)"},
@@ -251,7 +256,7 @@ int cmd_tune(int argc, char **argv) {
     o.teacher = paths[0];
     o.student = paths[1];
     o.tune.signs = !scales_only;
-    if (from_tier > 1) o.tune.rate_tables = 0;
+    if (from_tier > 1 || o.tune.apart) o.tune.rate_tables = 0;
     o.tune.threads = (uint32_t)o.threads;
     o.tune.max_memory = o.max_memory * 1000000;
     cli_catch_interrupt();

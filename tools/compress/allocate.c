@@ -53,7 +53,7 @@ static bool make_layer(job *j, part p, const statistics *s, const metric *t, bp_
     factors f;
     plan_middles(j->o, j->layer * PARTS + p, w->n, w->m, k);
     part_full_name(name, sizeof name, j->layer, p);
-    if (!factors_open(&f, w->n, w->m, k, j->o->n_stages, e)) return false;
+    if (!factors_open(&f, w->n, w->m, k, NULL, j->o->n_stages, e)) return false;
     bool ok = factors_make(j->w, &f, name, j->dense.W[p], s, t, false, &options, e) &&
               factors_dense(j->w, &f, j->coarse.W[p], e);
     memcpy(loss->error, f.report.validation, sizeof loss->error);

@@ -173,7 +173,9 @@ static void use_gradient(void *context, part p, const float *dY, const float *X,
     fitting *f = context;
     student_layer *l = &f->layers[p];
     product_run(f->c->w, f->kind, true, false, l->n, l->m, tokens, dY, l->n, X, l->m, 0, f->dW, l->m);
-    student_update(f->c->w, f->kind, l, f->o->first_tier, f->tiers, f->dW, &f->rates, f->scratch);
+    student_update(f->c->w, f->kind, l,
+                   (student_turn){.tiers = f->tiers, .first = f->o->first_tier, .n_tiers = f->n_tiers}, f->dW,
+                   &f->rates, f->scratch);
 }
 
 static void step(fitting *f, const size_t *seqs, size_t count) {

@@ -152,13 +152,16 @@ static bool make_missing(group *g, bp_err *e) {
 static bool open_layer(job *j, part p, bp_err *e) {
     size_t index = j->layer * PARTS + p;
     const linear *w = part_linear(&j->m->layers[j->layer], p);
-    uint32_t k[MODEL_STAGES];
+    uint32_t k[MODEL_STAGES], n_c[MODEL_STAGES];
+    const model *base = j->o->base;
     factors *f = &j->layers[index];
+    char name[NAME];
+    part_full_name(name, sizeof name, j->layer, p);
     plan_middles(j->o, index, w->n, w->m, k);
+    for (uint32_t s = 0; s < j->o->n_stages; s++) n_c[s] = s < j->o->kept ? factors_middles(base->file, name, s) : 1;
     factors_close(f);
-    if (!factors_open(f, w->n, w->m, k, j->o->n_stages, e)) return false;
-    if (j->o->base) factors_take(f, part_linear(&j->o->base->layers[j->layer], p), j->o->kept);
-    return true;
+    return factors_open(f, w->n, w->m, k, n_c, j->o->n_stages, e) &&
+           (!base || factors_take(f, base, name, part_linear(&base->layers[j->layer], p), j->o->kept, e));
 }
 
 /* Makes or recalls the layers of a group; the student's weights are ready after it. */

@@ -93,6 +93,15 @@ static void put_layer_vectors(builder *b, uint32_t i) {
     }
 }
 
+/* Middle scales with which a tier renews those of an earlier stage. */
+static void put_renewed(builder *b, const char *layer, uint32_t index, uint32_t tier, const factors *f) {
+    const factor_stage *s = &f->stages[index];
+    char name[NAME];
+    if (tier - index >= s->n_c) return;
+    snprintf(name, sizeof name, "%s.%u.c.%u", layer, (unsigned)index, (unsigned)tier);
+    put_vector(b, name, QUANT_F16, s->c + (size_t)(tier - index) * s->k, s->k, 2);
+}
+
 static void put_stage(builder *b, const char *layer, uint32_t index, const factors *f) {
     const factor_stage *s = &f->stages[index];
     char name[NAME];
@@ -125,6 +134,7 @@ static void put_tensors(builder *b) {
             for (part p = 0; p < PARTS; p++) {
                 const factors *f = &b->c->layers[i * PARTS + p];
                 part_full_name(name, sizeof name, i, p);
+                for (uint32_t j = 0; j < bp_min(s, f->n_stages); j++) put_renewed(b, name, j, s, f);
                 if (s < f->n_stages) put_stage(b, name, s, f);
             }
         b->tier_last[s] = b->n - 1;
@@ -157,6 +167,14 @@ static void put_linear_keys(builder *b) {
         }
 }
 
+/* Readers of version 1 do not know of renewed middle scales. */
+static bool renews(const container *c) {
+    for (size_t i = 0; i < (size_t)c->model->config.n_layers * PARTS; i++)
+        for (uint32_t s = 0; s < c->layers[i].n_stages; s++)
+            if (c->layers[i].stages[s].n_c > 1) return true;
+    return false;
+}
+
 /* All keys; those that depend on the layout and the data with zeros of the right size. */
 static bool put_keys(builder *b, size_t n_pieces) {
     const model *m = b->c->model;
@@ -170,7 +188,7 @@ static bool put_keys(builder *b, size_t n_pieces) {
     gguf_string(m->file, "general.architecture", &arch);
     snprintf(key, sizeof key, "%.*s.vocab_size", (int)bp_min(arch.size, 32), arch.text);
     if (!gguf_u64(m->file, key, &known)) gguf_put_u32(b->w, key, m->config.vocab);
-    gguf_put_u32(b->w, "bitpair.version", 1);
+    gguf_put_u32(b->w, "bitpair.version", renews(b->c) ? 2 : 1);
     put_linear_keys(b);
     if (b->c->embedding) gguf_put_u32(b->w, "bitpair.embedding.planes", b->c->embedding->planes);
     gguf_put_string(b->w, "bitpair.source", b->c->source, strlen(b->c->source));
@@ -248,6 +266,8 @@ static void count_bits(const container *c, container_summary *s) {
         for (size_t i = 0; i < (size_t)c->model->config.n_layers * PARTS; i++) {
             const factors *f = &c->layers[i];
             if (t == 0) weights += (uint64_t)f->n * f->m;
+            for (uint32_t j = 0; j < bp_min(t, f->n_stages); j++)
+                if (t - j < f->stages[j].n_c) bytes += 2 * (uint64_t)f->stages[j].k;
             if (t < f->n_stages) bytes += factors_stage_bytes(f->n, f->m, f->stages[t].k);
         }
         s->bits_per_weight[t] = 8 * (double)bytes / (double)weights;

@@ -27,20 +27,22 @@ static void place_stage(factor_stage *s, uint8_t **at, size_t n, size_t m) {
     s->a = (uint16_t *)(void *)*at;
     s->A = *at + 2 * n;
     s->c = (uint16_t *)(void *)(s->A + pack_bytes(n, s->k, 1));
-    s->B = (uint8_t *)(s->c + s->k);
+    s->B = (uint8_t *)(s->c + (size_t)s->n_c * s->k);
     s->b = (uint16_t *)(void *)(s->B + pack_bytes(s->k, m, 1));
     *at = (uint8_t *)(s->b + m);
 }
 
-bool factors_open(factors *f, size_t n, size_t m, const uint32_t *k, uint32_t n_stages, bp_err *e) {
+bool factors_open(factors *f, size_t n, size_t m, const uint32_t *k, const uint32_t *n_c, uint32_t n_stages,
+                  bp_err *e) {
     *f = (factors){.n = (uint32_t)n, .m = (uint32_t)m, .n_stages = n_stages};
-    for (uint32_t s = 0; s < n_stages; s++) f->n_bytes += (size_t)factors_stage_bytes(n, m, k[s]);
-    uint8_t *at = f->memory = malloc(bp_max(f->n_bytes, 1));
-    if (!at) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for %zu bytes of factors", f->n_bytes);
     for (uint32_t s = 0; s < n_stages; s++) {
         f->stages[s].k = k[s];
-        place_stage(&f->stages[s], &at, n, m);
+        f->stages[s].n_c = n_c ? n_c[s] : 1;
+        f->n_bytes += (size_t)factors_stage_bytes(n, m, k[s]) + 2 * (size_t)(f->stages[s].n_c - 1) * k[s];
     }
+    uint8_t *at = f->memory = malloc(bp_max(f->n_bytes, 1));
+    if (!at) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for %zu bytes of factors", f->n_bytes);
+    for (uint32_t s = 0; s < n_stages; s++) place_stage(&f->stages[s], &at, n, m);
     return true;
 }
 
@@ -67,22 +69,58 @@ static void store_stage(factor_stage *s, const binary_factors *b) {
 
 static void load_stage(binary_factors *b, const factor_stage *s) {
     widen(b->a, s->a, b->n);
-    widen(b->c, s->c, b->k);
+    widen(b->c, s->c + (size_t)(s->n_c - 1) * s->k, b->k);
     widen(b->b, s->b, b->m);
     pack_unpack_signs(b->A, s->A, b->n, b->k);
     pack_unpack_signs(b->B, s->B, b->k, b->m);
 }
 
-void factors_take(factors *f, const linear *l, uint32_t count) {
+uint32_t factors_middles(const gguf *file, const char *name, uint32_t stage) {
+    uint32_t n_c = 1;
+    for (uint32_t t = stage + 1; t < MODEL_TIERS; t++)
+        if (model_middle_renewed(file, name, stage, t)) n_c = t - stage + 1;
+    return n_c;
+}
+
+bool factors_read_middles(float *c, const gguf *file, const char *name, uint32_t stage, uint32_t k, uint32_t n_c,
+                          bp_err *e) {
+    char tensor[96];
+    for (uint32_t i = 0; i < n_c; i++, c += k) {
+        snprintf(tensor, sizeof tensor, i ? "%s.%u.c.%u" : "%s.%u.c", name, (unsigned)stage, (unsigned)(stage + i));
+        const gguf_tensor *t = gguf_tensor_find(file, tensor);
+        if (!t && i) { /* that tier goes on with the scales of the one before */
+            memcpy(c, c - k, k * sizeof *c);
+            continue;
+        }
+        const void *data = t && t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3] == k ? gguf_data(file, t) : NULL;
+        if (!data || (t->type != QUANT_F32 && t->type != QUANT_F16 && t->type != QUANT_BF16))
+            return bp_fail(e, BP_ERR_FORMAT, t ? t->offset : 0, "tensor '%s' is not %u floats", tensor, (unsigned)k);
+        quant_dequantize(t->type, data, c, k);
+    }
+    return true;
+}
+
+static bool take_middles(factor_stage *s, const gguf *file, const char *name, uint32_t stage, bp_err *e) {
+    size_t count = (size_t)s->n_c * s->k;
+    float *c = malloc(count * sizeof *c);
+    bool ok = c ? factors_read_middles(c, file, name, stage, s->k, s->n_c, e)
+                : bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the scales of %s", name);
+    if (ok) halve(s->c, c, count);
+    free(c);
+    return ok;
+}
+
+bool factors_take(factors *f, const model *m, const char *name, const linear *l, uint32_t count, bp_err *e) {
     for (uint32_t i = 0; i < count; i++) {
         factor_stage *s = &f->stages[i];
         const linear_stage *from = &l->stages[i];
         halve(s->a, from->a, f->n);
-        halve(s->c, from->c, s->k);
         halve(s->b, from->b, f->m);
         memcpy(s->A, from->A.bytes, pack_bytes(f->n, s->k, 1));
         memcpy(s->B, from->B.bytes, pack_bytes(s->k, f->m, 1));
+        if (!take_middles(s, m->file, name, i, e)) return false;
     }
+    return true;
 }
 
 static size_t widest_middle(const factors *f) {

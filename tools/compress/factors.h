@@ -8,8 +8,8 @@
 
 /* One stage: half-precision scales, signs in tile16. */
 typedef struct {
-    uint32_t k;
-    uint16_t *a, *c, *b; /* [n], [k], [m] */
+    uint32_t k, n_c;     /* n_c >= 1: middle scales for so many tiers */
+    uint16_t *a, *c, *b; /* [n], [n_c, k], [m]; row i of c from the i-th tier after the stage's own on */
     uint8_t *A, *B;      /* [pack_bytes(n, k)], [pack_bytes(k, m)] */
 } factor_stage;
 
@@ -34,15 +34,24 @@ uint32_t factors_middle(double bits, size_t n, size_t m);
 /* Bytes of a stage in the file, scales counted, padding between tensors not. */
 uint64_t factors_stage_bytes(size_t n, size_t m, size_t k);
 
-/* Room for a stack with these middle dimensions; its arrays point into memory. BP_ERR_MEMORY. */
-bool factors_open(factors *f, size_t n, size_t m, const uint32_t *k, uint32_t n_stages, bp_err *e);
+/* Room for a stack with these middle dimensions, n_c [n_stages] rows of middle scales in each (NULL: one); its arrays
+ * point into memory. BP_ERR_MEMORY. */
+bool factors_open(factors *f, size_t n, size_t m, const uint32_t *k, const uint32_t *n_c, uint32_t n_stages, bp_err *e);
 void factors_close(factors *f);
 
-/* W [n, m] <- what the stored stages mean. BP_ERR_MEMORY. */
+/* W [n, m] <- what the stored stages mean, with the last middle scales of each. BP_ERR_MEMORY. */
 bool factors_dense(workers *w, const factors *f, float *W, bp_err *e);
 
-/* The first `count` stages of f <- those of a layer as a file has it, of the same shape. */
-void factors_take(factors *f, const linear *l, uint32_t count);
+/* Rows of middle scales that a file has for a stage of a layer (blk.N.PART). */
+uint32_t factors_middles(const gguf *file, const char *name, uint32_t stage);
+
+/* c [n_c, k] <- those, for the n_c of factors_middles. BP_ERR_FORMAT: another length, not a float type, not there. */
+bool factors_read_middles(float *c, const gguf *file, const char *name, uint32_t stage, uint32_t k, uint32_t n_c,
+                          bp_err *e);
+
+/* The first `count` stages of f <- those of a layer called `name` as a model's file has them, of the same shape and
+ * with as many middle scales. BP_ERR_FORMAT, BP_ERR_MEMORY. */
+bool factors_take(factors *f, const model *m, const char *name, const linear *l, uint32_t count, bp_err *e);
 
 typedef struct {
     uint64_t seed;

@@ -13,8 +13,8 @@ static const uint32_t SHARE = 0x4ccccccc; /* 0.3: of the signs that should turn,
 
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
 
-static size_t stage_count(size_t n, size_t m, size_t k) { return n + k + m + n * k + k * m; }
-static size_t stage_kept(size_t n, size_t m, size_t k, bool signs) { return signs ? stage_count(n, m, k) : n + k + m; }
+static size_t scale_count(size_t n, size_t m, size_t k, size_t n_c) { return n + n_c * k + m; }
+static size_t sign_count(size_t n, size_t m, size_t k) { return n * k + k * m; }
 
 uint64_t student_bytes(const model *m, bool train_signs) {
     uint64_t floats = 0;
@@ -23,7 +23,8 @@ uint64_t student_bytes(const model *m, bool train_signs) {
             const linear *l = part_linear(&m->layers[i], p);
             for (uint32_t s = 0; s < l->n_stages; s++) {
                 size_t k = l->stages[s].k;
-                floats += stage_count(l->n, l->m, k) + 2 * stage_kept(l->n, l->m, k, train_signs);
+                floats +=
+                    3 * scale_count(l->n, l->m, k, m->n_tiers - s) + (train_signs ? 3 : 1) * sign_count(l->n, l->m, k);
             }
         }
     return floats * sizeof(float);
@@ -35,14 +36,15 @@ static float mean_size(const float *x, size_t n) {
     return (float)(sum / (double)n);
 }
 
-static bool stage_open(student_stage *s, size_t n, size_t m, size_t k, bool signs, bp_err *e) {
-    *s = (student_stage){.n = (uint32_t)n, .m = (uint32_t)m, .k = (uint32_t)k, .count = stage_count(n, m, k)};
-    s->kept = stage_kept(n, m, k, signs);
+static bool stage_open(student_stage *s, size_t n, size_t m, size_t k, size_t n_c, bool signs, bp_err *e) {
+    size_t scales = scale_count(n, m, k, n_c), all = scales + sign_count(n, m, k);
+    *s = (student_stage){.n = (uint32_t)n, .m = (uint32_t)m, .k = (uint32_t)k, .n_c = (uint32_t)n_c, .count = all};
+    s->kept = signs ? all : scales;
     float *p = s->memory = calloc(s->count + 2 * s->kept, sizeof *p);
     if (!p) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the parameters of the student");
     s->a = p;
     s->c = s->a + n;
-    s->b = s->c + k;
+    s->b = s->c + n_c * k;
     s->A = s->b + m;
     s->B = s->A + n * k;
     return true;
@@ -53,14 +55,18 @@ static void stage_begin(student_stage *s, const uint8_t *A, const uint8_t *B) {
     pack_unpack_signs(s->A, A, s->n, s->k);
     pack_unpack_signs(s->B, B, s->k, s->m);
     s->size_a = mean_size(s->a, s->n);
-    s->size_c = mean_size(s->c, s->k);
+    s->size_c = mean_size(s->c, (size_t)s->n_c * s->k);
     s->size_b = mean_size(s->b, s->m);
 }
 
-static bool stage_read(student_stage *s, const linear *l, const linear_stage *from, bool signs, bp_err *e) {
-    if (!stage_open(s, l->n, l->m, from->k, signs, e)) return false;
+/* n_c rows of middle scales; those that the file does not have are as its last. */
+static bool stage_read(student_stage *s, const gguf *file, const char *name, const linear *l, uint32_t index,
+                       uint32_t n_c, bool signs, bp_err *e) {
+    const linear_stage *from = &l->stages[index];
+    if (!stage_open(s, l->n, l->m, from->k, n_c, signs, e) ||
+        !factors_read_middles(s->c, file, name, index, s->k, n_c, e))
+        return false;
     memcpy(s->a, from->a, s->n * sizeof *s->a);
-    memcpy(s->c, from->c, s->k * sizeof *s->c);
     memcpy(s->b, from->b, s->m * sizeof *s->b);
     stage_begin(s, from->A.bytes, from->B.bytes);
     return true;
@@ -75,9 +81,9 @@ bool student_layer_open(student_layer *l, const factors *f, bool signs, bp_err *
     for (; l->n_stages < f->n_stages; l->n_stages++) {
         student_stage *s = &l->stages[l->n_stages];
         const factor_stage *from = &f->stages[l->n_stages];
-        if (!stage_open(s, f->n, f->m, from->k, signs, e)) return false;
+        if (!stage_open(s, f->n, f->m, from->k, from->n_c, signs, e)) return false;
         widen(s->a, from->a, s->n);
-        widen(s->c, from->c, s->k);
+        widen(s->c, from->c, (size_t)s->n_c * s->k);
         widen(s->b, from->b, s->m);
         stage_begin(s, from->A, from->B);
     }
@@ -85,24 +91,32 @@ bool student_layer_open(student_layer *l, const factors *f, bool signs, bp_err *
 }
 
 void student_layer_close(student_layer *l) {
-    for (uint32_t j = 0; j < l->n_stages; j++) free(l->stages[j].memory);
+    for (uint32_t j = 0; j < MODEL_STAGES; j++) free(l->stages[j].memory);
     *l = (student_layer){0};
 }
 
-bool student_open(student *s, const model *m, bool train_signs, bp_err *e) {
+static bool layer_read(student_layer *layer, const model *m, const char *name, const linear *l, bool signs,
+                       bool tier_scales, bp_err *e) {
+    *layer = (student_layer){.n = l->n, .m = l->m};
+    for (; layer->n_stages < l->n_stages; layer->n_stages++) {
+        uint32_t i = layer->n_stages, n_c = tier_scales ? m->n_tiers - i : factors_middles(m->file, name, i);
+        if (!stage_read(&layer->stages[i], m->file, name, l, i, n_c, signs, e)) return false;
+    }
+    return true;
+}
+
+bool student_open(student *s, const model *m, bool train_signs, bool tier_scales, bp_err *e) {
+    char name[64];
     *s = (student){.n_layers = m->config.n_layers, .n_tiers = m->tier, .train_signs = train_signs};
     if (!m->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "the student is not a bitpair file");
     s->layers = calloc((size_t)s->n_layers * PARTS, sizeof *s->layers);
     if (!s->layers) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the parameters of the student");
     for (uint32_t i = 0; i < s->n_layers; i++)
         for (part p = 0; p < PARTS; p++) {
-            const linear *l = part_linear(&m->layers[i], p);
-            student_layer *layer = &s->layers[i * PARTS + p];
-            layer->n = l->n;
-            layer->m = l->m;
-            layer->n_stages = l->n_stages;
-            for (uint32_t j = 0; j < l->n_stages; j++)
-                if (!stage_read(&layer->stages[j], l, &l->stages[j], train_signs, e)) return false;
+            part_full_name(name, sizeof name, i, p);
+            if (!layer_read(&s->layers[i * PARTS + p], m, name, part_linear(&m->layers[i], p), train_signs, tier_scales,
+                            e))
+                return false;
         }
     return true;
 }
@@ -130,6 +144,7 @@ size_t student_scratch(const model *m) {
 
 typedef struct {
     student_stage *s;
+    const float *c; /* [k] the row of this step */
     float *Aa, *Bb; /* [n, k] diag(a) A (diag(c)), [k, m] B diag(b) */
     bool with_c;
     float *P, *Q; /* [k, m], [n, k]: gradients, see student_update */
@@ -143,7 +158,7 @@ static void scale_A_rows(void *context, size_t item, uint32_t worker) {
     const student_stage *s = t->s;
     (void)worker;
     for (size_t i = item * ROWS; i < bp_min(s->n, (item + 1) * ROWS); i++)
-        vector_signs(t->Aa + i * s->k, s->A + i * s->k, s->a[i], t->with_c ? s->c : NULL, s->k);
+        vector_signs(t->Aa + i * s->k, s->A + i * s->k, s->a[i], t->with_c ? t->c : NULL, s->k);
 }
 
 static void scale_B_rows(void *context, size_t item, uint32_t worker) {
@@ -159,12 +174,20 @@ static void scale_signs(workers *w, stage_work *t) {
     workers_for(w, bp_ceil_div(t->s->k, ROWS), scale_B_rows, t);
 }
 
+/* Which middle scales stage `index` has with so many tiers. */
+static size_t middle_row(const student_stage *s, uint32_t index, uint32_t tiers) {
+    return bp_min(tiers - 1 - index, s->n_c - 1);
+}
+
 void student_dense(workers *w, product_kind kind, const student_layer *l, uint32_t tiers, float *W, float *scratch) {
     if (l->n_stages == 0 || tiers == 0) memset(W, 0, (size_t)l->n * l->m * sizeof *W);
     for (uint32_t i = 0; i < bp_min(tiers, l->n_stages); i++) {
         const student_stage *s = &l->stages[i];
-        stage_work t = {
-            .s = (student_stage *)(uintptr_t)s, .Aa = scratch, .Bb = scratch + (size_t)s->n * s->k, .with_c = true};
+        stage_work t = {.s = (student_stage *)(uintptr_t)s,
+                        .c = s->c + middle_row(s, i, tiers) * s->k,
+                        .Aa = scratch,
+                        .Bb = scratch + (size_t)s->n * s->k,
+                        .with_c = true};
         scale_signs(w, &t);
         product_run(w, kind, false, false, s->n, s->m, s->k, t.Aa, s->k, t.Bb, s->m, i > 0, W, s->m);
     }
@@ -188,8 +211,8 @@ static void update_A_rows(void *context, size_t item, uint32_t worker) {
     for (size_t i = item * ROWS; i < bp_min(s->n, (item + 1) * ROWS); i++) {
         float *A = s->A + i * s->k;
         const float *Q = t->Q + i * s->k;
-        t->da[i] = vector_signs_dot(A, Q, s->c, s->k);
-        if (t->watch) watch_row(t, A, Q, s->a[i], s->c, s->k, i);
+        t->da[i] = vector_signs_dot(A, Q, t->c, s->k);
+        if (t->watch) watch_row(t, A, Q, s->a[i], t->c, s->k, i);
     }
 }
 
@@ -201,7 +224,7 @@ static void gradient_b(void *context, size_t item, uint32_t worker) {
     (void)worker;
     memset(t->db + first, 0, count * sizeof *t->db);
     for (size_t k = 0; k < s->k; k++)
-        vector_signs_add(t->db + first, s->B + k * s->m + first, t->P + k * s->m + first, s->c[k], count);
+        vector_signs_add(t->db + first, s->B + k * s->m + first, t->P + k * s->m + first, t->c[k], count);
 }
 
 /* Rows of B: dB_kj = c_k b_j P_kj, dc_k = sum_j sign(B_kj) b_j P_kj */
@@ -213,12 +236,19 @@ static void update_B_rows(void *context, size_t item, uint32_t worker) {
         float *B = s->B + k * s->m;
         const float *P = t->P + k * s->m;
         t->dc[k] = vector_signs_dot(B, P, s->b, s->m);
-        if (t->watch) watch_row(t, B, P, s->c[k], s->b, s->m, s->n + k);
+        if (t->watch) watch_row(t, B, P, t->c[k], s->b, s->m, s->n + k);
     }
 }
 
-static void update_vector(const student_stage *s, float *p, const float *g, size_t n, float size, adam_step step) {
-    step.rate *= size;
+/* `steps`: of this vector, this one counted */
+static void update_vector(const student_stage *s, float *p, const float *g, size_t n, float size, uint32_t steps,
+                          const student_rates *rates) {
+    const adam_step step = {.rate = rates->scales * size,
+                            .beta1 = rates->beta1,
+                            .beta2 = rates->beta2,
+                            .correct1 = 1 / (1 - powf(rates->beta1, (float)steps)),
+                            .correct2 = 1 / (1 - powf(rates->beta2, (float)steps)),
+                            .eps = 1e-14f};
     vector_adam(p, p + s->count, p + s->count + s->kept, g, n, step);
 }
 
@@ -233,39 +263,44 @@ static sign_step watch_step(const student_stage *s, const student_rates *rates) 
                        .seed = s->steps * 0x9e3779b9u};
 }
 
-static void update_stage(workers *w, product_kind kind, student_stage *s, const float *dW, const student_rates *rates,
-                         float *scratch) {
+/* P = A' diag(a) dW tells c and B, Q = dW diag(b) B' tells a and A; b needs the first as well. */
+static void update_stage(workers *w, product_kind kind, student_stage *s, size_t row, bool middle_alone,
+                         const float *dW, const student_rates *rates, float *scratch) {
     size_t n = s->n, m = s->m, k = s->k;
-    s->steps++;
-    adam_step step = {.rate = rates->scales,
-                      .beta1 = rates->beta1,
-                      .beta2 = rates->beta2,
-                      .correct1 = 1 / (1 - powf(rates->beta1, (float)s->steps)),
-                      .correct2 = 1 / (1 - powf(rates->beta2, (float)s->steps)),
-                      .eps = 1e-14f};
-    stage_work t = {.s = s, .Aa = scratch, .Bb = scratch + n * k};
+    float *c = s->c + row * k;
+    stage_work t = {.s = s, .c = c, .Aa = scratch, .Bb = scratch + n * k};
     t.P = t.Bb + k * m;
     t.Q = t.P + k * m;
     t.da = t.Q + n * k;
     t.dc = t.da + n;
     t.db = t.dc + k;
-    t.watch = s->kept == s->count;
-    t.signs = watch_step(s, rates);
+    s->steps += !middle_alone;
+    t.watch = s->kept == s->count && !middle_alone;
+    if (t.watch) t.signs = watch_step(s, rates);
     scale_signs(w, &t);
-    product_run(w, kind, true, false, k, m, n, t.Aa, k, dW, m, 0, t.P, m); /* P = A' diag(a) dW */
-    product_run(w, kind, false, true, n, k, m, dW, m, t.Bb, m, 0, t.Q, k); /* Q = dW diag(b) B' */
-    workers_for(w, bp_ceil_div(m, COLUMNS), gradient_b, &t);
-    workers_for(w, bp_ceil_div(n, ROWS), update_A_rows, &t);
+    product_run(w, kind, true, false, k, m, n, t.Aa, k, dW, m, 0, t.P, m);
+    if (!middle_alone) {
+        product_run(w, kind, false, true, n, k, m, dW, m, t.Bb, m, 0, t.Q, k);
+        workers_for(w, bp_ceil_div(m, COLUMNS), gradient_b, &t);
+        workers_for(w, bp_ceil_div(n, ROWS), update_A_rows, &t);
+    }
     workers_for(w, bp_ceil_div(k, ROWS), update_B_rows, &t);
-    update_vector(s, s->a, t.da, n, s->size_a, step);
-    update_vector(s, s->c, t.dc, k, s->size_c, step);
-    update_vector(s, s->b, t.db, m, s->size_b, step);
+    update_vector(s, c, t.dc, k, s->size_c, ++s->c_steps[row], rates);
+    if (middle_alone) return;
+    update_vector(s, s->a, t.da, n, s->size_a, s->steps, rates);
+    update_vector(s, s->b, t.db, m, s->size_b, s->steps, rates);
 }
 
-void student_update(workers *w, product_kind kind, student_layer *l, uint32_t first, uint32_t tiers, const float *dW,
+/* A row of middle scales but for the last serves one tier, the last serves all from there on. */
+void student_update(workers *w, product_kind kind, student_layer *l, student_turn turn, const float *dW,
                     const student_rates *rates, float *scratch) {
-    for (uint32_t i = first; i < bp_min(tiers, l->n_stages); i++)
-        update_stage(w, kind, &l->stages[i], dW, rates, scratch);
+    for (uint32_t i = 0; i < bp_min(turn.tiers, l->n_stages); i++) {
+        student_stage *s = &l->stages[i];
+        size_t row = middle_row(s, i, turn.tiers);
+        bool whole = i >= turn.first && !(turn.apart && i + 1 < turn.n_tiers),
+             own_middle = row + 1 < s->n_c || i + s->n_c == turn.n_tiers;
+        if (whole || (own_middle && turn.tiers > turn.first)) update_stage(w, kind, s, row, !whole, dW, rates, scratch);
+    }
 }
 
 /* ---- the stored form -------------------------------------------------------------------------------------------- */
@@ -275,13 +310,16 @@ static void halve(uint16_t *out, const float *x, size_t n) {
 }
 
 bool student_factors(const student_layer *l, factors *f, bp_err *e) {
-    uint32_t k[MODEL_STAGES];
-    for (uint32_t i = 0; i < l->n_stages; i++) k[i] = l->stages[i].k;
-    if (!factors_open(f, l->n, l->m, k, l->n_stages, e)) return false;
+    uint32_t k[MODEL_STAGES], n_c[MODEL_STAGES];
+    for (uint32_t i = 0; i < l->n_stages; i++) {
+        k[i] = l->stages[i].k;
+        n_c[i] = l->stages[i].n_c;
+    }
+    if (!factors_open(f, l->n, l->m, k, n_c, l->n_stages, e)) return false;
     for (uint32_t i = 0; i < l->n_stages; i++) {
         const student_stage *s = &l->stages[i];
         halve(f->stages[i].a, s->a, s->n);
-        halve(f->stages[i].c, s->c, s->k);
+        halve(f->stages[i].c, s->c, (size_t)s->n_c * s->k);
         halve(f->stages[i].b, s->b, s->m);
         pack_signs(f->stages[i].A, s->A, s->n, s->k);
         pack_signs(f->stages[i].B, s->B, s->k, s->m);

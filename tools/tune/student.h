@@ -3,7 +3,7 @@
  *
  *     W = sum_s diag(a) A diag(c) B diag(b)                                           docs/DBF.md (17)
  *
- * their gradients from dL/dW; scales take steps of Adam, signs flip when that pays (docs/DBF.md (19)): a sign s with mean
+ * where c may be another for every number of tiers that take part (n_c rows of it). Their gradients from dL/dW; scales take steps of Adam, signs flip when that pays (docs/DBF.md (19)): a sign s with mean
  * gradient m loses 2 s m by turning and costs 2 h, h its curvature. For a loss that is the KL to the teacher divided by
  * its present value, h is about the mean square of the gradient over single tokens, T times that over batches of T. */
 #ifndef BITPAIR_STUDENT_H
@@ -15,13 +15,14 @@
 /* Parameters of one stage, and where Adam keeps its two moments: the same arrays, `moments` and 2 * `moments` floats
  * further on. */
 typedef struct {
-    uint32_t n, m, k;
-    float *a, *c, *b;             /* [n], [k], [m] */
-    float *A, *B;                 /* signs [n, k], [k, m] */
-    float size_a, size_c, size_b; /* mean magnitudes at the start: steps are relative to them */
-    uint32_t steps;               /* of Adam so far */
-    float *memory;                /* all of them: a, c, b, A, B */
-    size_t count, kept;           /* parameters; how many of them have moments (all, or the scales) */
+    uint32_t n, m, k, n_c;
+    float *a, *c, *b;              /* [n], [n_c, k], [m]; row i of c with i stages after this one, the last with more */
+    float *A, *B;                  /* signs [n, k], [k, m] */
+    float size_a, size_c, size_b;  /* mean magnitudes at the start: steps are relative to them */
+    uint32_t steps;                /* of Adam so far, of a, b and the signs */
+    uint32_t c_steps[MODEL_TIERS]; /* of each row of c */
+    float *memory;                 /* all of them: a, c, b, A, B */
+    size_t count, kept;            /* parameters; how many of them have moments (all, or the scales) */
 } student_stage;
 
 typedef struct {
@@ -44,10 +45,20 @@ typedef struct {
     float noise;
 } student_rates;
 
+/* What takes part in a step, and what of it changes. */
+typedef struct {
+    uint32_t tiers;   /* so many stages */
+    uint32_t first;   /* stages before this one stay, but for middle scales that no tier before it uses */
+    uint32_t n_tiers; /* of the file */
+    bool apart;       /* what several tiers use stays, too */
+} student_turn;
+
+/* At most: with middle scales of its own for every tier. */
 uint64_t student_bytes(const model *m, bool train_signs);
 
-/* Reads the stages of a factorized model. BP_ERR_ARGUMENT for a dense one; BP_ERR_MEMORY. */
-bool student_open(student *s, const model *m, bool train_signs, bp_err *e);
+/* Reads the stages of a factorized model. tier_scales: every tier has middle scales of its own from now on, else where
+ * the file has. BP_ERR_ARGUMENT for a dense one; BP_ERR_FORMAT (scales of a later tier); BP_ERR_MEMORY. */
+bool student_open(student *s, const model *m, bool train_signs, bool tier_scales, bp_err *e);
 void student_close(student *s);
 
 /* The same for one layer, from factors that were just made. */
@@ -60,8 +71,8 @@ size_t student_scratch(const model *m);
 /* W [n, m] <- the first `tiers` stages of a layer. */
 void student_dense(workers *w, product_kind kind, const student_layer *l, uint32_t tiers, float *W, float *scratch);
 
-/* One step on stages `first` (0..) to `tiers` - 1, from dW [n, m] = dL/dW (docs/DBF.md (18)). */
-void student_update(workers *w, product_kind kind, student_layer *l, uint32_t first, uint32_t tiers, const float *dW,
+/* One step from dW [n, m] = dL/dW (docs/DBF.md (18)). */
+void student_update(workers *w, product_kind kind, student_layer *l, student_turn turn, const float *dW,
                     const student_rates *rates, float *scratch);
 
 /* f (closed before) <- the layer as it is stored. BP_ERR_MEMORY. */

@@ -180,7 +180,8 @@ static bool tuner_open(tuner *t, bp_err *e) {
     linalg_init();
     t->kind = t->o->exact ? PRODUCT_F32 : product_fastest();
     t->best_score = INFINITY;
-    if (!(t->w = workers_open(t->o->threads, e)) || !student_open(&t->model, t->file, t->o->signs, e) ||
+    if (!(t->w = workers_open(t->o->threads, e)) ||
+        !student_open(&t->model, t->file, t->o->signs, t->o->tier_scales, e) ||
         !network_open(&t->net, t->w, t->file, t->text->ctx, n_seqs, t->kind, e) || !open_arrays(t, e))
         return false;
     if (!open_tables(t)) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the embedding");
@@ -359,10 +360,10 @@ static void fingerprint(const tuner *t, const char *origin, uint8_t digest[32]) 
     const tune_options *o = t->o;
     sha256 h;
     sha256_init(&h);
-    int n = snprintf(line, sizeof line, "tune 4 %g %llu %llu %g %g %llu %u %d %g %g %llu %d %s", o->minutes,
+    int n = snprintf(line, sizeof line, "tune 5 %g %llu %llu %g %g %llu %u %d %d %d %g %g %llu %d %s", o->minutes,
                      (unsigned long long)o->steps, (unsigned long long)o->sequences, o->rate_scales, o->rate_tables,
-                     (unsigned long long)o->embedding_bits, (unsigned)o->first_tier, o->signs, o->curvature, o->noise,
-                     (unsigned long long)o->seed, o->exact, origin);
+                     (unsigned long long)o->embedding_bits, (unsigned)o->first_tier, o->tier_scales, o->apart, o->signs,
+                     o->curvature, o->noise, (unsigned long long)o->seed, o->exact, origin);
     sha256_update(&h, line, bp_min((size_t)n, sizeof line - 1));
     sha256_update(&h, o->tier_weights, sizeof o->tier_weights);
     sha256_update(&h, t->text->digest, sizeof t->text->digest);

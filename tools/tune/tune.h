@@ -17,6 +17,8 @@ typedef struct {
     uint64_t
         embedding_bits;  /* the teacher's embedding and head are rounded anew to so many planes first; 0: the file's */
     uint32_t first_tier; /* 1..: tiers before it, and what they share with it, stay as they are */
+    bool tier_scales;    /* every tier gets middle scales of its own */
+    bool apart;          /* what several tiers use stays as it is */
     bool signs;          /* signs are trained too */
     double curvature;    /* of a sign, in squares of the gradient of one token; 1 */
     double noise;        /* deviations by which a sign's gain must exceed chance; 4 */

@@ -74,7 +74,8 @@ static void use_gradient(void *context, part p, const float *dY, const float *X,
     tuner *t = at->t;
     student_layer *l = &t->model.layers[at->layer * PARTS + p];
     product_run(t->w, t->kind, true, false, l->n, l->m, tokens, dY, l->n, X, l->m, 0, t->dW, l->m);
-    student_update(t->w, t->kind, l, t->o->first_tier - 1, t->tiers, t->dW, &t->rates, t->scratch);
+    const student_turn turn = {t->tiers, t->o->first_tier - 1, t->file->n_tiers, t->o->apart};
+    student_update(t->w, t->kind, l, turn, t->dW, &t->rates, t->scratch);
 }
 
 /* dL/dw_j of the output norm = sum_t dx_tj r_t stream_tj */
@@ -116,7 +117,7 @@ double tuner_step(tuner *t, size_t n_seqs) {
     /* the norm's step comes after its weights were used */
     memcpy(t->y, t->x, tokens * d * sizeof *t->y);
     network_normalise_backward(&t->net, t->x, t->stream, t->norm, t->r, tokens);
-    if (t->o->first_tier == 1) update_norm(t, t->y, tokens);
+    if (t->o->first_tier == 1 && !t->o->apart) update_norm(t, t->y, tokens);
     for (uint32_t i = t->model.n_layers; i-- > 0;) {
         place at = {t, i};
         gradient_sink sink = {use_gradient, &at};

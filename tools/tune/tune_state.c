@@ -4,7 +4,7 @@
 #include "io/file.h"
 #include "tuner.h"
 
-enum { VERSION = 3 };
+enum { VERSION = 4 };
 
 typedef struct {
     uint8_t magic[8];
@@ -30,8 +30,7 @@ static bool append_parameters(const tuner *t, file_out *f, bp_err *e) {
     for (uint32_t i = 0; i < t->model.n_layers * PARTS; i++)
         for (uint32_t j = 0; j < t->model.layers[i].n_stages; j++) {
             const student_stage *s = stage_at(t, i, j);
-            uint64_t steps = s->steps;
-            if (!file_append(f, &steps, sizeof steps, e) ||
+            if (!file_append(f, &s->steps, sizeof s->steps, e) || !file_append(f, s->c_steps, sizeof s->c_steps, e) ||
                 !file_append(f, s->memory, (s->count + 2 * s->kept) * sizeof *s->memory, e))
                 return false;
         }
@@ -137,10 +136,9 @@ static bool read_state(tuner *t, reader *r) {
     for (uint32_t i = 0; i < t->model.n_layers * PARTS; i++)
         for (uint32_t j = 0; j < t->model.layers[i].n_stages; j++) {
             student_stage *s = stage_at(t, i, j);
-            uint64_t steps;
-            if (!take(r, &steps, sizeof steps) || !take(r, s->memory, (s->count + 2 * s->kept) * sizeof *s->memory))
+            if (!take(r, &s->steps, sizeof s->steps) || !take(r, s->c_steps, sizeof s->c_steps) ||
+                !take(r, s->memory, (s->count + 2 * s->kept) * sizeof *s->memory))
                 return false;
-            s->steps = (uint32_t)steps;
         }
     if (!take(r, t->norm, 3 * d * sizeof *t->norm)) return false;
     for (uint32_t i = 0; i < t->n_tables; i++)
