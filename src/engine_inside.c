@@ -3,29 +3,35 @@
 
 _Static_assert((int)BP_STAGES == (int)MODEL_STAGES, "a layer lists every stage that it can have");
 
-enum { PARTS = 7 }; /* linear layers of a block */
-
 /* Embedding and head: 1 where they are the same matrix. */
 static uint32_t tables(const model *m) {
     return m->head.planes.bytes == m->embedding.planes.bytes && m->head.rows == m->embedding.rows ? 1 : 2;
 }
 
-uint32_t bp_model_layers(const bp_model *m) { return tables(m->model) + PARTS * m->model->config.n_layers; }
+uint32_t bp_model_layers(const bp_model *m) {
+    const linear *all[MODEL_LINEARS];
+    const char *names[MODEL_LINEARS];
+    uint32_t n = tables(m->model);
+    for (uint32_t i = 0; i < m->model->config.n_layers; i++) n += model_linears(&m->model->layers[i], all, names);
+    return n;
+}
 
 /* The layer and its name; NULL past the last. */
 static const linear *find(const model *m, uint32_t layer, char *name) {
-    uint32_t before = tables(m), at = layer - before;
-    if (layer < before) {
+    const linear *all[MODEL_LINEARS];
+    const char *names[MODEL_LINEARS];
+    uint32_t at = tables(m);
+    if (layer < at) {
         bp_format(name, BP_NAME, layer ? "output" : "token_embd");
         return layer ? &m->head : &m->embedding;
     }
-    if (at >= PARTS * m->config.n_layers) return NULL;
-    static const char *const names[PARTS] = {"attn_q",   "attn_k", "attn_v",  "attn_output",
-                                             "ffn_gate", "ffn_up", "ffn_down"};
-    const model_layer *l = &m->layers[at / PARTS];
-    const linear *const parts[PARTS] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
-    bp_format(name, BP_NAME, "blk.%u.%s", (unsigned)(at / PARTS), names[at % PARTS]);
-    return parts[at % PARTS];
+    for (uint32_t i = 0, n; i < m->config.n_layers; i++, at += n) {
+        n = model_linears(&m->layers[i], all, names);
+        if (layer - at >= n) continue;
+        bp_format(name, BP_NAME, "blk.%u.%s", (unsigned)i, names[layer - at]);
+        return all[layer - at];
+    }
+    return NULL;
 }
 
 /* Bits of the middle scales with which tiers at hand replace those of an earlier stage. */

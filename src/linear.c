@@ -54,6 +54,23 @@ static void stage_inner(const call *c, float *mid, const linear_stage *s, size_t
         product_run(&p, mid + token * c->mid_width, c->mid_width, token, bp_min(c->n_tokens - token, KERNEL_LANES));
 }
 
+/* Where outputs of rows [first, end) of a layer go: y points at row `first` of the first token. */
+typedef struct {
+    float *y;
+    size_t first, end, stride;
+} target;
+
+/* The outputs [first, end) that lie in array i of those of a layer; ys points at its arrays. */
+static target target_of(const linear *w, float *const *ys, int i, size_t first, size_t end) {
+    size_t start = i ? w->split[i - 1] : 0, stop = i < 2 && w->split[i] ? w->split[i] : w->n;
+    target t = {.first = bp_max(first, start), .end = bp_min(end, stop), .stride = bp_round_up(stop - start, KERNEL_TILE)};
+    t.y = ys[i] + (t.first - start);
+    return t;
+}
+
+/* Arrays that the outputs of a layer go to */
+static int targets(const linear *w) { return 1 + (w->split[0] > 0) + (w->split[1] > 0); }
+
 static void scale_rows(float *restrict y, const float *restrict a, const float *restrict x, size_t n, bool accumulate) {
     if (accumulate)
         for (size_t r = 0; r < n; r++) y[r] += a[r] * x[r];
@@ -61,8 +78,8 @@ static void scale_rows(float *restrict y, const float *restrict a, const float *
         for (size_t r = 0; r < n; r++) y[r] = a[r] * x[r];
 }
 
-/* y[t] (+)= a . (A (c . mid[t])), this thread's share of the n rows */
-static void stage_outer(const call *c, float *y, const linear *w, const linear_stage *s, const float *mid,
+/* ys[..][t] (+)= a . (A (c . mid[t])), this thread's share of the n rows */
+static void stage_outer(const call *c, float *const *ys, const linear *w, const linear_stage *s, const float *mid,
                         bool accumulate) {
     product p = {c->work, &s->A, s->c, mid, c->mid_width, s->k, 0, 0};
     team_share(c->team, s->A.tiles, &p.first, &p.end);
@@ -71,9 +88,12 @@ static void stage_outer(const call *c, float *y, const linear *w, const linear_s
     for (size_t token = 0; from < to && token < c->n_tokens; token += KERNEL_LANES) {
         size_t n = bp_min(c->n_tokens - token, KERNEL_LANES);
         product_run(&p, c->work->row, rows, token, n);
-        for (size_t i = 0; i < n; i++)
-            scale_rows(y + (token + i) * linear_rows(w) + from, s->a + from, c->work->row + i * rows + from, to - from,
-                       accumulate);
+        for (int piece = 0; piece < targets(w); piece++) {
+            const target t = target_of(w, ys, piece, from, to);
+            for (size_t i = 0; t.first < t.end && i < n; i++)
+                scale_rows(t.y + (token + i) * t.stride, s->a + t.first, c->work->row + i * rows + t.first,
+                           t.end - t.first, accumulate);
+        }
     }
 }
 
@@ -109,12 +129,15 @@ static void dense_forward(const team *t, const linear_work *work, float *y, cons
     }
 }
 
-static void add_bias(const team *t, float *y, const linear *w, size_t n_tokens) {
+static void add_bias(const team *t, float *const *ys, const linear *w, size_t n_tokens) {
     size_t first, end;
     if (!w->bias) return;
     linear_share(t, w->n, &first, &end);
-    for (size_t i = 0; i < n_tokens; i++)
-        for (size_t r = first; r < end; r++) y[i * linear_rows(w) + r] += w->bias[r];
+    for (int piece = 0; piece < targets(w); piece++) {
+        const target to = target_of(w, ys, piece, first, end);
+        for (size_t i = 0; i < n_tokens; i++)
+            for (size_t r = to.first; r < to.end; r++) to.y[i * to.stride + r - to.first] += w->bias[r];
+    }
 }
 
 static size_t mid_width(const linear *const *ws, size_t n) {
@@ -157,9 +180,9 @@ static void forward_inner(const call *c) {
 /* All outer products; every thread has the same rows of all layers. */
 static void forward_outer(const call *c, float *const *ys, bool accumulate) {
     const float *mid = c->work->mid;
-    for (size_t i = 0; i < c->n_layers; i++)
+    for (size_t i = 0; i < c->n_layers; ys += targets(c->layers[i++]))
         for (uint32_t s = 0; s < c->layers[i]->n_stages; mid += c->layers[i]->stages[s++].k)
-            stage_outer(c, ys[i], c->layers[i], &c->layers[i]->stages[s], mid, accumulate || s > 0);
+            stage_outer(c, ys, c->layers[i], &c->layers[i]->stages[s], mid, accumulate || s > 0);
 }
 
 void linear_forward(const team *t, const linear_work *work, float *const *ys, const linear *const *ws, size_t n,
@@ -172,12 +195,12 @@ void linear_forward(const team *t, const linear_work *work, float *const *ys, co
         profile_mark(work->profile, PROFILE_BARRIERS);
         forward_outer(&c, ys, accumulate);
     }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; ys += targets(ws[i++])) {
         if (ws[i]->planes.bytes)
-            planes_forward(t, work, ys[i], ws[i], x, x_stride, n_tokens);
+            planes_forward(t, work, *ys, ws[i], x, x_stride, n_tokens);
         else if (ws[i]->rows)
-            dense_forward(t, work, ys[i], ws[i], x, x_stride, n_tokens, accumulate);
-        add_bias(t, ys[i], ws[i], n_tokens);
+            dense_forward(t, work, *ys, ws[i], x, x_stride, n_tokens, accumulate);
+        add_bias(t, ys, ws[i], n_tokens);
     }
     profile_mark(work->profile, PROFILE_LOOKUPS);
 }

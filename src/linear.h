@@ -21,6 +21,7 @@ typedef struct {
 typedef struct {
     uint32_t n, m;     /* outputs, inputs */
     const float *bias; /* [n] or NULL */
+    uint32_t split[2]; /* fused layers: rows from which on outputs belong to the next of them; 0: there is none */
     /* dense: rows of `type`, row_bytes apart */
     const uint8_t *rows; /* NULL for a factorized or plane layer */
     uint32_t type;       /* quant_type */
@@ -44,17 +45,18 @@ typedef struct {
     profile *profile; /* own: NULL unless time is measured */
 } linear_work;
 
-/* Floats of one output row in memory: n padded to whole tiles. */
+/* Floats of one output row in memory: n padded to whole tiles. Not of fused layers. */
 static inline size_t linear_rows(const linear *w) { return bp_round_up(w->n, KERNEL_TILE); }
 
 /* ys[i][t] = (accumulate ? ys[i][t] : 0) + W_i x[t] for n layers that share the input x [n_tokens][x_stride];
- * ys[i] is [n_tokens][linear_rows(ws[i])]; rows past n are undefined. A plane layer does not accumulate. Thread
+ * ys[i] is [n_tokens][linear_rows(ws[i])]; rows past n are undefined. Outputs of fused layers go to an array for each,
+ * [n_tokens][its rows padded to whole tiles], one after the other in ys. A plane layer does not accumulate. Thread
  * t->index writes its share of rows (linear_share) of each; the caller places the barrier after it. Inside there is one
  * barrier if any layer is factorized. */
 void linear_forward(const team *t, const linear_work *work, float *const *ys, const linear *const *ws, size_t n,
                     const float *x, size_t x_stride, size_t n_tokens, bool accumulate);
 
-/* Rows [*first, *end) of an n-row layer that thread t->index computes: whole tiles of 16. */
+/* Rows [*first, *end) of an n-row layer, alone or fused with others, that thread t->index computes: whole tiles of 16. */
 void linear_share(const team *t, size_t n, size_t *first, size_t *end);
 
 /* out [m] <- row i of a dense or plane matrix (embedding lookup). */

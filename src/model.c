@@ -261,28 +261,98 @@ static bool factorized_view(builder *b, const char *name, const gguf_key *shape,
     return true;
 }
 
-/* Layer NAME [n, m]: factorized where bitpair.linear.NAME says so, dense otherwise. */
-static bool linear_view(builder *b, uint32_t layer, const char *part, uint64_t n, uint64_t m, linear *w) {
-    char name[NAME], key[NAME];
-    *w = (linear){.n = (uint32_t)n, .m = (uint32_t)m};
+/* bitpair.linear.blk.N.PART, NULL where there is none */
+static const gguf_key *stack_key(builder *b, uint32_t layer, const char *part) {
+    char key[NAME];
+    bp_format(key, sizeof key, "bitpair.linear.blk.%u.%s", (unsigned)layer, part);
+    return gguf_find(b->g, key);
+}
+
+/* A stack of stages [n, m], of one layer or of several that are fused; its bias is the caller's. */
+static bool stack_view(builder *b, uint32_t layer, const char *part, const gguf_key *shape, uint64_t n, uint64_t m,
+                       linear *w) {
+    char name[NAME];
     bp_format(name, sizeof name, "blk.%u.%s", (unsigned)layer, part);
+    w->n = (uint32_t)n;
+    w->m = (uint32_t)m;
     b->m->linear_weights += n * m;
-    bp_format(key, sizeof key, "%s.bias", name);
-    if (!widen_optional(b, key, n, &w->bias)) return false;
-    bp_format(key, sizeof key, "bitpair.linear.%s", name);
-    const gguf_key *shape = gguf_find(b->g, key);
-    if (!shape) {
-        bp_format(key, sizeof key, "%s.weight", name);
-        if (!dense_view(b, key, n, m, w)) return false;
-        for (uint32_t t = 0; t < MODEL_TIERS; t++) b->m->tier_bits[t] += 8 * n * w->row_bytes;
-        return true;
-    }
     if (shape->kind != GGUF_ARRAY || shape->item != GGUF_U32 || shape->count < 3 || shape->count > 2 + MODEL_STAGES ||
         gguf_item_u64(shape, 0) != n || gguf_item_u64(shape, 1) != m)
-        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' does not describe a stack of [%llu, %llu]", key,
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'bitpair.linear.%s' does not describe a stack of [%llu, %llu]", name,
                        (unsigned long long)n, (unsigned long long)m);
-    if (!b->m->factorized) return bp_fail(b->e, BP_ERR_FORMAT, 0, "key '%s' in a file without 'bitpair.version'", key);
+    if (!b->m->factorized)
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'bitpair.linear.%s' in a file without 'bitpair.version'", name);
     return factorized_view(b, name, shape, w);
+}
+
+/* Layer NAME [n, m]: factorized where bitpair.linear.NAME says so, dense otherwise. */
+static bool linear_view(builder *b, uint32_t layer, const char *part, uint64_t n, uint64_t m, linear *w) {
+    char name[NAME];
+    *w = (linear){.n = (uint32_t)n, .m = (uint32_t)m};
+    bp_format(name, sizeof name, "blk.%u.%s.bias", (unsigned)layer, part);
+    if (!widen_optional(b, name, n, &w->bias)) return false;
+    const gguf_key *shape = stack_key(b, layer, part);
+    if (shape) return stack_view(b, layer, part, shape, n, m, w);
+    bp_format(name, sizeof name, "blk.%u.%s.weight", (unsigned)layer, part);
+    b->m->linear_weights += n * m;
+    if (!dense_view(b, name, n, m, w)) return false;
+    for (uint32_t t = 0; t < MODEL_TIERS; t++) b->m->tier_bits[t] += 8 * n * w->row_bytes;
+    return true;
+}
+
+/* Layers that share their input, `rows` each: one stack called `fused` where the file has that, else one by one. */
+typedef struct {
+    const char *fused;
+    size_t count;
+    const char *names[3];
+    uint64_t rows[3];
+    linear *layers[3];
+} joint;
+
+/* The biases of fused layers one after the other, zeros where one has none. */
+static bool fused_bias(builder *b, uint32_t layer, const joint *j, linear *w) {
+    char name[NAME];
+    const gguf_tensor *found[3] = {NULL};
+    bool any = false;
+    for (size_t i = 0; i < j->count; i++) {
+        bp_format(name, sizeof name, "blk.%u.%s.bias", (unsigned)layer, j->names[i]);
+        any |= (found[i] = gguf_tensor_find(b->g, name)) != NULL;
+    }
+    if (!any) return true;
+    float *bias = ARENA_NEW(b->a, float, w->n);
+    for (size_t i = 0, at = 0; i < j->count; at += j->rows[i++]) {
+        const float *own = NULL;
+        bp_format(name, sizeof name, "blk.%u.%s.bias", (unsigned)layer, j->names[i]);
+        if (found[i] && !widen(b, name, j->rows[i], &own)) return false;
+        for (size_t r = 0; bias && r < j->rows[i]; r++) bias[at + r] = own ? own[r] : 0;
+    }
+    w->bias = bias;
+    return true;
+}
+
+static bool joint_view(builder *b, uint32_t layer, const joint *j, uint64_t m) {
+    const gguf_key *shape = stack_key(b, layer, j->fused);
+    uint64_t n = 0;
+    for (size_t i = 0; i < j->count; n += j->rows[i++]) {
+        if (!shape && !linear_view(b, layer, j->names[i], j->rows[i], m, j->layers[i])) return false;
+        if (shape) *j->layers[i] = (linear){0};
+        if (shape && i) j->layers[0]->split[i - 1] = (uint32_t)n;
+    }
+    return !shape || (stack_view(b, layer, j->fused, shape, n, m, j->layers[0]) &&
+                      fused_bias(b, layer, j, j->layers[0]));
+}
+
+uint32_t model_linears(const model_layer *l, const linear **ls, const char **names) {
+    const linear *const all[MODEL_LINEARS] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+    static const char *const own[MODEL_LINEARS] = {"attn_q",   "attn_k", "attn_v",  "attn_output",
+                                                   "ffn_gate", "ffn_up", "ffn_down"};
+    uint32_t n = 0;
+    for (size_t i = 0; i < MODEL_LINEARS; i++) {
+        if (!all[i]->n) continue;
+        ls[n] = all[i];
+        names[n++] = !all[i]->split[0] ? own[i] : i == 0 ? "attn_qkv" : "ffn_gate_up";
+    }
+    return n;
 }
 
 static bool layer_view(builder *b, uint32_t i, model_layer *l) {
@@ -298,9 +368,9 @@ static bool layer_view(builder *b, uint32_t i, model_layer *l) {
     if (!(needed ? widen : widen_optional)(b, name, c->head_dim, &l->q_norm)) return false;
     bp_format(name, sizeof name, "blk.%u.attn_k_norm.weight", (unsigned)i);
     if (!(needed ? widen : widen_optional)(b, name, c->head_dim, &l->k_norm)) return false;
-    return linear_view(b, i, "attn_q", q, d, &l->q) && linear_view(b, i, "attn_k", kv, d, &l->k) &&
-           linear_view(b, i, "attn_v", kv, d, &l->v) && linear_view(b, i, "attn_output", d, q, &l->o) &&
-           linear_view(b, i, "ffn_gate", c->d_ff, d, &l->gate) && linear_view(b, i, "ffn_up", c->d_ff, d, &l->up) &&
+    const joint in = {"attn_qkv", 3, {"attn_q", "attn_k", "attn_v"}, {q, kv, kv}, {&l->q, &l->k, &l->v}},
+                feed = {"ffn_gate_up", 2, {"ffn_gate", "ffn_up"}, {c->d_ff, c->d_ff}, {&l->gate, &l->up}};
+    return joint_view(b, i, &in, d) && linear_view(b, i, "attn_output", d, q, &l->o) && joint_view(b, i, &feed, d) &&
            linear_view(b, i, "ffn_down", d, c->d_ff, &l->down);
 }
 

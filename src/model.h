@@ -33,14 +33,19 @@ typedef struct {
     const float *ffn_norm;  /* [d_model] */
     const float *q_norm;    /* [head_dim] or NULL (Qwen3) */
     const float *k_norm;    /* [head_dim] or NULL */
-    linear q;               /* [n_heads * head_dim, d_model]     attn_q */
-    linear k;               /* [n_kv_heads * head_dim, d_model]  attn_k */
-    linear v;               /* [n_kv_heads * head_dim, d_model]  attn_v */
+    linear q;               /* [n_heads * head_dim, d_model]     attn_q; or attn_qkv, fused: its rows, then those of k and v */
+    linear k;               /* [n_kv_heads * head_dim, d_model]  attn_k; n = 0 where fused */
+    linear v;               /* [n_kv_heads * head_dim, d_model]  attn_v; n = 0 where fused */
     linear o;               /* [d_model, n_heads * head_dim]     attn_output */
-    linear gate;            /* [d_ff, d_model]                   ffn_gate */
-    linear up;              /* [d_ff, d_model]                   ffn_up */
+    linear gate;            /* [d_ff, d_model]                   ffn_gate; or ffn_gate_up, fused */
+    linear up;              /* [d_ff, d_model]                   ffn_up; n = 0 where fused */
     linear down;            /* [d_model, d_ff]                   ffn_down */
 } model_layer;
+
+enum { MODEL_LINEARS = 7 }; /* most linear layers of a block */
+
+/* The linear layers of a block in the order of the file, ls and names [MODEL_LINEARS] ("attn_q"); returns how many. */
+uint32_t model_linears(const model_layer *layer, const linear **ls, const char **names);
 
 typedef struct {
     model_config config;

@@ -90,7 +90,7 @@ static void project_qkv(const span *sp, const model_layer *l) {
     session *s = sp->s;
     const linear *ws[] = {&l->q, &l->k, &l->v};
     float *ys[] = {s->q + sp->first * sp->q, s->key + sp->first * sp->kv, s->value + sp->first * sp->kv};
-    linears(sp, ys, ws, 3, normalise(sp, l->attn_norm), sp->d, false);
+    linears(sp, ys, ws, l->q.split[0] ? 1 : 3, normalise(sp, l->attn_norm), sp->d, false);
     meet(sp, &sp->rows);
 }
 
@@ -116,9 +116,11 @@ static void feed_forward(const span *sp, const model_layer *l) {
     session *s = sp->s;
     const linear *in[] = {&l->gate, &l->up}, *out[] = {&l->down};
     float *hidden[] = {s->gate + sp->first * sp->ff, s->up + sp->first * sp->ff};
-    linears(sp, hidden, in, 2, normalise(sp, l->ffn_norm), sp->d, false);
+    bool fused = l->gate.split[0] > 0;
+    linears(sp, hidden, in, fused ? 1 : 2, normalise(sp, l->ffn_norm), sp->d, false);
+    if (fused) meet(sp, &sp->rows);
     size_t first, end;
-    linear_share(&sp->rows, sp->c->d_ff, &first, &end); /* the rows that I have just computed */
+    linear_share(&sp->rows, sp->c->d_ff, &first, &end); /* not fused: the rows that I have just computed */
     for (size_t i = 0; i < sp->n; i++) {
         float *gate = hidden[0] + i * sp->ff, *up = hidden[1] + i * sp->ff;
         s->kernels->swiglu(gate + first, gate + first, up + first, end - first);
