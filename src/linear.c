@@ -63,7 +63,8 @@ typedef struct {
 /* The outputs [first, end) that lie in array i of those of a layer; ys points at its arrays. */
 static target target_of(const linear *w, float *const *ys, int i, size_t first, size_t end) {
     size_t start = i ? w->split[i - 1] : 0, stop = i < 2 && w->split[i] ? w->split[i] : w->n;
-    target t = {.first = bp_max(first, start), .end = bp_min(end, stop), .stride = bp_round_up(stop - start, KERNEL_TILE)};
+    target t = {
+        .first = bp_max(first, start), .end = bp_min(end, stop), .stride = bp_round_up(stop - start, KERNEL_TILE)};
     t.y = ys[i] + (t.first - start);
     return t;
 }

@@ -278,8 +278,8 @@ static bool stack_view(builder *b, uint32_t layer, const char *part, const gguf_
     b->m->linear_weights += n * m;
     if (shape->kind != GGUF_ARRAY || shape->item != GGUF_U32 || shape->count < 3 || shape->count > 2 + MODEL_STAGES ||
         gguf_item_u64(shape, 0) != n || gguf_item_u64(shape, 1) != m)
-        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'bitpair.linear.%s' does not describe a stack of [%llu, %llu]", name,
-                       (unsigned long long)n, (unsigned long long)m);
+        return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'bitpair.linear.%s' does not describe a stack of [%llu, %llu]",
+                       name, (unsigned long long)n, (unsigned long long)m);
     if (!b->m->factorized)
         return bp_fail(b->e, BP_ERR_FORMAT, 0, "key 'bitpair.linear.%s' in a file without 'bitpair.version'", name);
     return factorized_view(b, name, shape, w);
@@ -338,8 +338,8 @@ static bool joint_view(builder *b, uint32_t layer, const joint *j, uint64_t m) {
         if (shape) *j->layers[i] = (linear){0};
         if (shape && i) j->layers[0]->split[i - 1] = (uint32_t)n;
     }
-    return !shape || (stack_view(b, layer, j->fused, shape, n, m, j->layers[0]) &&
-                      fused_bias(b, layer, j, j->layers[0]));
+    return !shape ||
+           (stack_view(b, layer, j->fused, shape, n, m, j->layers[0]) && fused_bias(b, layer, j, j->layers[0]));
 }
 
 uint32_t model_linears(const model_layer *l, const linear **ls, const char **names) {

@@ -33,13 +33,13 @@ typedef struct {
     const float *ffn_norm;  /* [d_model] */
     const float *q_norm;    /* [head_dim] or NULL (Qwen3) */
     const float *k_norm;    /* [head_dim] or NULL */
-    linear q;               /* [n_heads * head_dim, d_model]     attn_q; or attn_qkv, fused: its rows, then those of k and v */
-    linear k;               /* [n_kv_heads * head_dim, d_model]  attn_k; n = 0 where fused */
-    linear v;               /* [n_kv_heads * head_dim, d_model]  attn_v; n = 0 where fused */
-    linear o;               /* [d_model, n_heads * head_dim]     attn_output */
-    linear gate;            /* [d_ff, d_model]                   ffn_gate; or ffn_gate_up, fused */
-    linear up;              /* [d_ff, d_model]                   ffn_up; n = 0 where fused */
-    linear down;            /* [d_model, d_ff]                   ffn_down */
+    linear q;    /* [n_heads * head_dim, d_model]     attn_q; or attn_qkv, fused: its rows, then those of k and v */
+    linear k;    /* [n_kv_heads * head_dim, d_model]  attn_k; n = 0 where fused */
+    linear v;    /* [n_kv_heads * head_dim, d_model]  attn_v; n = 0 where fused */
+    linear o;    /* [d_model, n_heads * head_dim]     attn_output */
+    linear gate; /* [d_ff, d_model]                   ffn_gate; or ffn_gate_up, fused */
+    linear up;   /* [d_ff, d_model]                   ffn_up; n = 0 where fused */
+    linear down; /* [d_model, d_ff]                   ffn_down */
 } model_layer;
 
 enum { MODEL_LINEARS = 7 }; /* most linear layers of a block */

@@ -99,14 +99,14 @@ static void check_file(const model *m) {
     size_t n = (size_t)m->config.n_layers * PARTS;
     snprintf(path, sizeof path, "%s", in_folder("losses.json"));
     for (size_t i = 0; i < n; i++) losses[i] = (layer_loss){1e-3 / (double)(i + 3), {0.1, 0.01 * (double)i}};
-    CHECK(allocate_write(path, "this model", m, losses, 2, &e), "%s", e.text);
-    CHECK(allocate_read(back, path, "this model", m, &e), "%s", e.text);
+    CHECK(allocate_write(path, "this model", m, losses, 2, false, &e), "%s", e.text);
+    CHECK(allocate_read(back, path, "this model", m, false, &e), "%s", e.text);
     CHECK(memcmp(losses, back, sizeof losses) == 0, "a measurement is read back changed");
-    CHECK(!allocate_read(back, path, "that model", m, &e) && strstr(e.text, "another model"), "%s", e.text);
+    CHECK(!allocate_read(back, path, "that model", m, false, &e) && strstr(e.text, "another model"), "%s", e.text);
     FILE *f = fopen(path, "w");
     fputs("{\"source\": \"this model\", \"layers\": [{\"name\": \"blk.7.attn_q\", \"kl\": 1}]}", f);
     fclose(f);
-    CHECK(!allocate_read(back, path, "this model", m, &e) && strstr(e.text, "blk.0.attn_q"), "%s", e.text);
+    CHECK(!allocate_read(back, path, "this model", m, false, &e) && strstr(e.text, "blk.0.attn_q"), "%s", e.text);
 }
 
 /* ---- the command ----------------------------------------------------------------------------------------------- */
@@ -128,7 +128,7 @@ static size_t middles(const char *path, const char *layer, uint32_t *k) {
     snprintf(key, sizeof key, "blk.%s", layer);
     for (uint32_t i = 0; m && i < m->config.n_layers * PARTS; i++) {
         char name[64];
-        part_full_name(name, sizeof name, i / PARTS, i % PARTS);
+        stack_name(name, sizeof name, i / PARTS, i % PARTS, 1);
         const linear *w = part_linear(&m->layers[i / PARTS], i % PARTS);
         for (uint32_t s = 0; strcmp(name, key) == 0 && s < w->n_stages; s++) k[n++] = w->stages[s].k;
     }
@@ -144,13 +144,13 @@ static void check_command(const char *dense, const char *calib) {
     snprintf(two, sizeof two, "%s", in_folder("two.gguf"));
     snprintf(again, sizeof again, "%s", in_folder("again.gguf"));
     snprintf(kept, sizeof kept, "%s", in_folder("kept.json"));
-    CHECK(run(dense, even, calib, OPTIONS("--seed", "0")) == 0, "uniform failed");
-    CHECK(run(dense, one, calib, OPTIONS("--allocate", "equal-loss", "--threads", "1", "--allocation", kept)) == 0,
+    CHECK(run(dense, even, calib, OPTIONS("--seed", "0", "--separate")) == 0, "uniform failed");
+    CHECK(run(dense, one, calib, OPTIONS("--separate", "--allocate", "equal-loss", "--threads", "1", "--allocation", kept)) == 0,
           "equal-loss failed");
-    CHECK(run(dense, two, calib, OPTIONS("--allocate", "equal-loss", "--threads", "2", "--max-memory", "130")) == 0,
+    CHECK(run(dense, two, calib, OPTIONS("--separate", "--allocate", "equal-loss", "--threads", "2", "--max-memory", "130")) == 0,
           "equal-loss with 2 threads failed");
     CHECK(size_of(kept) > 0, "--allocation keeps nothing");
-    CHECK(run(dense, again, calib, OPTIONS("--allocate", "equal-loss", "--allocation", kept)) == 0, "reuse failed");
+    CHECK(run(dense, again, calib, OPTIONS("--separate", "--allocate", "equal-loss", "--allocation", kept)) == 0, "reuse failed");
     CHECK(same_files(one, two), "2 threads give other bytes than 1");
     CHECK(same_files(one, again), "a kept measurement gives other bytes");
     CHECK(size_of(one) <= size_of(even) && (double)size_of(one) > 0.95 * (double)size_of(even),

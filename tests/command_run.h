@@ -89,6 +89,7 @@ static inline bool same_files(const char *a, const char *b) {
 
 static inline bool same_stage(const linear *x, const linear *y, uint32_t s) {
     const linear_stage *a = &x->stages[s], *b = &y->stages[s];
+    if (!x->n && !y->n) return true; /* fused with another */
     return s < x->n_stages && s < y->n_stages && x->n == y->n && x->m == y->m && a->k == b->k &&
            memcmp(a->a, b->a, x->n * sizeof *a->a) == 0 && memcmp(a->c, b->c, a->k * sizeof *a->c) == 0 &&
            memcmp(a->b, b->b, x->m * sizeof *a->b) == 0 &&

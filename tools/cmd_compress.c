@@ -199,6 +199,7 @@ int cmd_compress(int argc, char **argv) {
                           .lambda = -1,
                           .clip = 10};
     double bits = 2;
+    bool separate = false;
     const char *stages = NULL, *extend = NULL, *method = "full", *allocate = "uniform";
     const cli_option options[] = {
         {"output", 'o', CLI_TEXT, &o.out_path, 0, 0, "OUT.gguf", "the file to write"},
@@ -228,6 +229,8 @@ int cmd_compress(int argc, char **argv) {
         {"method", 0, CLI_TEXT, &method, 0, 0, "NAME",
          "full: input covariances, corrected targets; diagonal: the paper's baseline; plain rounding as baselines: "
          "rtn (--bits 2, 3 or 4 in groups of 64), q8_0, q4_0 (which round embedding and head as well; default full)"},
+        {"separate", 0, CLI_FLAG, &separate, 0, 0, NULL,
+         "q, k, v and gate, up of a block are factorized one by one, not together to one stack each"},
         {"allocate", 0, CLI_TEXT, &allocate, 0, 0, "NAME",
          "uniform, or equal-loss: more bits for layers that the model suffers from most (default uniform)"},
         {"allocation", 0, CLI_TEXT, &o.allocation, 0, 0, "FILE",
@@ -262,6 +265,7 @@ int cmd_compress(int argc, char **argv) {
     if (compress_rtn_knows(method)) return compress_rtn(&o, method, bits);
     if ((rc = check_usage(&o, bits, stages, method, allocate, extend)) != CLI_OK) return rc;
     o.diagonal = strcmp(method, "diagonal") == 0;
+    o.fused = !separate && !o.diagonal;
     o.equal_loss = strcmp(allocate, "equal-loss") == 0;
     cli_catch_interrupt();
     return compress(&o, extend);

@@ -44,16 +44,16 @@ static bool goes_on(void *context) {
 /* ---- a quick factorization of one block ------------------------------------------------------------------------ */
 
 static bool make_layer(job *j, part p, const statistics *s, const metric *t, bp_err *e) {
-    const linear *w = part_linear(&j->m->layers[j->layer], p);
+    stack w = stack_of(&j->m->layers[j->layer], p, j->o->fused);
     factor_options options = {
         .seed = j->o->seed, .iterations = ITERATIONS, .damping = (float)j->o->damping, .tick = goes_on};
     layer_loss *loss = &j->losses[j->layer * PARTS + p];
     uint32_t k[MODEL_STAGES];
     char name[NAME];
     factors f;
-    plan_middles(j->o, j->layer * PARTS + p, w->n, w->m, k);
-    part_full_name(name, sizeof name, j->layer, p);
-    if (!factors_open(&f, w->n, w->m, k, NULL, j->o->n_stages, e)) return false;
+    plan_middles(j->o, j->layer * PARTS + p, w.n, w.m, k);
+    stack_name(name, sizeof name, j->layer, p, w.parts);
+    if (!factors_open(&f, w.n, w.m, k, NULL, j->o->n_stages, e)) return false;
     bool ok = factors_make(j->w, &f, name, j->dense.W[p], s, t, false, &options, e) &&
               factors_dense(j->w, &f, j->coarse.W[p], e);
     memcpy(loss->error, f.report.validation, sizeof loss->error);
@@ -87,12 +87,12 @@ static bool make_block(job *j, bp_err *e) {
     block_release(j->o->mapped, l);
     memcpy(j->entry, c->stream[CHAIN_DENSE] + c->n_train * d, (c->n_tokens - c->n_train) * d * sizeof *j->entry);
     chain_normalise(c, l->attn_norm);
-    if (!make_group(j, inputs, 3, e)) return false;
+    if (!make_group(j, inputs, j->o->fused ? 1 : 3, e)) return false;
     chain_attend(c, CHAIN_DENSE, l, &j->dense);
     if (!make_group(j, out, 1, e)) return false;
     chain_add(c, CHAIN_DENSE, j->dense.W[PART_O], l->o.m);
     chain_normalise(c, l->ffn_norm);
-    if (!make_group(j, feed, 2, e)) return false;
+    if (!make_group(j, feed, j->o->fused ? 1 : 2, e)) return false;
     chain_feed(c, CHAIN_DENSE, &j->dense);
     if (!make_group(j, down, 1, e)) return false;
     chain_add(c, CHAIN_DENSE, j->dense.W[PART_DOWN], l->down.m);
@@ -125,21 +125,25 @@ static void take_reference(job *j) {
     gather(j, j->reference, 1);
 }
 
-/* Each part of the block in turn takes the place of the dense one; the rest of the model is dense. */
+/* Each stack of the block in turn takes the place of the dense layers; the rest of the model is dense. */
 static bool probe_block(job *j, bp_err *e) {
     double kl[PARTS];
-    size_t d = j->m->config.d_model;
+    size_t d = j->m->config.d_model, groups = 0;
+    part at[PARTS];
     for (part p = 0; p < PARTS; p++) {
-        chain c = chain_slice(&j->probes, p * j->n_probes, j->n_probes);
+        stack s = stack_of(&j->m->layers[j->layer], p, j->o->fused);
+        if (!s.n) continue;
+        at[groups] = p;
+        chain c = chain_slice(&j->probes, groups++ * j->n_probes, j->n_probes);
         block_weights mixed = j->dense;
-        mixed.W[p] = j->coarse.W[p];
+        for (uint32_t i = 0; i < s.parts; i++) mixed.W[p + i] = j->coarse.W[p + i];
         memcpy(c.stream[CHAIN_STUDENT], j->entry, c.n_tokens * d * sizeof *j->entry);
         chain_forward(&c, CHAIN_STUDENT, &j->m->layers[j->layer], &mixed);
     }
-    run_rest(j, j->layer + 1, PARTS);
-    gather(j, j->result, PARTS);
-    if (!score_kl(kl, j->w, j->m, &j->m->head, j->reference, j->result, PARTS, j->n_scored, e)) return false;
-    for (part p = 0; p < PARTS; p++) j->losses[j->layer * PARTS + p].kl = kl[p];
+    run_rest(j, j->layer + 1, groups);
+    gather(j, j->result, groups);
+    if (!score_kl(kl, j->w, j->m, &j->m->head, j->reference, j->result, groups, j->n_scored, e)) return false;
+    for (size_t i = 0; i < groups; i++) j->losses[j->layer * PARTS + at[i]].kl = kl[i];
     return true;
 }
 
@@ -196,8 +200,8 @@ static double block_work(const compress_options *o, const model *m, uint32_t lay
     const model_config *c = &m->config;
     double work = 0, weights = (double)m->linear_weights / c->n_layers, probes = (double)PARTS * (double)probe_tokens;
     for (part p = 0; p < PARTS; p++) {
-        const linear *w = part_linear(&m->layers[layer], p);
-        work += plan_layer_work(o, layer * PARTS + p, w->n, w->m) * (double)ITERATIONS / (double)o->iterations;
+        stack w = stack_of(&m->layers[layer], p, o->fused);
+        work += plan_layer_work(o, layer * PARTS + p, w.n, w.m) * (double)ITERATIONS / (double)o->iterations;
     }
     return work + 2 * weights * (double)FIT_TOKENS + probes * 2 * weights * (c->n_layers - layer) +
            2 * (double)(1 + PARTS) * (double)scored * c->vocab * c->d_model;
@@ -261,12 +265,14 @@ static uint64_t spread_at(double *factor, double level, const compress_options *
     uint64_t bytes = 0;
     tried.factors = factor;
     for (uint32_t i = 0; i < m->config.n_layers * PARTS; i++) {
-        const linear *w = part_linear(&m->layers[i / PARTS], i % PARTS);
+        stack w = stack_of(&m->layers[i / PARTS], i % PARTS, o->fused);
         uint32_t k[MODEL_STAGES];
-        double per_weight = fmax(losses[i].kl, SILENT) / ((double)w->n * (double)w->m);
+        factor[i] = 1;
+        if (!w.n) continue;
+        double per_weight = fmax(losses[i].kl, SILENT) / ((double)w.n * (double)w.m);
         factor[i] = fmin(ALLOCATE_MOST, fmax(LEAST, 1 + (log2(per_weight) - level) / (RATE * total_bits(o))));
-        plan_middles(&tried, i, w->n, w->m, k);
-        for (uint32_t s = 0; s < o->n_stages; s++) bytes += factors_stage_bytes(w->n, w->m, k[s]);
+        plan_middles(&tried, i, w.n, w.m, k);
+        for (uint32_t s = 0; s < o->n_stages; s++) bytes += factors_stage_bytes(w.n, w.m, k[s]);
     }
     return bytes;
 }
@@ -301,14 +307,15 @@ static bool put_layer(cJSON *layers, const char *name, const layer_loss *loss, u
            cJSON_AddRawToObject(layer, "kl", kl) && cJSON_AddRawToObject(layer, "error", errors);
 }
 
-static cJSON *to_json(const char *source, const model *m, const layer_loss *losses, uint32_t n_stages) {
+static cJSON *to_json(const char *source, const model *m, const layer_loss *losses, uint32_t n_stages, bool fused) {
     cJSON *root = cJSON_CreateObject();
     bool ok = cJSON_AddStringToObject(root, "source", source);
     cJSON *layers = cJSON_AddArrayToObject(root, "layers");
     for (uint32_t i = 0; ok && i < m->config.n_layers * PARTS; i++) {
         char name[NAME];
-        part_full_name(name, sizeof name, i / PARTS, i % PARTS);
-        ok = put_layer(layers, name, &losses[i], n_stages);
+        stack w = stack_of(&m->layers[i / PARTS], i % PARTS, fused);
+        stack_name(name, sizeof name, i / PARTS, i % PARTS, w.parts);
+        ok = !w.n || put_layer(layers, name, &losses[i], n_stages);
     }
     if (ok) return root;
     cJSON_Delete(root);
@@ -316,8 +323,8 @@ static cJSON *to_json(const char *source, const model *m, const layer_loss *loss
 }
 
 bool allocate_write(const char *path, const char *source, const model *m, const layer_loss *losses, uint32_t n_stages,
-                    bp_err *e) {
-    cJSON *root = to_json(source, m, losses, n_stages);
+                    bool fused, bp_err *e) {
+    cJSON *root = to_json(source, m, losses, n_stages, fused);
     char *text = root ? cJSON_Print(root) : NULL;
     cJSON_Delete(root);
     if (!text) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for '%s'", path);
@@ -342,18 +349,21 @@ static bool read_layer(layer_loss *loss, const cJSON *layer, const char *name) {
     return true;
 }
 
-bool allocate_read(layer_loss *losses, const char *path, const char *source, const model *m, bp_err *e) {
+bool allocate_read(layer_loss *losses, const char *path, const char *source, const model *m, bool fused, bp_err *e) {
     cJSON *root = json_read(path, e);
     if (!root) return false;
     const char *of = json_text(root, "source");
     const cJSON *layer = cJSON_GetArrayItem(cJSON_GetObjectItem(root, "layers"), 0);
     bool ok = (of && strcmp(of, source) == 0) ||
               bp_fail(e, BP_ERR_ARGUMENT, 0, "'%s' was measured on another model (%.60s)", path, of ? of : "");
-    for (uint32_t i = 0; ok && i < m->config.n_layers * PARTS; i++, layer = layer ? layer->next : NULL) {
+    for (uint32_t i = 0; ok && i < m->config.n_layers * PARTS; i++) {
         char name[NAME];
-        part_full_name(name, sizeof name, i / PARTS, i % PARTS);
+        stack w = stack_of(&m->layers[i / PARTS], i % PARTS, fused);
+        if (!w.n) continue;
+        stack_name(name, sizeof name, i / PARTS, i % PARTS, w.parts);
         ok = read_layer(&losses[i], layer, name) ||
              bp_fail(e, BP_ERR_FORMAT, 0, "'%s': no measurement of %s where it belongs", path, name);
+        layer = layer ? layer->next : NULL;
     }
     cJSON_Delete(root);
     return ok;

@@ -29,8 +29,8 @@ void allocate_spread(double *factor, const compress_options *o, const model *m, 
 
 /* The measurement as JSON; `source` (bitpair.source) tells whose it is. allocate_read refuses another model's. */
 bool allocate_write(const char *path, const char *source, const model *m, const layer_loss *losses, uint32_t n_stages,
-                    bp_err *e);
-bool allocate_read(layer_loss *losses, const char *path, const char *source, const model *m, bp_err *e);
+                    bool fused, bp_err *e);
+bool allocate_read(layer_loss *losses, const char *path, const char *source, const model *m, bool fused, bp_err *e);
 
 /* Bytes that allocate_measure uses besides those of the layers it makes, and its floating-point operations. */
 uint64_t allocate_bytes(const compress_options *o, const model *m);

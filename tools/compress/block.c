@@ -18,8 +18,39 @@ const linear *part_linear(const model_layer *layer, part p) {
     return (const linear *)(const void *)((const char *)layer + parts[p].offset);
 }
 
-void part_full_name(char *out, size_t capacity, uint32_t layer, part p) {
-    bp_format(out, capacity, "blk.%u.%s", (unsigned)layer, parts[p].name);
+/* Layers from p on that a fused stack takes together */
+static uint32_t joined(part p) { return p == PART_Q ? 3 : p == PART_GATE ? 2 : p == PART_O || p == PART_DOWN ? 1 : 0; }
+
+bool block_fused(const model_layer *layer) { return layer->q.split[0] > 0; }
+
+stack stack_of(const model_layer *layer, part p, bool fused) {
+    const linear *w = part_linear(layer, p);
+    if (w->split[0]) return (stack){w->n, w->m, joined(p)};
+    if (!fused) return (stack){w->n, w->m, 1};
+    stack s = {.parts = joined(p)};
+    for (uint32_t i = 0; i < s.parts; i++) s.n += part_linear(layer, p + i)->n;
+    if (s.parts) s.m = w->m;
+    return s;
+}
+
+part stack_first(part p, bool fused) {
+    while (fused && !joined(p)) p--;
+    return p;
+}
+
+size_t stack_row(const model_layer *dense, part p, bool fused) {
+    size_t row = 0;
+    for (part q = stack_first(p, fused); q < p; q++) row += part_linear(dense, q)->n;
+    return row;
+}
+
+bool stack_complete(part p, bool fused) { return !fused || p + 1 == PARTS || joined(p + 1); }
+
+void stack_name(char *out, size_t capacity, uint32_t layer, part p, uint32_t n) {
+    bp_format(out, capacity, "blk.%u.%s", (unsigned)layer,
+              n < 2         ? parts[p].name
+              : p == PART_Q ? "attn_qkv"
+                            : "ffn_gate_up");
 }
 
 bool block_open(block_weights *b, const model_layer *layer, bp_err *e) {

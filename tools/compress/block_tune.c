@@ -18,6 +18,7 @@ typedef struct {
     const model_layer *layer;
     uint32_t index;          /* of the block */
     uint32_t n_tiers, tiers; /* of the file; of this step */
+    bool fused;              /* layers [PARTS] are fused stacks */
     size_t d, most;          /* d_model; tokens of a step */
     product_kind kind;
     network net;
@@ -171,8 +172,11 @@ static double validate(fitting *f, bool through) {
 
 static void use_gradient(void *context, part p, const float *dY, const float *X, size_t tokens) {
     fitting *f = context;
-    student_layer *l = &f->layers[p];
-    product_run(f->c->w, f->kind, true, false, l->n, l->m, tokens, dY, l->n, X, l->m, 0, f->dW, l->m);
+    student_layer *l = &f->layers[stack_first(p, f->fused)];
+    size_t n = part_linear(f->layer, p)->n;
+    product_run(f->c->w, f->kind, true, false, n, l->m, tokens, dY, n, X, l->m, 0,
+                f->dW + stack_row(f->layer, p, f->fused) * l->m, l->m);
+    if (!stack_complete(p, f->fused)) return;
     student_update(f->c->w, f->kind, l,
                    (student_turn){.tiers = f->tiers, .first = f->o->first_tier, .n_tiers = f->n_tiers}, f->dW,
                    &f->rates, f->scratch);
@@ -252,6 +256,7 @@ static bool fit(fitting *f, factors *layers, const float *G, block_tune_report *
 bool block_tune(const chain *c, uint32_t layer, factors *layers, const float *G, const block_tune_options *o,
                 block_tune_report *r, bp_err *e) {
     fitting f = {.c = c, .o = o, .layer = &c->model->layers[layer], .index = layer, .n_tiers = layers[0].n_stages};
+    f.fused = layers[PART_K].n == 0;
     f.d = c->model->config.d_model;
     f.most = bp_min(SEQUENCES, bp_max(1, c->n_train / c->ctx)) * c->ctx;
     f.kind = product_fastest();

@@ -81,6 +81,8 @@ typedef struct {
     bool failed[PARTS];
 } group;
 
+static stack layer_stack(const job *j, part p) { return stack_of(&j->m->layers[j->layer], p, j->o->fused); }
+
 static factors *layer_factors(const group *g, size_t i) { return &g->j->layers[g->j->layer * PARTS + g->parts[i]]; }
 
 static void make_layer(void *context, size_t i, uint32_t worker) {
@@ -90,7 +92,7 @@ static void make_layer(void *context, size_t i, uint32_t worker) {
     if (!g->missing[i]) return;
     char name[NAME];
     factors *f = layer_factors(g, i);
-    part_full_name(name, sizeof name, j->layer, g->parts[i]);
+    stack_name(name, sizeof name, j->layer, g->parts[i], layer_stack(j, g->parts[i]).parts);
     ticker t = {j,
                 plan_layer_work(o, j->layer * PARTS + g->parts[i], f->n, f->m) /
                     ((double)o->iterations * (f->n_stages - o->kept)),
@@ -113,7 +115,7 @@ static void report_layer(const group *g, size_t i) {
     const factors *f = layer_factors(g, i);
     const factor_report *r = &f->report;
     if (g->j->o->quiet) return;
-    part_full_name(name, sizeof name, g->j->layer, g->parts[i]);
+    stack_name(name, sizeof name, g->j->layer, g->parts[i], layer_stack(g->j, g->parts[i]).parts);
     fprintf(stderr, "%-20s %4u x %-4u  %-10s lambda %-6.3g  target %.4f  fit %.4f  validation", name, (unsigned)f->n,
             (unsigned)f->m, target_kind_name(r->target.kind), (double)r->target.lambda, r->target.error, r->fit);
     for (uint32_t s = 0; s < f->n_stages; s++) fprintf(stderr, " %.4f", r->validation[s]);
@@ -151,16 +153,17 @@ static bool make_missing(group *g, bp_err *e) {
 /* The factors of a layer of the current block, empty but for what --extend keeps. */
 static bool open_layer(job *j, part p, bp_err *e) {
     size_t index = j->layer * PARTS + p;
-    const linear *w = part_linear(&j->m->layers[j->layer], p);
+    stack w = layer_stack(j, p);
     uint32_t k[MODEL_STAGES], n_c[MODEL_STAGES];
     const model *base = j->o->base;
     factors *f = &j->layers[index];
     char name[NAME];
-    part_full_name(name, sizeof name, j->layer, p);
-    plan_middles(j->o, index, w->n, w->m, k);
+    if (!w.n) return true;
+    stack_name(name, sizeof name, j->layer, p, w.parts);
+    plan_middles(j->o, index, w.n, w.m, k);
     for (uint32_t s = 0; s < j->o->n_stages; s++) n_c[s] = s < j->o->kept ? factors_middles(base->file, name, s) : 1;
     factors_close(f);
-    return factors_open(f, w->n, w->m, k, n_c, j->o->n_stages, e) &&
+    return factors_open(f, w.n, w.m, k, n_c, j->o->n_stages, e) &&
            (!base || factors_take(f, base, name, part_linear(&base->layers[j->layer], p), j->o->kept, e));
 }
 
@@ -169,12 +172,12 @@ static bool make_group(job *j, const part *parts, size_t n_parts, bool residual,
     group g = {.j = j, .parts = parts, .n_parts = n_parts, .residual = residual};
     bool any = false;
     for (size_t i = 0; i < n_parts; i++) {
-        const linear *w = part_linear(&j->m->layers[j->layer], parts[i]);
+        stack w = layer_stack(j, parts[i]);
         char name[NAME];
-        part_full_name(name, sizeof name, j->layer, parts[i]);
+        stack_name(name, sizeof name, j->layer, parts[i], w.parts);
         if (!open_layer(j, parts[i], e)) return false;
         g.missing[i] = !checkpoint_load(&j->work_folder, name, layer_factors(&g, i));
-        if (!g.missing[i]) j->total -= (double)units(plan_layer_work(j->o, j->layer * PARTS + parts[i], w->n, w->m));
+        if (!g.missing[i]) j->total -= (double)units(plan_layer_work(j->o, j->layer * PARTS + parts[i], w.n, w.m));
         any |= g.missing[i];
     }
     if (interrupted(e) || (any && !make_missing(&g, e))) return false;
@@ -228,7 +231,7 @@ static void add_both(job *j, part p) {
 /* ---- the layers of a block, fitted together ---------------------------------------------------------------------- */
 
 static void fitted_name(const job *j, part p, char name[NAME]) {
-    part_full_name(name, NAME - 8, j->layer, p);
+    stack_name(name, NAME - 8, j->layer, p, layer_stack(j, p).parts);
     strcat(name, ".fitted");
 }
 
@@ -236,12 +239,14 @@ static void fitted_name(const job *j, part p, char name[NAME]) {
 static bool recall_fitted(job *j, bp_err *e) {
     char name[NAME];
     for (part p = 0; p < PARTS; p++) {
+        if (!layer_stack(j, p).n) continue;
         fitted_name(j, p, name);
         if (!open_layer(j, p, e) || !checkpoint_load(&j->work_folder, name, &j->layers[j->layer * PARTS + p]))
             return false;
     }
     for (part p = 0; p < PARTS; p++)
-        if (!factors_dense(j->w, &j->layers[j->layer * PARTS + p], j->student.W[p], e)) return false;
+        if (layer_stack(j, p).n && !factors_dense(j->w, &j->layers[j->layer * PARTS + p], j->student.W[p], e))
+            return false;
     return true;
 }
 
@@ -277,6 +282,7 @@ static bool fit_block(job *j, bp_err *e) {
     report_fit(j, &report);
     for (part p = 0; p < PARTS; p++) {
         char name[NAME];
+        if (!layer_stack(j, p).n) continue;
         fitted_name(j, p, name);
         if (!checkpoint_save(&j->work_folder, name, &layers[p], e)) return false;
         if (report.kept && !factors_dense(j->w, &layers[p], j->student.W[p], e)) return false;
@@ -293,7 +299,7 @@ static bool make_layers(job *j, bp_err *e) {
     const model_layer *l = &j->m->layers[j->layer];
     double work = plan_block_work(j->o, j->m, j->chain.n_tokens) / 4;
     chain_normalise(&j->chain, l->attn_norm);
-    if (!make_group(j, inputs, 3, false, e)) return false;
+    if (!make_group(j, inputs, j->o->fused ? 1 : 3, false, e)) return false;
     advance(j, work);
     chain_attend(&j->chain, CHAIN_DENSE, l, &j->dense);
     chain_attend(&j->chain, CHAIN_STUDENT, l, &j->student);
@@ -301,7 +307,7 @@ static bool make_layers(job *j, bp_err *e) {
     add_both(j, PART_O);
     advance(j, work);
     chain_normalise(&j->chain, l->ffn_norm);
-    if (!make_group(j, feed, 2, false, e)) return false;
+    if (!make_group(j, feed, j->o->fused ? 1 : 2, false, e)) return false;
     advance(j, work);
     chain_feed(&j->chain, CHAIN_DENSE, &j->dense);
     chain_feed(&j->chain, CHAIN_STUDENT, &j->student);
@@ -439,12 +445,13 @@ static bool allocate_layers(job *j, compress_options *own, const calibration *ca
     j->factors = calloc(n, sizeof *j->factors);
     if (!j->losses || !j->factors) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the allocation");
     bool resumed = access(kept, R_OK) == 0, given = own->allocation && access(own->allocation, R_OK) == 0;
-    if (resumed ? !allocate_read(j->losses, kept, source, j->m, e)
-        : given ? !allocate_read(j->losses, own->allocation, source, j->m, e)
+    if (resumed ? !allocate_read(j->losses, kept, source, j->m, own->fused, e)
+        : given ? !allocate_read(j->losses, own->allocation, source, j->m, own->fused, e)
                 : !allocate_measure(j->losses, own, j->w, j->m, calib, folder, e))
         return false;
-    if (!resumed && !allocate_write(kept, source, j->m, j->losses, own->n_stages, e)) return false;
-    if (own->allocation && !given && !allocate_write(own->allocation, source, j->m, j->losses, own->n_stages, e))
+    if (!resumed && !allocate_write(kept, source, j->m, j->losses, own->n_stages, own->fused, e)) return false;
+    if (own->allocation && !given &&
+        !allocate_write(own->allocation, source, j->m, j->losses, own->n_stages, own->fused, e))
         return false;
     allocate_spread(j->factors, own, j->m, j->losses);
     own->factors = j->factors;
@@ -467,7 +474,8 @@ bool compress_run(const compress_options *o, const model *m, const calibration *
     j.total = (double)units(plan_make(&own, m, n_tokens).block_work);
     cli_progress_begin(&j.progress, "compress", o->quiet);
     if (ok && o->gradient_tokens && !o->diagonal)
-        ok = output_weights_measure(&j.weights, j.w, m, o->mapped, calib, o->gradient_tokens, show_gradients, &j, e);
+        ok = output_weights_measure(&j.weights, j.w, m, o->mapped, calib, o->gradient_tokens, o->fused, show_gradients,
+                                    &j, e);
     ok = ok && run_blocks(&j, calib, result, e);
     cli_progress_end(&j.progress);
     ok = ok && write_result(&j, source, result, e);

@@ -121,6 +121,16 @@ static void put_stage(builder *b, const char *layer, uint32_t index, const facto
     }
 }
 
+/* Is this the stack of several layers? */
+static bool is_fused(const container *c, size_t layer, part p) {
+    const linear *w = part_linear(&c->model->layers[layer], p);
+    return w->split[0] || c->layers[layer * PARTS + p].n > w->n;
+}
+
+static void layer_name(const container *c, uint32_t layer, part p, char *name, size_t capacity) {
+    stack_name(name, capacity, layer, p, is_fused(c, layer, p) ? 2 : 1);
+}
+
 static void put_tensors(builder *b) {
     const model *m = b->c->model;
     char name[NAME / 2];
@@ -133,7 +143,7 @@ static void put_tensors(builder *b) {
         for (uint32_t i = 0; i < m->config.n_layers; i++)
             for (part p = 0; p < PARTS; p++) {
                 const factors *f = &b->c->layers[i * PARTS + p];
-                part_full_name(name, sizeof name, i, p);
+                layer_name(b->c, i, p, name, sizeof name);
                 for (uint32_t j = 0; j < bp_min(s, f->n_stages); j++) put_renewed(b, name, j, s, f);
                 if (s < f->n_stages) put_stage(b, name, s, f);
             }
@@ -160,19 +170,22 @@ static void put_linear_keys(builder *b) {
         for (part p = 0; p < PARTS; p++) {
             const factors *f = &b->c->layers[i * PARTS + p];
             uint32_t shape[2 + MODEL_STAGES] = {f->n, f->m};
+            if (!f->n) continue;
             for (uint32_t s = 0; s < f->n_stages; s++) shape[2 + s] = f->stages[s].k;
-            part_full_name(name, sizeof name, i, p);
+            layer_name(b->c, i, p, name, sizeof name);
             snprintf(key, sizeof key, "bitpair.linear.%s", name);
             gguf_put_array(b->w, key, GGUF_U32, shape, 2 + f->n_stages);
         }
 }
 
-/* Readers of version 1 do not know of renewed middle scales. */
-static bool renews(const container *c) {
-    for (size_t i = 0; i < (size_t)c->model->config.n_layers * PARTS; i++)
+/* Readers of version 1 do not know of fused stacks and renewed middle scales. */
+static uint32_t version(const container *c) {
+    for (size_t i = 0; i < (size_t)c->model->config.n_layers * PARTS; i++) {
+        if (is_fused(c, i / PARTS, i % PARTS)) return 2;
         for (uint32_t s = 0; s < c->layers[i].n_stages; s++)
-            if (c->layers[i].stages[s].n_c > 1) return true;
-    return false;
+            if (c->layers[i].stages[s].n_c > 1) return 2;
+    }
+    return 1;
 }
 
 /* All keys; those that depend on the layout and the data with zeros of the right size. */
@@ -188,7 +201,7 @@ static bool put_keys(builder *b, size_t n_pieces) {
     gguf_string(m->file, "general.architecture", &arch);
     snprintf(key, sizeof key, "%.*s.vocab_size", (int)bp_min(arch.size, 32), arch.text);
     if (!gguf_u64(m->file, key, &known)) gguf_put_u32(b->w, key, m->config.vocab);
-    gguf_put_u32(b->w, "bitpair.version", renews(b->c) ? 2 : 1);
+    gguf_put_u32(b->w, "bitpair.version", version(b->c));
     put_linear_keys(b);
     if (b->c->embedding) gguf_put_u32(b->w, "bitpair.embedding.planes", b->c->embedding->planes);
     gguf_put_string(b->w, "bitpair.source", b->c->source, strlen(b->c->source));

@@ -54,10 +54,14 @@ static bool check_base(const compress_options *o, const model *m, const model *b
     if (base->n_tiers + o->n_stages > MODEL_STAGES)
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "--extend: %u stages and %u more are above %d", (unsigned)base->n_tiers,
                        (unsigned)o->n_stages, MODEL_STAGES);
-    for (uint32_t i = 0; i < base->config.n_layers * PARTS; i++)
-        if (part_linear(&base->layers[i / PARTS], i % PARTS)->n_stages != base->n_tiers)
+    for (uint32_t i = 0; i < base->config.n_layers * PARTS; i++) {
+        const linear *w = part_linear(&base->layers[i / PARTS], i % PARTS);
+        if (w->n && w->n_stages != base->n_tiers)
             return bp_fail(e, BP_ERR_ARGUMENT, 0, "--extend: not every layer of the file has %u stages",
                            (unsigned)base->n_tiers);
+        if (block_fused(&base->layers[i / PARTS]) != block_fused(&base->layers[0]))
+            return bp_fail(e, BP_ERR_ARGUMENT, 0, "--extend: only some blocks of the file are fused");
+    }
     return true;
 }
 
@@ -67,6 +71,7 @@ bool plan_extend(compress_options *o, const model *m, const model *base, bp_err 
     for (uint32_t i = 0; i < base->config.n_layers * PARTS; i++)
         used += middles_bits(part_linear(&base->layers[i / PARTS], i % PARTS));
     o->base = base;
+    o->fused = block_fused(&base->layers[0]);
     o->kept = base->n_tiers;
     o->base_bits = used / (double)m->linear_weights;
     memmove(o->stage_bits + o->kept, o->stage_bits, o->n_stages * sizeof *o->stage_bits);
@@ -88,10 +93,11 @@ void plan_middles(const compress_options *o, size_t index, size_t n, size_t m, u
 uint64_t plan_factor_bytes(const compress_options *o, const model *m) {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < m->config.n_layers * PARTS; i++) {
-        const linear *w = part_linear(&m->layers[i / PARTS], i % PARTS);
+        stack w = stack_of(&m->layers[i / PARTS], i % PARTS, o->fused);
         uint32_t k[MODEL_STAGES] = {0};
-        plan_middles(o, i, w->n, w->m, k);
-        for (uint32_t s = 0; s < o->n_stages; s++) bytes += factors_stage_bytes(w->n, w->m, k[s]);
+        if (!w.n) continue;
+        plan_middles(o, i, w.n, w.m, k);
+        for (uint32_t s = 0; s < o->n_stages; s++) bytes += factors_stage_bytes(w.n, w.m, k[s]);
     }
     return bytes;
 }
@@ -99,6 +105,7 @@ uint64_t plan_factor_bytes(const compress_options *o, const model *m) {
 double plan_layer_work(const compress_options *o, size_t index, size_t n, size_t m) {
     uint32_t k[MODEL_STAGES] = {0};
     double work = 0;
+    if (!n) return 0;
     plan_middles(o, index, n, m, k);
     for (uint32_t s = o->kept; s < o->n_stages; s++)
         work += admm_work(n, m, k[s], (unsigned)o->iterations, !o->diagonal);
@@ -130,8 +137,8 @@ double plan_fit_work(const compress_options *o, const model *m) {
 double plan_made_work(const compress_options *o, const model *m, uint32_t layer) {
     double work = plan_fit_work(o, m);
     for (part p = 0; p < PARTS; p++) {
-        const linear *w = part_linear(&m->layers[layer], p);
-        work += plan_layer_work(o, layer * PARTS + p, w->n, w->m);
+        stack w = stack_of(&m->layers[layer], p, o->fused);
+        work += plan_layer_work(o, layer * PARTS + p, w.n, w.m);
     }
     return work;
 }
@@ -158,7 +165,8 @@ static uint64_t group_bytes(const compress_options *o, const model *m, size_t n_
     uint64_t width = part_linear(l, parts[0])->m, square = width * width, layers = 0, largest = 0;
     bool residual = n == 1;
     for (size_t i = 0; i < n; i++) {
-        uint64_t bytes = layer_bytes(o, part_linear(l, parts[i])->n, width);
+        stack w = stack_of(l, parts[i], o->fused);
+        uint64_t bytes = w.n ? layer_bytes(o, w.n, width) : 0;
         layers += bytes;
         largest = bp_max(largest, bytes);
     }
@@ -214,8 +222,8 @@ compress_plan plan_make(const compress_options *o, const model *m, size_t n_toke
     compress_plan plan = {.block_work = c->n_layers * plan_block_work(o, m, n_tokens)};
     uint64_t factor_bytes = plan_factor_bytes(o, m);
     for (uint32_t i = 0; i < c->n_layers * PARTS; i++) {
-        const linear *w = part_linear(&m->layers[i / PARTS], i % PARTS);
-        plan.block_work += plan_layer_work(o, i, w->n, w->m);
+        stack w = stack_of(&m->layers[i / PARTS], i % PARTS, o->fused);
+        plan.block_work += plan_layer_work(o, i, w.n, w.m);
     }
     plan.block_work += c->n_layers * plan_fit_work(o, m);
     plan.work = plan.block_work;
@@ -240,15 +248,16 @@ void plan_recipe(const compress_options *o, char *out, size_t capacity) {
         used +=
             (size_t)snprintf(stages + used, sizeof stages - used, "%s%.6g", s > o->kept ? ", " : "", o->stage_bits[s]);
     if (o->lambda >= 0) snprintf(lambda, sizeof lambda, "%.6g", o->lambda);
-    snprintf(
-        out, capacity,
-        "{%s%s%s\"stages\": [%s], \"allocate\": \"%s\", \"method\": \"%s\", \"iterations\": %llu, \"calib_tokens\": "
-        "%llu, \"ctx\": %llu, \"gradient_tokens\": %llu, \"block_steps\": %llu, \"block_rate\": %.6g, "
-        "\"embedding_bits\": %llu, "
-        "\"damping\": %.6g, \"lambda\": %s, \"clip\": %.6g, \"seed\": %llu}",
-        o->base_recipe ? "\"extends\": " : "", o->base_recipe ? o->base_recipe : "", o->base_recipe ? ", " : "", stages,
-        o->equal_loss ? "equal-loss" : "uniform", o->diagonal ? "diagonal" : "full", (unsigned long long)o->iterations,
-        (unsigned long long)o->calib_tokens, (unsigned long long)o->ctx, (unsigned long long)o->gradient_tokens,
-        (unsigned long long)(plan_fits_blocks(o) ? o->block_steps : 0), o->block_rate,
-        (unsigned long long)o->embedding_bits, o->damping, lambda, o->clip, (unsigned long long)o->seed);
+    snprintf(out, capacity,
+             "{%s%s%s\"stages\": [%s], \"fused\": %s, \"allocate\": \"%s\", \"method\": \"%s\", \"iterations\": %llu, "
+             "\"calib_tokens\": "
+             "%llu, \"ctx\": %llu, \"gradient_tokens\": %llu, \"block_steps\": %llu, \"block_rate\": %.6g, "
+             "\"embedding_bits\": %llu, "
+             "\"damping\": %.6g, \"lambda\": %s, \"clip\": %.6g, \"seed\": %llu}",
+             o->base_recipe ? "\"extends\": " : "", o->base_recipe ? o->base_recipe : "", o->base_recipe ? ", " : "",
+             stages, o->fused ? "true" : "false", o->equal_loss ? "equal-loss" : "uniform",
+             o->diagonal ? "diagonal" : "full", (unsigned long long)o->iterations, (unsigned long long)o->calib_tokens,
+             (unsigned long long)o->ctx, (unsigned long long)o->gradient_tokens,
+             (unsigned long long)(plan_fits_blocks(o) ? o->block_steps : 0), o->block_rate,
+             (unsigned long long)o->embedding_bits, o->damping, lambda, o->clip, (unsigned long long)o->seed);
 }

@@ -21,6 +21,7 @@ typedef struct {
     const file_view *mapped;      /* the file that the model is mapped from; NULL where it is in memory */
     uint64_t block_steps;         /* of fitting the layers of a block together; 0: none */
     double block_rate;            /* first step of a scale in it, relative to its vector's mean size */
+    bool fused;                   /* q, k, v and gate, up of a block are one stack each (block.h) */
     bool equal_loss;              /* bits of each layer by measured loss (allocate.h); else the same for all */
     const char *allocation;       /* file that keeps the measurement, or NULL */
     const double *factors;        /* [n_layers * PARTS] multiples of stage_bits; NULL: all 1 */
@@ -47,13 +48,13 @@ typedef struct {
     double seconds;         /* at the speed of a present-day core */
 } compress_plan;
 
-/* Middle dimensions of layer `index` (block * PARTS + part) [n, m]: one per stage. */
+/* Middle dimensions of stack `index` (block * PARTS + part) [n, m]: one per stage. */
 void plan_middles(const compress_options *o, size_t index, size_t n, size_t m, uint32_t k[MODEL_STAGES]);
 
 /* Bytes of all factorized layers, scales counted. */
 uint64_t plan_factor_bytes(const compress_options *o, const model *m);
 
-/* Work of factorizing a layer [n, m], and of all the rest of one block (chains and statistics). */
+/* Work of factorizing a stack [n, m], 0 where n is, and of all the rest of one block (chains and statistics). */
 double plan_layer_work(const compress_options *o, size_t index, size_t n, size_t m);
 double plan_block_work(const compress_options *o, const model *m, size_t n_tokens);
 

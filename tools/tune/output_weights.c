@@ -183,8 +183,8 @@ static void run_batch(measuring *k, const int32_t *ids, size_t tokens) {
 }
 
 bool output_weights_measure(output_weights *o, workers *w, const model *m, const file_view *mapped,
-                            const calibration *text, size_t n_tokens, bool (*tick)(void *context, double share),
-                            void *context, bp_err *e) {
+                            const calibration *text, size_t n_tokens, bool fused,
+                            bool (*tick)(void *context, double share), void *context, bp_err *e) {
     measuring k = {.o = o, .w = w, .m = m, .mapped = mapped};
     size_t ctx = text->ctx, n_seqs = bp_min(bp_max(1, n_tokens / ctx), text->n_seqs - text->n_val);
     *o = (output_weights){0};
@@ -198,7 +198,10 @@ bool output_weights_measure(output_weights *o, workers *w, const model *m, const
         if (tick && !tick(context, (double)(i + 1) / (double)n_seqs)) ok = bp_fail(e, BP_OK, 0, "interrupted");
     }
     for (uint32_t i = 0; ok && i < m->config.n_layers; i++)
-        for (part p = 0; p < PARTS; p++) finish(o->blocks[i].w[p], k.stream, part_linear(&m->layers[i], p)->n);
+        for (part p = 0; p < PARTS; p++) {
+            stack s = stack_of(&m->layers[i], p, fused);
+            if (s.n) finish(o->blocks[i].w[p], k.stream, s.n);
+        }
     for (uint32_t i = 0; ok && i < m->config.n_layers; i++)
         finish_moments(&k, o->streams + (size_t)i * m->config.d_model * m->config.d_model, 1);
     if (ok) finish_moments(&k, o->embedding, 1);

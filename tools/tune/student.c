@@ -113,7 +113,7 @@ bool student_open(student *s, const model *m, bool train_signs, bool tier_scales
     if (!s->layers) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the parameters of the student");
     for (uint32_t i = 0; i < s->n_layers; i++)
         for (part p = 0; p < PARTS; p++) {
-            part_full_name(name, sizeof name, i, p);
+            stack_name(name, sizeof name, i, p, stack_of(&m->layers[i], p, false).parts);
             if (!layer_read(&s->layers[i * PARTS + p], m, name, part_linear(&m->layers[i], p), train_signs, tier_scales,
                             e))
                 return false;

@@ -32,7 +32,7 @@ typedef struct {
 
 typedef struct {
     uint32_t n_layers, n_tiers;
-    student_layer *layers; /* [n_layers * PARTS] in the order of block.h */
+    student_layer *layers; /* [n_layers * PARTS] stacks in the order of block.h */
     bool train_signs;
 } student;
 

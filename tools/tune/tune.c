@@ -99,7 +99,7 @@ static bool begin_tables(tuner *t, bp_err *e) {
     output_weights weights = {0};
     table_metric metrics[2] = {{0}, {0}};
     if (!t->n_tables) return true;
-    bool ok = output_weights_measure(&weights, t->w, t->teacher, NULL, t->text, GRADIENT_TOKENS, show_metric,
+    bool ok = output_weights_measure(&weights, t->w, t->teacher, NULL, t->text, GRADIENT_TOKENS, false, show_metric,
                                      &t->progress, e) &&
               table_metrics_open(metrics, t->teacher, weights.embedding, weights.head, e);
     for (uint32_t i = 0; ok && i < t->n_tables; i++) ok = begin_table(t, i, &metrics[i], e);
@@ -123,13 +123,28 @@ static bool open_trained_tables(tuner *t, bp_err *e) {
     return true;
 }
 
-static size_t largest_layer(const model *m) {
+/* Floats of the largest matrix of a file; its blocks may be fused differently. */
+static size_t largest_stack(const model *m) {
     size_t most = 0;
-    for (part p = 0; p < PARTS; p++) {
-        const linear *l = part_linear(&m->layers[0], p);
+    for (uint32_t i = 0; i < m->config.n_layers * PARTS; i++) {
+        const linear *l = part_linear(&m->layers[i / PARTS], i % PARTS);
         most = bp_max(most, (size_t)l->n * l->m);
     }
     return most;
+}
+
+/* The file's blocks with the linear layers of the teacher, in which none are fused. */
+static void open_shapes(tuner *t) {
+    for (uint32_t i = 0; i < t->file->config.n_layers; i++) {
+        const model_layer *dense = &t->teacher->layers[i];
+        model_layer *shape = &t->shapes[i];
+        *shape = t->file->layers[i];
+        shape->q = dense->q;
+        shape->k = dense->k;
+        shape->v = dense->v;
+        shape->gate = dense->gate;
+        shape->up = dense->up;
+    }
 }
 
 /* One trace per block where memory allows, else the inputs of blocks, and blocks run again on the way back. */
@@ -153,7 +168,7 @@ static bool open_arrays(tuner *t, bp_err *e) {
     t->x = malloc(tokens * d * sizeof(float));
     t->y = malloc(tokens * d * sizeof(float));
     t->r = malloc(tokens * sizeof(float));
-    t->dW = malloc(largest_layer(t->file) * sizeof(float));
+    t->dW = malloc(largest_stack(t->file) * sizeof(float));
     t->scratch = malloc(student_scratch(t->file) * sizeof(float));
     t->norm = calloc(3 * d, sizeof(float));
     t->d_norm = malloc(d * sizeof(float));
@@ -165,12 +180,14 @@ static bool open_arrays(tuner *t, bp_err *e) {
     t->rows = malloc((size_t)t->o->sequences * sizeof *t->rows);
     t->best = calloc((size_t)c->n_layers * PARTS, sizeof *t->best);
     t->W = calloc(c->n_layers, sizeof *t->W);
+    t->shapes = malloc(c->n_layers * sizeof *t->shapes);
     if (!t->stream || !t->x || !t->y || !t->r || !t->dW || !t->scratch || !t->norm || !t->d_norm || !t->best_norm ||
-        !t->taught || !t->known || !t->order || !t->ids || !t->rows || !t->best || !t->W)
+        !t->taught || !t->known || !t->order || !t->ids || !t->rows || !t->best || !t->W || !t->shapes)
         return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for tuning");
     memcpy(t->norm, t->file->out_norm, d * sizeof *t->norm);
+    open_shapes(t);
     for (uint32_t i = 0; i < c->n_layers; i++)
-        if (!block_open(&t->W[i], &t->file->layers[0], e)) return false;
+        if (!block_open(&t->W[i], &t->teacher->layers[0], e)) return false;
     return block_open(&t->dense, &t->teacher->layers[0], e);
 }
 
@@ -204,8 +221,9 @@ static void tuner_close(tuner *t) {
         if (t->table[i] != t->embedding[i]) free(t->table[i]);
         free(t->embedding[i]);
     }
-    void *arrays[] = {t->traces,  t->W,    t->best,   t->inputs, t->stream, t->x,     t->y,   t->r,    t->dW,
-                      t->scratch, t->norm, t->d_norm, t->taught, t->known,  t->order, t->ids, t->rows, t->best_norm};
+    void *arrays[] = {t->traces, t->W,   t->best,    t->inputs,    t->stream, t->x,      t->y,
+                      t->r,      t->dW,  t->scratch, t->norm,      t->d_norm, t->taught, t->known,
+                      t->order,  t->ids, t->rows,    t->best_norm, t->shapes};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
     for (uint32_t i = 0; i < t->n_tables; i++) table_close(&t->tables[i]);
     block_close(&t->dense);

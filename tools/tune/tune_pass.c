@@ -23,7 +23,7 @@ void tuner_forward(tuner *t, size_t n_seqs) {
     network_embed(&t->net, t->embedding[0], t->ids, t->stream, tokens);
     for (uint32_t i = 0; i < t->model.n_layers; i++) {
         if (t->inputs) memcpy(t->inputs + i * t->net.most * d, t->stream, tokens * d * sizeof *t->stream);
-        network_forward(&t->net, &t->file->layers[i], &t->W[i], t->stream, tokens, &t->traces[i % t->n_traces]);
+        network_forward(&t->net, &t->shapes[i], &t->W[i], t->stream, tokens, &t->traces[i % t->n_traces]);
     }
     network_normalise(&t->net, t->x, t->r, t->stream, t->norm, tokens);
 }
@@ -72,8 +72,13 @@ typedef struct {
 static void use_gradient(void *context, part p, const float *dY, const float *X, size_t tokens) {
     const place *at = context;
     tuner *t = at->t;
-    student_layer *l = &t->model.layers[at->layer * PARTS + p];
-    product_run(t->w, t->kind, true, false, l->n, l->m, tokens, dY, l->n, X, l->m, 0, t->dW, l->m);
+    const model_layer *block = &t->shapes[at->layer];
+    bool fused = block_fused(&t->file->layers[at->layer]);
+    student_layer *l = &t->model.layers[at->layer * PARTS + stack_first(p, fused)];
+    size_t n = part_linear(block, p)->n;
+    product_run(t->w, t->kind, true, false, n, l->m, tokens, dY, n, X, l->m, 0,
+                t->dW + stack_row(block, p, fused) * l->m, l->m);
+    if (!stack_complete(p, fused)) return;
     const student_turn turn = {t->tiers, t->o->first_tier - 1, t->file->n_tiers, t->o->apart};
     student_update(t->w, t->kind, l, turn, t->dW, &t->rates, t->scratch);
 }
@@ -124,9 +129,9 @@ double tuner_step(tuner *t, size_t n_seqs) {
         block_trace *trace = &t->traces[i % t->n_traces];
         if (t->inputs) {
             memcpy(t->stream, t->inputs + i * t->net.most * d, tokens * d * sizeof *t->stream);
-            network_forward(&t->net, &t->file->layers[i], &t->W[i], t->stream, tokens, trace);
+            network_forward(&t->net, &t->shapes[i], &t->W[i], t->stream, tokens, trace);
         }
-        network_backward(&t->net, &t->file->layers[i], &t->W[i], t->x, tokens, trace, &sink);
+        network_backward(&t->net, &t->shapes[i], &t->W[i], t->x, tokens, trace, &sink);
     }
     update_tables(t, t->x, tokens);
     double kl = score.kl / (double)score.positions;

@@ -17,6 +17,7 @@ typedef struct {
     network net;
     student model;
     distiller head;
+    model_layer *shapes; /* [n_layers] the student's blocks, none of their linear layers fused */
     block_weights *W;    /* [n_layers] the student's matrices with the tiers of this step */
     block_weights dense; /* one block of the teacher */
     block_trace *traces; /* [n_traces] one per block, or one for all: then inputs are kept and blocks run twice */
