@@ -7,7 +7,8 @@ import { MatrixView } from './matrix.js';
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 const bits = (value) => value.toFixed(2);
 const PARTS = {
-  attn_q: 'queries', attn_k: 'keys', attn_v: 'values', attn_output: 'attention output', ffn_gate: 'gate', ffn_up: 'up', ffn_down: 'down',
+  attn_q: 'queries', attn_k: 'keys', attn_v: 'values', attn_qkv: 'queries, keys and values', attn_output: 'attention output',
+  ffn_gate: 'gate', ffn_up: 'up', ffn_gate_up: 'gate and up', ffn_down: 'down',
 };
 
 /** 'queries of block 3' */
@@ -52,7 +53,7 @@ export class Anatomy {
     this.#drawMap(stacks);
     this.table.hidden = layers.length === 0;
     this.table.open = false;
-    const kept = stacks.find(({ name }) => name === this.selected) ?? stacks.find(({ name }) => name.endsWith('attn_q')) ?? null;
+    const kept = stacks.find(({ name }) => name === this.selected) ?? stacks.find(({ name }) => /\.attn_q(kv)?$/.test(name)) ?? null;
     this.matrix.setModel(model, stacks);
     this.select(kept);
   }

@@ -6,7 +6,9 @@ const SVG = 'http://www.w3.org/2000/svg';
 const WIDTH = 360;
 const GAP = 3;      // between kinds
 const HEAD = 16;    // height of the line of names
-const SHORT = { attn_q: 'q', attn_k: 'k', attn_v: 'v', attn_output: 'o', ffn_gate: 'gate', ffn_up: 'up', ffn_down: 'down' };
+const SHORT = {
+  attn_q: 'q', attn_k: 'k', attn_v: 'v', attn_qkv: 'q k v', attn_output: 'o', ffn_gate: 'gate', ffn_up: 'up', ffn_gate_up: 'gate up', ffn_down: 'down',
+};
 
 function svg(tag, attributes, ...children) {
   const element = document.createElementNS(SVG, tag);
