@@ -124,8 +124,10 @@ enum { BP_NAME = 32, BP_STAGES = 8 }; /* longest name of a layer, with its NUL; 
 
 /* A linear layer, W [rows, columns]: y = W x. */
 typedef struct {
-    char name[BP_NAME]; /* as in the file: "token_embd", "output" where it is not the same, "blk.3.attn_q" */
-    const char *type;   /* "signs": a stack of stages; "planes": bit planes; else that of a plain tensor: "Q8_0" */
+    char name
+        [BP_NAME]; /* as in the file: "token_embd", "output" where it is not the same, "blk.3.attn_q"; "blk.3.attn_qkv" and
+                           "blk.3.ffn_gate_up" where layers are fused */
+    const char *type; /* "signs": a stack of stages; "planes": bit planes; else that of a plain tensor: "Q8_0" */
     uint32_t rows, columns;
     uint32_t planes;            /* bit planes; 0 for other types */
     uint32_t n_stages, loaded;  /* stages of the file, and the first so many that are at hand; 0, 0 for other types */
@@ -134,8 +136,8 @@ typedef struct {
     uint64_t bits;                  /* of all that is at hand; middle scales that a tier renews count again */
 } bp_layer;
 
-/* Layers: the embedding, the head if it is another matrix, then per block attn_q, attn_k, attn_v, attn_output, ffn_gate,
- * ffn_up, ffn_down. bp_model_layer: false past the last. */
+/* Layers: the embedding, the head if it is another matrix, then per block attn_q, attn_k, attn_v (or attn_qkv),
+ * attn_output, ffn_gate, ffn_up (or ffn_gate_up), ffn_down. bp_model_layer: false past the last. */
 uint32_t bp_model_layers(const bp_model *model);
 bool bp_model_layer(const bp_model *model, uint32_t layer, bp_layer *out);
 

@@ -110,7 +110,7 @@ static void check_inside(world *w) {
     uint8_t out[512];
     bp_layer layer;
     uint32_t n = bp_model_layers(w->model);
-    CHECK(n == 8 && bp_model_layer(w->model, n - 1, &layer) && !bp_model_layer(w->model, n, &layer), "%u layers",
+    CHECK(n == 6 && bp_model_layer(w->model, n - 1, &layer) && !bp_model_layer(w->model, n, &layer), "%u layers",
           (unsigned)n);
     CHECK(bp_model_scales(w->model, 1, 0, &a, &c, &b, &w->e), "%s", w->e.text);
     REFUSED(w, bp_model_scales(w->model, n, 0, &a, &c, &b, &w->e), BP_ERR_ARGUMENT, "");

@@ -161,8 +161,8 @@ static void check_contradictions(const small_file *f) {
     uint8_t *copy = malloc(f->size);
     bp_err e;
     memcpy(copy, f->bytes, f->size);
-    replace(copy, f->size, "blk.0.attn_q.0.a", "blk.0.attn_k.0.a");
-    CHECK(try_file(copy, f->size, &e) == BP_ERR_FORMAT && strstr(e.text, "two tensors are named 'blk.0.attn_k.0.a'"),
+    replace(copy, f->size, "blk.0.ffn_down.0.a", "blk.0.ffn_gate.0.a");
+    CHECK(try_file(copy, f->size, &e) == BP_ERR_FORMAT && strstr(e.text, "two tensors are named 'blk.0.ffn_gate.0.a'"),
           "%s", e.text);
     memcpy(copy, f->bytes, f->size);
     replace(copy, f->size, "tokenizer.ggml.merges", "tokenizer.ggml.tokens");

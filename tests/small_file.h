@@ -1,6 +1,6 @@
-/* small_file.h - a whole bitpair file of 12 KB, made in memory: one layer in two stages (the second renews the middle scales of one
- * matrix), a byte-level tokenizer of a few
- * letters, checksums; and the places of all numbers in its header, for tests that change them. */
+/* small_file.h - a whole bitpair file of 12 KB, made in memory: one block in two stages (q, k and v fused; the second
+ * stage renews the middle scales of one matrix), a byte-level tokenizer of a few letters, checksums; and the places of all
+ * numbers in its header, for tests that change them. */
 #ifndef BP_SMALL_FILE_H
 #define BP_SMALL_FILE_H
 
@@ -70,8 +70,10 @@ static inline void small_put_tensors(gguf_writer *w, size_t *ends) {
     static const struct {
         const char *name;
         uint32_t n, m;
-    } layers[] = {{"attn_q", SMALL_D, SMALL_D},      {"attn_k", SMALL_D / 2, SMALL_D}, {"attn_v", SMALL_D / 2, SMALL_D},
-                  {"attn_output", SMALL_D, SMALL_D}, {"ffn_gate", SMALL_FF, SMALL_D},  {"ffn_up", SMALL_FF, SMALL_D},
+    } layers[] = {{"attn_qkv", 2 * SMALL_D, SMALL_D},
+                  {"attn_output", SMALL_D, SMALL_D},
+                  {"ffn_gate", SMALL_FF, SMALL_D},
+                  {"ffn_up", SMALL_FF, SMALL_D},
                   {"ffn_down", SMALL_D, SMALL_FF}};
     small_put(w, "token_embd.planes", QUANT_I8, small_signs(SMALL_VOCAB, SMALL_D, 4));
     small_put(w, "token_embd.scales", QUANT_F16, bp_round_up(SMALL_VOCAB, KERNEL_TILE));

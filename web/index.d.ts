@@ -396,7 +396,7 @@ export interface ModelInfo {
 
 /** A matrix W [rows, columns] of the model, y = W x. */
 export interface LayerInfo {
-  /** As in the file: 'token_embd', 'output', 'blk.3.attn_q'. */
+  /** As in the file: 'token_embd', 'output', 'blk.3.attn_q'; 'blk.3.attn_qkv' and 'blk.3.ffn_gate_up' where layers are fused. */
   name: string;
   /** Which block it belongs to, from 0; null: embedding and head. */
   block: number | null;
