@@ -145,12 +145,15 @@ static void check_command(const char *dense, const char *calib) {
     snprintf(again, sizeof again, "%s", in_folder("again.gguf"));
     snprintf(kept, sizeof kept, "%s", in_folder("kept.json"));
     CHECK(run(dense, even, calib, OPTIONS("--seed", "0", "--separate")) == 0, "uniform failed");
-    CHECK(run(dense, one, calib, OPTIONS("--separate", "--allocate", "equal-loss", "--threads", "1", "--allocation", kept)) == 0,
+    CHECK(run(dense, one, calib,
+              OPTIONS("--separate", "--allocate", "equal-loss", "--threads", "1", "--allocation", kept)) == 0,
           "equal-loss failed");
-    CHECK(run(dense, two, calib, OPTIONS("--separate", "--allocate", "equal-loss", "--threads", "2", "--max-memory", "130")) == 0,
+    CHECK(run(dense, two, calib,
+              OPTIONS("--separate", "--allocate", "equal-loss", "--threads", "2", "--max-memory", "130")) == 0,
           "equal-loss with 2 threads failed");
     CHECK(size_of(kept) > 0, "--allocation keeps nothing");
-    CHECK(run(dense, again, calib, OPTIONS("--separate", "--allocate", "equal-loss", "--allocation", kept)) == 0, "reuse failed");
+    CHECK(run(dense, again, calib, OPTIONS("--separate", "--allocate", "equal-loss", "--allocation", kept)) == 0,
+          "reuse failed");
     CHECK(same_files(one, two), "2 threads give other bytes than 1");
     CHECK(same_files(one, again), "a kept measurement gives other bytes");
     CHECK(size_of(one) <= size_of(even) && (double)size_of(one) > 0.95 * (double)size_of(even),
