@@ -65,7 +65,7 @@ static target target_of(const linear *w, float *const *ys, int i, size_t first, 
     size_t start = i ? w->split[i - 1] : 0, stop = i < 2 && w->split[i] ? w->split[i] : w->n;
     target t = {
         .first = bp_max(first, start), .end = bp_min(end, stop), .stride = bp_round_up(stop - start, KERNEL_TILE)};
-    t.y = ys[i] + (t.first - start);
+    t.y = t.first < t.end ? ys[i] + (t.first - start) : NULL;
     return t;
 }
 

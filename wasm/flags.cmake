@@ -15,7 +15,7 @@ list(REMOVE_ITEM COMMON_SOURCES src/kernel.c)
 set_source_files_properties(src/platform_wasm.c PROPERTIES COMPILE_OPTIONS "-fno-builtin")
 
 # What runs once per model, call or token is built for size: the page downloads it, and its time is in the kernels.
-set_source_files_properties(src/err.c src/gguf.c src/model.c src/sampler.c src/session.c src/session_attention.c src/session_state.c src/kernel_ref.c src/kernel_attention_ref.c src/kernel_warm.c src/engine.c src/engine_state.c src/engine_inside.c
+set_source_files_properties(src/err.c src/gguf.c src/model.c src/model_load.c src/sampler.c src/session.c src/session_attention.c src/session_state.c src/kernel_ref.c src/kernel_attention_ref.c src/kernel_warm.c src/engine.c src/engine_state.c src/engine_inside.c
   src/tokenizer_open.c src/tokenizer_table.c src/tokenizer.c src/tokenizer_pre.c src/tokenizer_nfc.c src/tokenizer_bpe.c src/unicode.c src/grammar.c src/grammar_parse.c src/grammar_compile.c src/grammar_vocabulary.c src/engine_grammar.c src/quant.c PROPERTIES COMPILE_OPTIONS "-Os")
 
 file(STRINGS wasm/exports.txt lines REGEX "^[a-z_]")
