@@ -1,6 +1,5 @@
 #include "model.h"
 
-
 /* What every step of opening needs. While measuring, views stay NULL and only sizes are taken. */
 typedef struct {
     model *m;

@@ -182,9 +182,9 @@ static void check_tier_scales(const char *teacher, const char *file, const char 
     double shared[3][2] = {{0}}, own[3][2] = {{0}};
     struct stat sizes[2];
     const char *const *const alike[] = {
-        OPTIONS("--steps", "90", "--batch", "8", "--calib-tokens", "65536", "--tiers", "1,1,1", "--rate", "0.01",
+        OPTIONS("--steps", "45", "--batch", "8", "--calib-tokens", "65536", "--tiers", "1,1,1", "--rate", "0.01",
                 "--embedding-rate", "0", "--scales-only", "--json", "--force"),
-        OPTIONS("--steps", "90", "--batch", "8", "--calib-tokens", "65536", "--tiers", "1,1,1", "--rate", "0.01",
+        OPTIONS("--steps", "45", "--batch", "8", "--calib-tokens", "65536", "--tiers", "1,1,1", "--rate", "0.01",
                 "--embedding-rate", "0", "--scales-only", "--json", "--force", "--tier-scales")};
     snprintf(out, sizeof out, "%s", in_folder("own.gguf"));
     snprintf(more, sizeof more, "%s", in_folder("more.gguf"));
@@ -197,7 +197,7 @@ static void check_tier_scales(const char *teacher, const char *file, const char 
     CHECK(sizes[1].st_size > sizes[0].st_size && sizes[1].st_size < 1.03 * (double)sizes[0].st_size,
           "%lld bytes, shared %lld", (long long)sizes[1].st_size, (long long)sizes[0].st_size);
     CHECK(wait_for(start(teacher, out, more, calib,
-                         OPTIONS("--steps", "40", "--batch", "8", "--calib-tokens", "65536", "--tiers", "1,1,0",
+                         OPTIONS("--steps", "20", "--batch", "8", "--calib-tokens", "65536", "--tiers", "1,1,0",
                                  "--fix-shared", "--rate", "0.01", "--json"))) == 0,
           "tune failed");
     for (int t = 0; t < 2; t++)
