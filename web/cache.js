@@ -104,9 +104,7 @@ class OriginFolder {
     };
   }
 
-  async room() {
-    return roomOfOrigin();
-  }
+  room = roomOfOrigin;
 
   async names() {
     const names = [];
@@ -159,21 +157,26 @@ class CacheStore {
 
   async writer(id) {
     const log = `${id}.log`;
+    const pieces = new Set(); // lines written here: another page that writes at the same time may drop some
     let last = Promise.resolve(); // one after another: each writes the whole log
-    const append = async (text) => this.cache.put(this.address(log), new Response((await this.text(log)) + text));
+    const append = async (text) => {
+      const before = await this.text(log);
+      const lost = [...pieces].filter((line) => !`\n${before}`.includes(`\n${line}`));
+      if (/^\d+\n$/.test(text)) pieces.add(text);
+      await this.cache.put(this.address(log), new Response(before + lost.join('') + text));
+    };
     return {
       write: (start, bytes) => this.cache.put(this.address(`${id}.gguf`, start), new Response(bytes)),
       append: (text) => (last = last.then(() => append(text))),
       clear: async () => {
+        pieces.clear();
         for (const name of [log, `${id}.gguf`]) await this.remove(name).catch(() => {});
       },
       close: async () => {},
     };
   }
 
-  async room() {
-    return roomOfOrigin();
-  }
+  room = roomOfOrigin;
 
   async names() {
     const names = (await this.cache.keys()).map(({ url }) => new URL(url).pathname.split('/').pop());
