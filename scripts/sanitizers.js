@@ -13,7 +13,7 @@ import { parseArgs } from 'node:util';
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const FOREIGN = /cJSON|io\/json\.h|io\/hf|linalg|compress|tune\/|eval\/|command_run\.h|"text\.h"|chain\.h/; // includes of what is not built with it
 const FOLDERS = ['check_session', 'check_session_state']; // open a folder, through cJSON
-const THREADED = ['check_soak', 'check_session', 'check_session_state', 'check_tiers', 'check_golden_hash', 'check_engine_errors', 'check_grammar_session', 'check_inside'];
+const THREADED = ['check_soak', 'check_session', 'check_session_state', 'check_tiers', 'check_tier_scales', 'check_fused', 'check_golden_hash', 'check_engine_errors', 'check_grammar_session', 'check_inside'];
 const SLOW = 3600; // seconds
 const { values: { seconds }, positionals } = parseArgs({ allowPositionals: true, options: { seconds: { type: 'string', default: '30' } } });
 const named = (part) => positionals.length === 0 || positionals.includes(part);

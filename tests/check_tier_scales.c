@@ -1,0 +1,109 @@
+/* A file whose tiers have middle scales of their own: with each number of tiers the scales are those of that tier, also in
+ * a model that grows, and what was counted is what was written. */
+#include "growing.h"
+
+#include <unistd.h>
+
+#include "compress/block.h"
+#include "compress/container.h"
+#include "mathf.h"
+#include "tune/student.h"
+
+/* Middle scale i of a stage with `more` stages after it, as half precision has it. */
+static uint16_t renewed(uint16_t c, uint32_t more) {
+    return bp_half_from_float(bp_half_to_float(c) * (more ? 0.75f + 0.125f * (float)more : 1));
+}
+
+static bool write_renewed(const source *src, const char *path, container_summary *summary) {
+    bp_err e = {0};
+    student s = {0};
+    packed_table table = {0};
+    model *m = model_load(src->bytes, src->size, &e);
+    bool ok = m && student_open(&s, m, false, true, &e) && packed_table_copy(&table, &m->embedding, &e);
+    size_t n = m ? (size_t)m->config.n_layers * PARTS : 0;
+    factors *layers = calloc(n + 1, sizeof *layers);
+    for (size_t i = 0; ok && i < n; i++) {
+        ok = student_factors(&s.layers[i], &layers[i], &e);
+        for (uint32_t j = 0; ok && j < layers[i].n_stages; j++) {
+            factor_stage *f = &layers[i].stages[j];
+            CHECK(f->n_c == m->n_tiers - j, "rows of middle scales: %u", (unsigned)f->n_c);
+            for (uint32_t at = 0; at < f->n_c * f->k; at++) f->c[at] = renewed(f->c[at], at / f->k);
+        }
+    }
+    const container c = {.model = m,
+                         .embedding = &table,
+                         .layers = layers,
+                         .n_tiers = m ? m->n_tiers : 0,
+                         .source = "fixture",
+                         .recipe = "{}"};
+    ok = ok && container_write(&c, path, true, summary, &e);
+    CHECK(ok, "%s", e.text);
+    for (size_t i = 0; i < n; i++) factors_close(&layers[i]);
+    free(layers);
+    packed_table_free(&table);
+    student_close(&s);
+    model_unload(m);
+    return ok;
+}
+
+/* With each number of tiers the scales are those of that tier, and what was counted is what was written. */
+static void check_renewed(const source *old, const source *new, const container_summary *summary) {
+    bp_err e = {0};
+    for (uint32_t tiers = 1; tiers <= 3; tiers++) {
+        model *was = model_load_tiers(old->bytes, old->size, 3, &e);
+        model *is = model_load_tiers(new->bytes, new->size, tiers, &e);
+        CHECK(was && is, "%s", e.text);
+        for (uint32_t i = 0; was && is && i < is->config.n_layers * PARTS; i++) {
+            const linear *x = part_linear(&was->layers[i / PARTS], i % PARTS),
+                         *y = part_linear(&is->layers[i / PARTS], i % PARTS);
+            bool same = y->n_stages == tiers;
+            for (uint32_t s = 0; same && s < tiers; s++)
+                for (uint32_t j = 0; j < y->stages[s].k; j++)
+                    same &= y->stages[s].c[j] ==
+                            bp_half_to_float(renewed(bp_half_from_float(x->stages[s].c[j]), tiers - 1 - s));
+            CHECK(same, "layer %u with %u tiers", (unsigned)i, (unsigned)tiers);
+        }
+        if (is) {
+            double bits = (double)is->tier_bits[tiers - 1] / (double)is->linear_weights;
+            CHECK(bits == summary->bits_per_weight[tiers - 1] &&
+                      is->tier_end[tiers - 1] == summary->tier_end[tiers - 1],
+                  "%u tiers: %f bits, %f written", (unsigned)tiers, bits, summary->bits_per_weight[tiers - 1]);
+        }
+        model_unload(was);
+        model_unload(is);
+    }
+    student again = {0};
+    model *m = model_load(new->bytes, new->size, &e);
+    CHECK(m && student_open(&again, m, false, false, &e), "%s", e.text);
+    for (uint32_t s = 0; m && s < 3; s++)
+        CHECK(again.layers[0].stages[s].n_c == 3 - s, "rows read back: %u", (unsigned)again.layers[0].stages[s].n_c);
+    student_close(&again);
+    model_unload(m);
+}
+
+static void check_file(const source *src) {
+    char path[] = "/tmp/bitpair-tiers-XXXXXX";
+    container_summary summary;
+    source own = {0};
+    bp_err e = {0};
+    int fd = mkstemp(path);
+    if (fd >= 0) close(fd);
+    if (write_renewed(src, path, &summary) && source_open(&own, path, &e)) {
+        CHECK(bp_verify(own.bytes, (size_t)own.size, &e), "%s", e.text);
+        check_renewed(src, &own, &summary);
+        check_growth(&own, 1);
+        check_growth(&own, 3);
+    }
+    CHECK(e.code == BP_OK, "%s", e.text);
+    source_close(&own);
+    unlink(path);
+}
+
+int main(void) {
+    source small;
+    bp_err e = {0};
+    CHECK(source_open(&small, BITPAIR_ROOT "/models/tinystories-656k.gguf", &e), "%s", e.text);
+    if (e.code == BP_OK) check_file(&small);
+    source_close(&small);
+    return check_end();
+}
