@@ -184,6 +184,23 @@ static void check_names(const pair *p) {
     bp_engine_close(engine);
 }
 
+/* A file that fuses q, k, v alone: gate and up are stacks of their own. */
+static void check_mixed(const pair *p) {
+    bp_err e = {0};
+    model *m = model_load(p->files[1].bytes, p->files[1].size, &e);
+    CHECK(m, "%s", e.text);
+    if (!m) return;
+    model_layer *l = &m->layers[0];
+    for (part q = 0; q < PARTS; q++)
+        CHECK(stack_fused(l, q) == (q != PART_O && q != PART_DOWN), "%s fused: %d", part_name(q), stack_fused(l, q));
+    l->gate.split[0] = 0;
+    CHECK(stack_fused(l, PART_V) && !stack_fused(l, PART_GATE) && !stack_fused(l, PART_UP), "q, k, v alone");
+    CHECK(stack_first(PART_UP, stack_fused(l, PART_UP)) == PART_UP &&
+              stack_complete(PART_GATE, stack_fused(l, PART_GATE)),
+          "gate and up are stacks of their own");
+    model_unload(m);
+}
+
 /* ---- the tools -------------------------------------------------------------------------------------------------- */
 
 /* The stack as tuning reads it is what was written, and its dense rows are those of the single layers. */
@@ -236,6 +253,7 @@ int main(void) {
             check_logits(&p);
             check_names(&p);
             if (!biased) check_student(&p);
+            check_mixed(&p);
         }
         pair_close(&p);
     }

@@ -21,7 +21,7 @@ const linear *part_linear(const model_layer *layer, part p) {
 /* Layers from p on that a fused stack takes together */
 static uint32_t joined(part p) { return p == PART_Q ? 3 : p == PART_GATE ? 2 : p == PART_O || p == PART_DOWN ? 1 : 0; }
 
-bool block_fused(const model_layer *layer) { return layer->q.split[0] > 0; }
+bool stack_fused(const model_layer *layer, part p) { return part_linear(layer, stack_first(p, true))->split[0] > 0; }
 
 stack stack_of(const model_layer *layer, part p, bool fused) {
     const linear *w = part_linear(layer, p);

@@ -29,8 +29,8 @@ part stack_first(part p, bool fused);
 size_t stack_row(const model_layer *dense, part p, bool fused);
 bool stack_complete(part p, bool fused);
 
-/* Does a block of a compressed model have fused stacks? */
-bool block_fused(const model_layer *layer);
+/* Does a block of a compressed model have p in a fused stack? A file may fuse q, k, v and not gate, up. */
+bool stack_fused(const model_layer *layer, part p);
 
 /* Name of a stack of so many layers: "blk.3.attn_q", "blk.3.attn_qkv" */
 void stack_name(char *out, size_t capacity, uint32_t layer, part p, uint32_t parts);

@@ -59,8 +59,9 @@ static bool check_base(const compress_options *o, const model *m, const model *b
         if (w->n && w->n_stages != base->n_tiers)
             return bp_fail(e, BP_ERR_ARGUMENT, 0, "--extend: not every layer of the file has %u stages",
                            (unsigned)base->n_tiers);
-        if (block_fused(&base->layers[i / PARTS]) != block_fused(&base->layers[0]))
-            return bp_fail(e, BP_ERR_ARGUMENT, 0, "--extend: only some blocks of the file are fused");
+        if (!(i % PARTS == PART_O || i % PARTS == PART_DOWN) &&
+            stack_fused(&base->layers[i / PARTS], i % PARTS) != stack_fused(&base->layers[0], PART_Q))
+            return bp_fail(e, BP_ERR_ARGUMENT, 0, "--extend: only some layers of the file are fused");
     }
     return true;
 }
@@ -71,7 +72,7 @@ bool plan_extend(compress_options *o, const model *m, const model *base, bp_err 
     for (uint32_t i = 0; i < base->config.n_layers * PARTS; i++)
         used += middles_bits(part_linear(&base->layers[i / PARTS], i % PARTS));
     o->base = base;
-    o->fused = block_fused(&base->layers[0]);
+    o->fused = stack_fused(&base->layers[0], PART_Q);
     o->kept = base->n_tiers;
     o->base_bits = used / (double)m->linear_weights;
     memmove(o->stage_bits + o->kept, o->stage_bits, o->n_stages * sizeof *o->stage_bits);

@@ -3,9 +3,10 @@
  *
  *     W = sum_s diag(a) A diag(c) B diag(b)                                           docs/DBF.md (17)
  *
- * where c may be another for every number of tiers that take part (n_c rows of it). Their gradients from dL/dW; scales take steps of Adam, signs flip when that pays (docs/DBF.md (19)): a sign s with mean
- * gradient m loses 2 s m by turning and costs 2 h, h its curvature. For a loss that is the KL to the teacher divided by
- * its present value, h is about the mean square of the gradient over single tokens, T times that over batches of T. */
+ * where c may be another for every number of tiers that take part (n_c rows of it). Their gradients come from dL/dW;
+ * scales take steps of Adam, signs flip when that pays (docs/DBF.md (19)): a sign s with mean gradient m loses 2 s m by
+ * turning and costs 2 h, h its curvature. For a loss that is the KL to the teacher divided by its present value, h is
+ * about the mean square of the gradient over single tokens, T times that over batches of T. */
 #ifndef BITPAIR_STUDENT_H
 #define BITPAIR_STUDENT_H
 

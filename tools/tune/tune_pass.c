@@ -73,7 +73,7 @@ static void use_gradient(void *context, part p, const float *dY, const float *X,
     const place *at = context;
     tuner *t = at->t;
     const model_layer *block = &t->shapes[at->layer];
-    bool fused = block_fused(&t->file->layers[at->layer]);
+    bool fused = stack_fused(&t->file->layers[at->layer], p);
     student_layer *l = &t->model.layers[at->layer * PARTS + stack_first(p, fused)];
     size_t n = part_linear(block, p)->n;
     product_run(t->w, t->kind, true, false, n, l->m, tokens, dY, n, X, l->m, 0,
