@@ -204,6 +204,23 @@ static void check_tier_scales(const char *teacher, const char *file, const char 
           "a new table under tiers that stay");
 }
 
+/* A file in which q, k, v and gate, up are fused. */
+static void check_fused(const char *teacher, const char *calib) {
+    char fused[PATH];
+    double kl[2] = {0, 0};
+    snprintf(fused, sizeof fused, "%s", in_folder("stacks.gguf"));
+    pid_t pid =
+        call_apart(cmd_compress,
+                   OPTIONS("compress", teacher, "-o", fused, "--calib", calib, "--calib-tokens", "4096", "--ctx", "64"),
+                   OPTIONS("--stages", "1,1", "--iterations", "8", "--quiet"), in_folder("log"), in_folder("out"));
+    CHECK(wait_for(pid) == 0, "compress failed");
+    CHECK(wait_for(start(teacher, fused, in_folder("tuned-stacks.gguf"), calib,
+                         OPTIONS("--steps", "20", "--batch", "8", "--calib-tokens", "65536", "--rate", "0.01",
+                                 "--embedding-rate", "0", "--json"))) == 0,
+          "tune failed");
+    CHECK(read_kl(0, kl) && kl[1] < 0.97 * kl[0], "fused stacks: KL %.4f -> %.4f", kl[0], kl[1]);
+}
+
 static void check_refusals(const char *teacher, const char *file, const char *calib) {
     char out[PATH];
     snprintf(out, sizeof out, "%s", in_folder("no.gguf"));
@@ -230,6 +247,7 @@ int main(void) {
     check_same_bytes(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_new_table(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_tier_scales(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib, fixed);
+    check_fused(teacher, calib);
     check_refusals(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     remove_all();
     return check_end();
