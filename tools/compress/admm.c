@@ -3,10 +3,11 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "linalg/gemm_int16.h"
 #include "linalg/linalg.h"
 #include "svid.h"
 
-enum { ROWS = 96, COLUMNS = 192, INNER = 2, SVID_ROUNDS = 3 };
+enum { ROWS = 144, COLUMNS = 192, INNER = 2, SVID_ROUNDS = 3 };
 
 static const float RIDGE = 0.03f; /* keeps both normal equations away from singular */
 static const float RHO_FLOOR = 1e-4f;
@@ -41,6 +42,7 @@ typedef struct {
     float *svid;
     float *own; /* scratch of each worker */
     size_t own_size;
+    linalg_product *product; /* of the steps: its rounding is nothing beside what taking signs changes */
     bool failed[2];
     void *memory;
 } run;
@@ -52,7 +54,7 @@ static float *own_scratch(const run *r, uint32_t worker) { return r->own + worke
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 static bool run_open(run *r, workers *w, const metric *t, size_t n, size_t m, size_t k, bp_err *e) {
-    *r = (run){.w = w, .t = t, .n = n, .m = m, .k = k};
+    *r = (run){.w = w, .t = t, .n = n, .m = m, .k = k, .product = gemm_int16_or_float()};
     size_t widest = larger(n * k, k * m), svid = larger(svid_scratch(n, k), svid_scratch(k, m));
     r->own_size = 2 * larger(ROWS * larger(k, m), COLUMNS * k);
     const struct {
@@ -150,18 +152,27 @@ static void invert(void *context, size_t i, uint32_t worker) {
     r->failed[i] = !linalg_invert_spd(r->inverse[i], r->k);
 }
 
+/* out [rows, m] = X Q */
+static void rotate(const run *r, float *out, const float *X, size_t rows) {
+    size_t m = r->m;
+    if (r->t->Q)
+        workers_gemm_rounded(r->w, false, false, rows, m, m, 1, X, m, r->t->Q, m, 0, out, m);
+    else
+        memcpy(out, X, rows * m * sizeof *out);
+}
+
 static void a_system(run *r) {
     size_t n = r->n, m = r->m, k = r->k;
     unit_rows(&r->B, r->normed);
-    metric_rotate(r->w, r->t, r->rotated, r->normed, k);
+    rotate(r, r->rotated, r->normed, k);
     for (size_t i = 0; i < k; i++)
         for (size_t j = 0; j < m; j++) r->normed[i * m + j] = r->rotated[i * m + j] * r->mu[j];
-    workers_gemm(r->w, false, true, k, k, m, 1, r->normed, m, r->rotated, m, 0, r->G, k);
+    workers_gemm_rounded(r->w, false, true, k, k, m, 1, r->normed, m, r->rotated, m, 0, r->G, k);
     double trace = 0;
     for (size_t i = 0; i < k; i++) trace += r->G[i * k + i];
     float inverse_g = (float)((double)k / trace);
     for (size_t i = 0; i < k * k; i++) r->G[i] *= inverse_g;
-    workers_gemm(r->w, false, true, n, k, m, inverse_g, r->Wm, m, r->rotated, m, 0, r->Y, k);
+    workers_gemm_rounded(r->w, false, true, n, k, m, inverse_g, r->Wm, m, r->rotated, m, 0, r->Y, k);
     workers_for(r->w, 2, invert, r);
 }
 
@@ -172,7 +183,7 @@ static void a_rows(void *context, size_t block, uint32_t worker) {
     float rho = r->inner == 0 ? r->rho : 1, *right = own_scratch(r, worker), *F = right + ROWS * k;
     pull(&r->A, right, k, first, rows, 0, k);
     for (size_t i = 0; i < rows * k; i++) right[i] = r->Y[first * k + i] + rho * right[i];
-    linalg_gemm(false, false, rows, k, k, 1, right, k, r->inverse[r->inner > 0], k, 0, F, k);
+    r->product(false, false, rows, k, k, 1, right, k, r->inverse[r->inner > 0], k, 0, F, k);
     push(&r->A, F, k, first, rows, 0, k);
 }
 
@@ -197,7 +208,7 @@ static void b_system(void *context, size_t item, uint32_t worker) {
     (void)worker;
     if (item > 0) {
         size_t first = (item - 1) * ROWS, rows = bp_min(ROWS, k - first);
-        linalg_gemm(true, false, rows, m, n, 1, r->normed + first, k, r->Wm, m, 0, r->E + first * m, m);
+        r->product(true, false, rows, m, n, 1, r->normed + first, k, r->Wm, m, 0, r->E + first * m, m);
         return;
     }
     memset(r->P, 0, k * k * sizeof *r->P);
@@ -213,7 +224,7 @@ static void b_into(void *context, size_t block, uint32_t worker) {
     size_t m = r->m, k = r->k, first = block * COLUMNS, columns = bp_min(COLUMNS, m - first);
     float *D = own_scratch(r, worker);
     pull(&r->B, D, columns, 0, k, first, columns);
-    linalg_gemm(true, false, k, columns, k, 1, r->P, k, D, columns, 0, r->E + first, m);
+    r->product(true, false, k, columns, k, 1, r->P, k, D, columns, 0, r->E + first, m);
 }
 
 /* E = [(Y + rho E Q) / (sigma mu' + rho)] Q', by rows */
@@ -222,13 +233,13 @@ static void b_divide(void *context, size_t block, uint32_t worker) {
     size_t m = r->m, k = r->k, first = block * ROWS, rows = bp_min(ROWS, k - first);
     float rho = r->inner == 0 ? r->rho : 1;
     float *E = r->E + first * m, *T = r->t->Q ? own_scratch(r, worker) : E;
-    if (r->t->Q) linalg_gemm(false, false, rows, m, m, 1, E, m, r->t->Q, m, 0, T, m);
+    if (r->t->Q) r->product(false, false, rows, m, m, 1, E, m, r->t->Q, m, 0, T, m);
     for (size_t i = 0; i < rows; i++) {
         const float *Y = r->Y + (first + i) * m, *mu = r->mu;
         float sigma = r->sigma[first + i], *row = T + i * m;
         for (size_t j = 0; j < m; j++) row[j] = (Y[j] + rho * row[j]) / (sigma * mu[j] + rho);
     }
-    if (r->t->Q) linalg_gemm(false, true, rows, m, m, 1, T, m, r->t->Q, m, 0, E, m);
+    if (r->t->Q) r->product(false, true, rows, m, m, 1, T, m, r->t->Q, m, 0, E, m);
 }
 
 /* F = P E and the dual update, by columns */
@@ -236,7 +247,7 @@ static void b_out(void *context, size_t block, uint32_t worker) {
     const run *r = context;
     size_t m = r->m, k = r->k, first = block * COLUMNS, columns = bp_min(COLUMNS, m - first);
     float *F = own_scratch(r, worker);
-    linalg_gemm(false, false, k, columns, k, 1, r->P, k, r->E + first, m, 0, F, columns);
+    r->product(false, false, k, columns, k, 1, r->P, k, r->E + first, m, 0, F, columns);
     push(&r->B, F, columns, 0, k, first, columns);
 }
 
@@ -245,7 +256,7 @@ static bool b_step(run *r) {
     unit_columns(&r->A, r->normed);
     workers_for(r->w, 1 + row_blocks, b_system, r);
     if (r->failed[0]) return false;
-    workers_gemm(r->w, true, false, k, m, k, 1, r->P, k, r->E, m, 0, r->Y, m);
+    workers_gemm_rounded(r->w, true, false, k, m, k, 1, r->P, k, r->E, m, 0, r->Y, m);
     for (r->inner = 0; r->inner < INNER; r->inner++) {
         workers_for(r->w, column_blocks, b_into, r);
         workers_for(r->w, row_blocks, b_divide, r);

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 
 #include "linalg/linalg.h"
-#include "mathf.h"
 #include "score.h"
+#include "tune/vector.h"
 
 enum { QUERIES = 64 }; /* rows of one block of attention scores */
 
@@ -186,20 +186,6 @@ static void rotate(const chain *c, float *x, size_t heads, const float *norm) {
     }
 }
 
-/* Row of scores [n] -> weights; entries from `seen` on lie in the future. */
-static void softmax(float *row, size_t seen, size_t n, float scale) {
-    float top = row[0];
-    double sum = 0;
-    for (size_t j = 1; j < seen; j++) top = row[j] > top ? row[j] : top;
-    for (size_t j = 0; j < seen; j++) {
-        row[j] = bp_expf((row[j] - top) * scale);
-        sum += (double)row[j];
-    }
-    float inverse = (float)(1 / sum);
-    for (size_t j = 0; j < seen; j++) row[j] *= inverse;
-    for (size_t j = seen; j < n; j++) row[j] = 0;
-}
-
 /* One head of one sequence: out [ctx, head_dim] (row stride width) = softmax(q k' / sqrt(head_dim)) v */
 static void attend_head(const chain *c, float *out, const float *q, const float *k, const float *v, float *scores) {
     const model_config *config = &c->model->config;
@@ -208,7 +194,7 @@ static void attend_head(const chain *c, float *out, const float *q, const float 
     for (size_t first = 0; first < c->ctx; first += QUERIES) {
         size_t rows = bp_min(QUERIES, c->ctx - first), seen = first + rows;
         linalg_gemm(false, true, rows, seen, dim, 1, q + first * qs, qs, k, ks, 0, scores, seen);
-        for (size_t i = 0; i < rows; i++) softmax(scores + i * seen, first + i + 1, seen, scale);
+        for (size_t i = 0; i < rows; i++) vector_softmax(scores + i * seen, scale, first + i + 1, seen);
         linalg_gemm(false, false, rows, dim, seen, 1, scores, seen, v, ks, 0, out + first * c->width, c->width);
     }
 }
@@ -240,8 +226,7 @@ static void feed_sequence(const step *s, size_t seq, uint32_t worker) {
     float *x = c->x[s->side] + seq * c->ctx * c->width, *gate = c->own + worker * c->own_size, *up = gate + c->ctx * ff;
     linalg_gemm(false, true, c->ctx, ff, d, 1, x, c->width, s->b->W[PART_GATE], d, 0, gate, ff);
     linalg_gemm(false, true, c->ctx, ff, d, 1, x, c->width, s->b->W[PART_UP], d, 0, up, ff);
-    for (size_t t = 0; t < c->ctx; t++)
-        for (size_t i = 0; i < ff; i++) x[t * c->width + i] = bp_siluf(gate[t * ff + i]) * up[t * ff + i];
+    for (size_t t = 0; t < c->ctx; t++) vector_swiglu(x + t * c->width, gate + t * ff, up + t * ff, ff);
 }
 
 void chain_feed(chain *c, chain_side side, const block_weights *b) {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "linalg/linalg.h"
-#include "mathf.h"
+#include "tune/vector.h"
 
 /* Rows of W in one item of a product: enough for BLAS to reach its speed, few enough to share evenly. */
 enum { BLOCK = 192, PRODUCTS = 3 };
@@ -192,18 +192,6 @@ static void rotate(const decoder *d, float *x, size_t heads, const float *norm, 
     }
 }
 
-static void softmax(float *row, size_t n, float scale) {
-    float top = row[0];
-    double sum = 0;
-    for (size_t j = 1; j < n; j++) top = row[j] > top ? row[j] : top;
-    for (size_t j = 0; j < n; j++) {
-        row[j] = bp_expf((row[j] - top) * scale);
-        sum += (double)row[j];
-    }
-    float inverse = (float)(1 / sum);
-    for (size_t j = 0; j < n; j++) row[j] *= inverse;
-}
-
 /* Appends k and v of a row to its sequence's cache and attends: x = softmax(q keys' / sqrt(head_dim)) values, the query
  * heads that share a key head together. */
 static void attend_row(void *context, size_t i, uint32_t worker) {
@@ -221,7 +209,7 @@ static void attend_row(void *context, size_t i, uint32_t worker) {
         memcpy(keys + at * dim, k + h * dim, dim * sizeof *k);
         memcpy(values + at * dim, v + h * dim, dim * sizeof *v);
         linalg_gemm(false, true, d->group, at + 1, dim, 1, q + h * d->group * dim, dim, keys, dim, 0, scores, at + 1);
-        for (size_t g = 0; g < d->group; g++) softmax(scores + g * (at + 1), at + 1, scale);
+        for (size_t g = 0; g < d->group; g++) vector_softmax(scores + g * (at + 1), scale, at + 1, at + 1);
         linalg_gemm(false, false, d->group, dim, at + 1, 1, scores, at + 1, values, dim, 0,
                     d->x + i * d->width + h * d->group * dim, dim);
     }
@@ -232,7 +220,7 @@ static void gate_row(void *context, size_t i, uint32_t worker) {
     size_t ff = t->d->m->config.d_ff;
     float *x = t->d->x + i * t->d->width, *gate = t->d->gate + i * ff, *up = t->d->up + i * ff;
     (void)worker;
-    for (size_t j = 0; j < ff; j++) x[j] = bp_siluf(gate[j]) * up[j];
+    vector_swiglu(x, gate, up, ff);
 }
 
 /* ---- the step -------------------------------------------------------------------------------------------------- */

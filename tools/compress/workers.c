@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "linalg/gemm_int16.h"
 #include "linalg/linalg.h"
 #include "pool.h"
 
@@ -51,6 +52,7 @@ typedef struct {
     float alpha, beta;
     const float *A, *B;
     float *C;
+    linalg_product *product;
 } gemm_task;
 
 static void gemm_block(void *context, size_t i, uint32_t worker) {
@@ -59,18 +61,29 @@ static void gemm_block(void *context, size_t i, uint32_t worker) {
     (void)worker;
     if (g->by_rows) {
         const float *A = g->A + (g->trans_a ? first : first * g->lda);
-        linalg_gemm(g->trans_a, g->trans_b, bp_min(g->block, g->m - first), g->n, g->k, g->alpha, A, g->lda, g->B,
-                    g->ldb, g->beta, g->C + first * g->ldc, g->ldc);
+        g->product(g->trans_a, g->trans_b, bp_min(g->block, g->m - first), g->n, g->k, g->alpha, A, g->lda, g->B,
+                   g->ldb, g->beta, g->C + first * g->ldc, g->ldc);
     } else {
         const float *B = g->B + (g->trans_b ? first * g->ldb : first);
-        linalg_gemm(g->trans_a, g->trans_b, g->m, bp_min(g->block, g->n - first), g->k, g->alpha, g->A, g->lda, B,
-                    g->ldb, g->beta, g->C + first, g->ldc);
+        g->product(g->trans_a, g->trans_b, g->m, bp_min(g->block, g->n - first), g->k, g->alpha, g->A, g->lda, B,
+                   g->ldb, g->beta, g->C + first, g->ldc);
     }
+}
+
+static void gemm_by(workers *w, linalg_product *product, bool trans_a, bool trans_b, size_t m, size_t n, size_t k,
+                    float alpha, const float *A, size_t lda, const float *B, size_t ldb, float beta, float *C,
+                    size_t ldc) {
+    enum { BLOCK = 192 }; /* long enough for BLAS to reach its speed, short enough to share among a few threads */
+    gemm_task g = {trans_a, trans_b, m >= n, m, n, k, lda, ldb, ldc, BLOCK, alpha, beta, A, B, C, product};
+    workers_for(w, bp_ceil_div(bp_max(m, n), BLOCK), gemm_block, &g);
 }
 
 void workers_gemm(workers *w, bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha, const float *A,
                   size_t lda, const float *B, size_t ldb, float beta, float *C, size_t ldc) {
-    enum { BLOCK = 192 }; /* long enough for BLAS to reach its speed, short enough to share among a few threads */
-    gemm_task g = {trans_a, trans_b, m >= n, m, n, k, lda, ldb, ldc, BLOCK, alpha, beta, A, B, C};
-    workers_for(w, bp_ceil_div(bp_max(m, n), BLOCK), gemm_block, &g);
+    gemm_by(w, linalg_gemm, trans_a, trans_b, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
+}
+
+void workers_gemm_rounded(workers *w, bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha,
+                          const float *A, size_t lda, const float *B, size_t ldb, float beta, float *C, size_t ldc) {
+    gemm_by(w, gemm_int16_or_float(), trans_a, trans_b, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
 }

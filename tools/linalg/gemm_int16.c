@@ -47,3 +47,5 @@ void gemm_int16(bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float 
     const bool forced = atomic_load_explicit(&fallback_forced, memory_order_relaxed);
     gemm_by_blocks(forced ? NULL : best_kernel(), trans_a, trans_b, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
 }
+
+linalg_product *gemm_int16_or_float(void) { return gemm_int16_faster() ? gemm_int16 : linalg_gemm; }

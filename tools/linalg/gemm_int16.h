@@ -3,7 +3,7 @@
 #ifndef BITPAIR_GEMM_INT16_H
 #define BITPAIR_GEMM_INT16_H
 
-#include "base.h"
+#include "linalg.h"
 
 /* This processor has what the fast path needs: AVX2. */
 bool gemm_int16_available(void);
@@ -23,8 +23,10 @@ bool gemm_int16_faster(void);
  * An element depends on its row of op(A), its column of op(B), k, alpha, beta and its old value alone: any split over
  * m and n gives the same bits. Otherwise, or if the first call of a thread finds no memory: linalg_gemm, bit for bit.
  * Runs on the calling thread; any number of threads may call at once. Each keeps 3.8 MiB of scratch until it ends. */
-void gemm_int16(bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha, const float *A, size_t lda,
-                const float *B, size_t ldb, float beta, float *C, size_t ldc);
+linalg_product gemm_int16;
+
+/* gemm_int16 where it is faster, else linalg_gemm. */
+linalg_product *gemm_int16_or_float(void);
 
 /* For tests: true sends every later call of the process to linalg_gemm, false back to the processor's best. */
 void gemm_int16_force_fallback(bool fallback);

@@ -16,8 +16,9 @@ void linalg_restart_with_avx512(char **argv);
 
 /* C [m, n] (ldc) = alpha * op(A) op(B) + beta * C; op transposes when the flag is set. lda, ldb, ldc are row strides.
  * */
-void linalg_gemm(bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha, const float *A, size_t lda,
-                 const float *B, size_t ldb, float beta, float *C, size_t ldc);
+typedef void linalg_product(bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha, const float *A,
+                            size_t lda, const float *B, size_t ldb, float beta, float *C, size_t ldc);
+linalg_product linalg_gemm;
 
 /* H [n, n] += X' X for X [t, n] (row stride ldx); only the upper triangle is written. */
 void linalg_gram(float *H, size_t n, const float *X, size_t ldx, size_t t);
