@@ -23,6 +23,12 @@ foreach(source ${CHECKS})
   add_test(NAME ${name} COMMAND ${name} ${only})
 endforeach()
 
+# The longest first, so that no core is idle at the end.
+if(TARGET check_tune)
+  set_tests_properties(check_tune check_compress check_session check_eval check_compress_memory PROPERTIES COST 60)
+  set_tests_properties(check_tune PROPERTIES COST 200)
+endif()
+
 # check_faults refuses what the system gives: the linker leads these calls through it.
 if(TARGET check_faults)
   foreach(call malloc calloc realloc aligned_alloc posix_memalign strdup strndup pwrite fsync mkdir)
