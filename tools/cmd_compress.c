@@ -83,9 +83,11 @@ static void print_json(const compress_options *o, const compress_result *r) {
     for (uint32_t t = 0; t < f->n_tiers; t++)
         printf("%s{\"end\": %llu, \"bits_per_weight\": %.6g}", t ? ", " : "", (unsigned long long)f->tier_end[t],
                f->bits_per_weight[t]);
-    printf("], \"dense_ppl\": %.6g, \"ppl\": %.6g, \"embedding_error\": %.6g, \"calib_tokens\": %zu, \"seconds\": "
-           "%.1f, \"seed\": %llu}\n",
-           r->dense_ppl, r->student_ppl, r->embedding_error, r->calib_tokens, r->seconds, (unsigned long long)o->seed);
+    printf("], \"dense_ppl\": %.6g, \"ppl\": %.6g, \"embedding_error\": %.6g, \"stream_error\": %.6g, "
+           "\"calib_tokens\": %zu, "
+           "\"seconds\": %.1f, \"seed\": %llu}\n",
+           r->dense_ppl, r->student_ppl, r->embedding_error, r->stream_error, r->calib_tokens, r->seconds,
+           (unsigned long long)o->seed);
 }
 
 static void print_result(const compress_options *o, const compress_result *r) {

@@ -32,9 +32,10 @@ typedef struct {
     cli_progress progress;
     uint64_t done; /* work, in units of 2^20 operations; shared by threads */
     double total;
-    uint32_t layer;     /* current block */
-    layer_loss *losses; /* [n_layers * PARTS] with o->equal_loss */
-    double *factors;    /* [n_layers * PARTS] o->factors */
+    uint32_t layer;      /* current block */
+    layer_loss *losses;  /* [n_layers * PARTS] with o->equal_loss */
+    double *factors;     /* [n_layers * PARTS] o->factors */
+    double stream_error; /* after the last block, as compress_result has it */
 } job;
 
 /* ---- progress -------------------------------------------------------------------------------------------------- */
@@ -200,7 +201,7 @@ static void keep_before(job *j) {
 
 /* On validation tokens: error of the student's stream relative to the dense one, mean over tokens; and over all,
  * relative to the block's own contribution. */
-static void report_block(const job *j) {
+static void report_block(job *j) {
     size_t d = j->m->config.d_model, first = j->chain.n_train, n = j->chain.n_tokens - first;
     double relative = 0, error = 0, update = 0;
     for (size_t t = 0; t < n; t++) {
@@ -217,9 +218,10 @@ static void report_block(const job *j) {
         relative += wrong / size;
     }
     chain_release(&j->chain, first, n);
+    j->stream_error = relative / (double)n;
     if (!j->o->quiet)
         fprintf(stderr, "block %u: stream error %.4f per token, %.4f of the block's update\n", (unsigned)j->layer,
-                relative / (double)n, error / update);
+                j->stream_error, error / update);
 }
 
 static void add_both(job *j, part p) {
@@ -396,6 +398,7 @@ static bool run_blocks(job *j, const calibration *calib, compress_result *r, bp_
     j->chain.model = &j->result;
     r->student_ppl = exp(chain_nll(&j->chain, CHAIN_STUDENT, &head));
     r->embedding_error = j->embedding.error;
+    r->stream_error = j->stream_error;
     release_tables(j);
     return true;
 }

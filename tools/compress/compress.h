@@ -18,6 +18,7 @@ typedef struct {
     size_t calib_tokens;
     double dense_ppl, student_ppl; /* perplexity on the validation sequences */
     double embedding_error;        /* relative squared error of the table; 0 where it is kept */
+    double stream_error; /* of the residual stream after the last block, likewise: mean over validation tokens */
     double seconds;
 } compress_result;
 
