@@ -152,27 +152,18 @@ static void invert(void *context, size_t i, uint32_t worker) {
     r->failed[i] = !linalg_invert_spd(r->inverse[i], r->k);
 }
 
-/* out [rows, m] = X Q */
-static void rotate(const run *r, float *out, const float *X, size_t rows) {
-    size_t m = r->m;
-    if (r->t->Q)
-        workers_gemm_rounded(r->w, false, false, rows, m, m, 1, X, m, r->t->Q, m, 0, out, m);
-    else
-        memcpy(out, X, rows * m * sizeof *out);
-}
-
 static void a_system(run *r) {
     size_t n = r->n, m = r->m, k = r->k;
     unit_rows(&r->B, r->normed);
-    rotate(r, r->rotated, r->normed, k);
+    metric_rotate(r->w, r->product, r->t, r->rotated, r->normed, k);
     for (size_t i = 0; i < k; i++)
         for (size_t j = 0; j < m; j++) r->normed[i * m + j] = r->rotated[i * m + j] * r->mu[j];
-    workers_gemm_rounded(r->w, false, true, k, k, m, 1, r->normed, m, r->rotated, m, 0, r->G, k);
+    workers_gemm_by(r->w, r->product, false, true, k, k, m, 1, r->normed, m, r->rotated, m, 0, r->G, k);
     double trace = 0;
     for (size_t i = 0; i < k; i++) trace += r->G[i * k + i];
     float inverse_g = (float)((double)k / trace);
     for (size_t i = 0; i < k * k; i++) r->G[i] *= inverse_g;
-    workers_gemm_rounded(r->w, false, true, n, k, m, inverse_g, r->Wm, m, r->rotated, m, 0, r->Y, k);
+    workers_gemm_by(r->w, r->product, false, true, n, k, m, inverse_g, r->Wm, m, r->rotated, m, 0, r->Y, k);
     workers_for(r->w, 2, invert, r);
 }
 
@@ -256,7 +247,7 @@ static bool b_step(run *r) {
     unit_columns(&r->A, r->normed);
     workers_for(r->w, 1 + row_blocks, b_system, r);
     if (r->failed[0]) return false;
-    workers_gemm_rounded(r->w, true, false, k, m, k, 1, r->P, k, r->E, m, 0, r->Y, m);
+    workers_gemm_by(r->w, r->product, true, false, k, m, k, 1, r->P, k, r->E, m, 0, r->Y, m);
     for (r->inner = 0; r->inner < INNER; r->inner++) {
         workers_for(r->w, column_blocks, b_into, r);
         workers_for(r->w, row_blocks, b_divide, r);
@@ -272,7 +263,7 @@ static bool b_step(run *r) {
 static void set_target(run *r, const float *W, const float *weights, float damping) {
     for (size_t j = 0; j < r->m; j++) r->mu[j] = LEVEL * (r->t->mu[j] + damping) / (1 + damping);
     metric_scale(r->t, r->scaled, W, r->n);
-    metric_rotate(r->w, r->t, r->Wm, r->scaled, r->n);
+    metric_rotate(r->w, linalg_gemm, r->t, r->Wm, r->scaled, r->n);
     for (size_t i = 0; i < r->n; i++) {
         float root = weights ? sqrtf(weights[i]) : 1;
         for (size_t j = 0; j < r->m; j++) r->Wm[i * r->m + j] *= root * r->mu[j];

@@ -68,9 +68,9 @@ void metric_apply(workers *w, const metric *t, float damping, float *out, const 
     if (t->M0) workers_gemm(w, false, false, n, t->m, t->m, 1, X, t->m, t->M0, t->m, 1, out, t->m);
 }
 
-void metric_rotate(workers *w, const metric *t, float *out, const float *X, size_t n) {
+void metric_rotate(workers *w, linalg_product *product, const metric *t, float *out, const float *X, size_t n) {
     if (t->Q)
-        workers_gemm(w, false, false, n, t->m, t->m, 1, X, t->m, t->Q, t->m, 0, out, t->m);
+        workers_gemm_by(w, product, false, false, n, t->m, t->m, 1, X, t->m, t->Q, t->m, 0, out, t->m);
     else
         memcpy(out, X, n * t->m * sizeof *out);
 }

@@ -29,7 +29,7 @@ void metric_scale(const metric *t, float *out, const float *V, size_t n);
 /* out [n, m] = X (M0 + damping I). out must not be X. */
 void metric_apply(workers *w, const metric *t, float damping, float *out, const float *X, size_t n);
 
-/* out [n, m] = X Q (a copy where Q is NULL). out must not be X. */
-void metric_rotate(workers *w, const metric *t, float *out, const float *X, size_t n);
+/* out [n, m] = X Q by `product` (a copy where Q is NULL). out must not be X. */
+void metric_rotate(workers *w, linalg_product *product, const metric *t, float *out, const float *X, size_t n);
 
 #endif

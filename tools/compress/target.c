@@ -64,7 +64,7 @@ static void set_moments(search *r, const float *W, const statistics *s, bool res
             float moment = r->tried[i * m + j] + (residual ? s->train.R[i * m + j] : 0);
             r->tried[i * m + j] = moment / (r->t->scale[j] * r->t->mean);
         }
-    metric_rotate(r->w, r->t, r->moved, r->tried, n);
+    metric_rotate(r->w, linalg_gemm, r->t, r->moved, r->tried, n);
 }
 
 static void try_lambda(search *r, float lambda) {
@@ -104,7 +104,7 @@ bool target_choose(workers *w, float *out, target_choice *choice, const float *W
     *choice = (target_choice){TARGET_PLAIN, 0, validation_error(v, W)};
     memcpy(out, W, n * m * sizeof *out);
     metric_scale(t, r.tried, W, n);
-    metric_rotate(w, t, r.kept, r.tried, n);
+    metric_rotate(w, linalg_gemm, t, r.kept, r.tried, n);
     set_moments(&r, W, s, false);
     search_kind(&r, TARGET_ASYMMETRIC, out, choice, v, lambda);
     if (s->train.R) {

@@ -2,8 +2,6 @@
 
 #include <stdlib.h>
 
-#include "linalg/gemm_int16.h"
-#include "linalg/linalg.h"
 #include "pool.h"
 
 struct workers {
@@ -70,9 +68,9 @@ static void gemm_block(void *context, size_t i, uint32_t worker) {
     }
 }
 
-static void gemm_by(workers *w, linalg_product *product, bool trans_a, bool trans_b, size_t m, size_t n, size_t k,
-                    float alpha, const float *A, size_t lda, const float *B, size_t ldb, float beta, float *C,
-                    size_t ldc) {
+void workers_gemm_by(workers *w, linalg_product *product, bool trans_a, bool trans_b, size_t m, size_t n, size_t k,
+                     float alpha, const float *A, size_t lda, const float *B, size_t ldb, float beta, float *C,
+                     size_t ldc) {
     enum { BLOCK = 192 }; /* long enough for BLAS to reach its speed, short enough to share among a few threads */
     gemm_task g = {trans_a, trans_b, m >= n, m, n, k, lda, ldb, ldc, BLOCK, alpha, beta, A, B, C, product};
     workers_for(w, bp_ceil_div(bp_max(m, n), BLOCK), gemm_block, &g);
@@ -80,10 +78,5 @@ static void gemm_by(workers *w, linalg_product *product, bool trans_a, bool tran
 
 void workers_gemm(workers *w, bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha, const float *A,
                   size_t lda, const float *B, size_t ldb, float beta, float *C, size_t ldc) {
-    gemm_by(w, linalg_gemm, trans_a, trans_b, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
-}
-
-void workers_gemm_rounded(workers *w, bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha,
-                          const float *A, size_t lda, const float *B, size_t ldb, float beta, float *C, size_t ldc) {
-    gemm_by(w, gemm_int16_or_float(), trans_a, trans_b, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
+    workers_gemm_by(w, linalg_gemm, trans_a, trans_b, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
 }

@@ -5,6 +5,7 @@
 #define BITPAIR_WORKERS_H
 
 #include "err.h"
+#include "linalg/linalg.h"
 
 typedef struct workers workers;
 
@@ -22,9 +23,9 @@ void workers_for(workers *w, size_t n, void (*fn)(void *context, size_t i, uint3
 void workers_gemm(workers *w, bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha, const float *A,
                   size_t lda, const float *B, size_t ldb, float beta, float *C, size_t ldc);
 
-/* The same with factors rounded to 16-bit integers where those are faster (linalg/gemm_int16.h): off by 1/4000 of what
- * is largest in a row or column. */
-void workers_gemm_rounded(workers *w, bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha,
-                          const float *A, size_t lda, const float *B, size_t ldb, float beta, float *C, size_t ldc);
+/* The same by another product than linalg_gemm, such as that of linalg/gemm_int16.h. */
+void workers_gemm_by(workers *w, linalg_product *product, bool trans_a, bool trans_b, size_t m, size_t n, size_t k,
+                     float alpha, const float *A, size_t lda, const float *B, size_t ldb, float beta, float *C,
+                     size_t ldc);
 
 #endif
