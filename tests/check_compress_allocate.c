@@ -149,7 +149,7 @@ static void check_command(const char *dense, const char *calib) {
               OPTIONS("--separate", "--allocate", "equal-loss", "--threads", "1", "--allocation", kept)) == 0,
           "equal-loss failed");
     CHECK(run(dense, two, calib,
-              OPTIONS("--separate", "--allocate", "equal-loss", "--threads", "2", "--max-memory", "130")) == 0,
+              OPTIONS("--separate", "--allocate", "equal-loss", "--threads", "2", "--max-memory", "142")) == 0,
           "equal-loss with 2 threads failed");
     CHECK(size_of(kept) > 0, "--allocation keeps nothing");
     CHECK(run(dense, again, calib, OPTIONS("--separate", "--allocate", "equal-loss", "--allocation", kept)) == 0,

@@ -49,9 +49,9 @@ static void check_rounding(void) {
     CHECK(isnan(c), "NaN becomes %g", (double)c);
 }
 
-/* Normals against float64: the bound of the header; against rounded factors float32's own errors are all that is left.
- */
-static void check_bound(void) {
+/* Normals against float64: the bound of the header, `rounding` and `sums` for each term of k; where factors are rounded
+ * once, against rounded factors float32's own errors are all that is left. */
+static void check_bound(double rounding, unsigned sums, bool once) {
     rng r = rng_named(2, "bound");
     for (unsigned i = 0; i < 8; i++) {
         const shape s = {i & 1, i >> 1 & 1, 37, 41, i < 4 ? 333 : 1601, 1, 0.7f, (float)(i & 1)};
@@ -62,16 +62,49 @@ static void check_bound(void) {
         for (size_t j = 0; j < s.m * (s.n + 1) - 1; j++) c[j] = 1;
         run(&s, a, b, c);
         double worst = 0, worst_rounded = 0; /* as shares of their bounds */
+        const double of_sums = (sums * (double)s.k + 2) * 0x1p-23;
         for (size_t j = 0; j < s.m * s.n; j++) {
-            const double got = (double)c[j / s.n * (s.n + 1) + j % s.n], old = (double)s.beta, sums = (double)(s.k + 2);
+            const double got = (double)c[j / s.n * (s.n + 1) + j % s.n], old = (double)s.beta;
             double magnitude, exact = (double)s.alpha * dot(&s, a, b, j / s.n, j % s.n, false, &magnitude) + old;
             const double size = (double)s.alpha * magnitude + old;
-            worst = fmax(worst, fabs(got - exact) / (size * (0x1p-7 + sums * 0x1p-23)));
+            worst = fmax(worst, fabs(got - exact) / (size * (rounding + of_sums)));
             exact = (double)s.alpha * dot(&s, a, b, j / s.n, j % s.n, true, &magnitude) + old;
-            worst_rounded = fmax(worst_rounded, fabs(got - exact) / (size * sums * 0x1p-23));
+            worst_rounded = fmax(worst_rounded, fabs(got - exact) / (size * of_sums));
         }
         CHECK(worst <= 1, "k %zu: %g of the bound", s.k, worst);
-        if (gemm_bf16_available()) CHECK(worst_rounded <= 1, "k %zu: %g of float32's bound", s.k, worst_rounded);
+        if (once) CHECK(worst_rounded <= 1, "k %zu: %g of float32's bound", s.k, worst_rounded);
+    }
+}
+
+/* A long sum of products of values far apart, whose errors float32's rounding does not hide: two factors of 2^-9 each
+ * are the whole of the error of a factor rounded once. */
+static void check_split_rounding(void) {
+    float a[64], b[64], c;
+    rng r = rng_named(4, "split rounding");
+    double exact = 0, magnitude = 0;
+    for (size_t p = 0; p < 64; p++) {
+        a[p] = (float)(rng_normal(&r) * pow(2, (int)(rng_next(&r) % 40) - 20));
+        b[p] = (float)rng_normal(&r);
+        exact += (double)a[p] * (double)b[p];
+        magnitude += fabs((double)a[p] * (double)b[p]);
+    }
+    gemm_bf16_split(false, false, 1, 1, 64, 1, a, 64, b, 1, 0, &c, 1);
+    CHECK(fabs((double)c - exact) <= magnitude * 0x1p-16, "%g instead of %g", (double)c, exact);
+    const float x = 0x1.010101p0f, one = 1;
+    gemm_bf16_split(false, false, 1, 1, 1, 1, &x, 1, &one, 1, 0, &c, 1);
+    CHECK(fabs((double)c - (double)x) <= 0x1p-17, "%a becomes %a", (double)x, (double)c);
+}
+
+static void force_float(bool is_float) { gemm_bf16_force(is_float ? GEMM_BF16_FLOAT : GEMM_BF16_BEST); }
+
+static void check_path(gemm_bf16_path path) {
+    gemm_bf16_force(path);
+    check_exact_shapes();
+    check_empty();
+    check_bound(0x1p-7, 1, gemm_bf16_available());
+    if (gemm_bf16_available()) {
+        check_rounding();
+        check_split();
     }
 }
 
@@ -80,15 +113,17 @@ int main(int argc, char **argv) {
     gemm_exact_value = integer;
     linalg_init();
     if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
-    printf("AVX-512 BF16: %s\n", gemm_bf16_available() ? "yes" : "no");
+    printf("AVX-512 BF16: %s, AMX BF16: %s\n", gemm_bf16_available() ? "yes" : "no", gemm_bf16_amx() ? "yes" : "no");
     guarded_open_all();
+    if (gemm_bf16_amx()) check_path(GEMM_BF16_BEST);
+    check_path(GEMM_BF16_AVX512);
+    check_fallback(force_float, gemm_bf16_available());
+    gemm_tested = gemm_bf16_split;
     check_exact_shapes();
     check_empty();
-    check_bound();
-    if (gemm_bf16_available()) {
-        check_rounding();
-        check_split();
-    }
-    check_fallback(gemm_bf16_force_fallback, gemm_bf16_available());
+    check_bound(0x1p-16, 3, false);
+    check_split_rounding();
+    if (gemm_bf16_amx()) check_split();
+    check_fallback(force_float, gemm_bf16_amx());
     return check_end();
 }

@@ -121,7 +121,7 @@ static inline void check_exact(const shape *s, rng *r) {
     for (size_t i = 0; i + 1 < s->m; i++)
         touched += memcmp(c + i * ldc + s->n, old + i * ldc + s->n, s->gap * sizeof *c) != 0;
     CHECK(wrong == 0, "%c%c %zu x %zu x %zu, alpha %g, beta %g: %zu elements differ", "NT"[s->trans_a],
-          "NT"[s->trans_b], s->m, s->n, s->k, (double)s->alpha, (double)s->beta, wrong);
+          "NT"[s->trans_b], s -> m, s -> n, s -> k, (double)s -> alpha, (double)s -> beta, wrong);
     CHECK(touched == 0, "%zu x %zu x %zu: wrote outside C", s->m, s->n, s->k);
 }
 
@@ -191,6 +191,7 @@ static inline void check_split(void) {
     enum { THREADS = sizeof blocks / sizeof blocks[0] };
     pthread_t threads[THREADS];
     split_fill();
+    memset(whole, 0, sizeof whole);
     gemm_tested(true, false, SPLIT_M, SPLIT_N, SPLIT_K, 0.3f, split_a, SPLIT_M, split_b, SPLIT_N, 1, whole, SPLIT_N);
     for (size_t i = 0; i < THREADS; i++)
         if (pthread_create(&threads[i], NULL, multiply_split, &blocks[i]) != 0) exit(1);
@@ -247,7 +248,7 @@ static inline void bench_shape(const shape *s) {
         tested = fmin(tested, seconds_of(gemm_tested, s, a, b, c, (int)(1 + 2e9 / flops)));
         sgemm = fmin(sgemm, seconds_of(linalg_gemm, s, a, b, c, (int)(1 + 2e9 / flops)));
     }
-    printf("%c%c %6zu %6zu %6zu  %7.1f %7.1f  %5.2f\n", "NT"[s->trans_a], "NT"[s->trans_b], s->m, s->n, s->k,
+    printf("%c%c %6zu %6zu %6zu  %7.1f %7.1f  %5.2f\n", "NT"[s->trans_a], "NT"[s->trans_b], s -> m, s -> n, s -> k,
            flops / tested * 1e-9, flops / sgemm * 1e-9, sgemm / tested);
     free(a);
     free(b);

@@ -69,7 +69,7 @@ int main(int argc, char **argv) {
     }
     for (size_t i = 0; i < N_COMMANDS; i++)
         if (strcmp(word, COMMANDS[i].name) == 0) {
-            if (COMMANDS[i].algebra) linalg_restart_with_avx512(argv);
+            if (COMMANDS[i].algebra) linalg_restart_with_best(argv);
             return flush_output(COMMANDS[i].run(argc - 1, argv + 1));
         }
     return unknown_command(word);

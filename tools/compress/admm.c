@@ -3,8 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "linalg/gemm_bf16.h"
 #include "linalg/gemm_int16.h"
-#include "linalg/linalg.h"
 #include "svid.h"
 
 enum { ROWS = 144, COLUMNS = 192, INNER = 2, SVID_ROUNDS = 3 };
@@ -54,7 +54,8 @@ static float *own_scratch(const run *r, uint32_t worker) { return r->own + worke
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 static bool run_open(run *r, workers *w, const metric *t, size_t n, size_t m, size_t k, bp_err *e) {
-    *r = (run){.w = w, .t = t, .n = n, .m = m, .k = k, .product = gemm_int16_or_float()};
+    *r = (run){
+        .w = w, .t = t, .n = n, .m = m, .k = k, .product = gemm_bf16_amx() ? gemm_bf16_split : gemm_int16_or_float()};
     size_t widest = larger(n * k, k * m), svid = larger(svid_scratch(n, k), svid_scratch(k, m));
     r->own_size = 2 * larger(ROWS * larger(k, m), COLUMNS * k);
     const struct {

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "linalg/gemm_bf16.h"
 #include "linalg/linalg.h"
 #include "tune/vector.h"
 
@@ -135,7 +136,8 @@ static void product_block(void *context, size_t i, uint32_t worker) {
     size_t first = i * BLOCK, rows = p->of[which].rows, count = bp_min(BLOCK, rows - first);
     float *y = p->of[which].y + first;
     const float *bias = p->of[which].bias;
-    linalg_gemm(false, true, p->n, count, p->m, 1, p->x, p->ldx, p->of[which].W + first * p->m, p->m, p->beta, y, rows);
+    gemm_bf16_split(false, true, p->n, count, p->m, 1, p->x, p->ldx, p->of[which].W + first * p->m, p->m, p->beta, y,
+                    rows);
     for (size_t t = 0; bias && t < p->n; t++)
         for (size_t j = 0; j < count; j++) y[t * rows + j] += bias[first + j];
 }

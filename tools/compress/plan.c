@@ -146,8 +146,8 @@ double plan_made_work(const compress_options *o, const model *m, uint32_t layer)
 
 /* ---- memory: what is alive together, in bytes ------------------------------------------------------------------ */
 
-/* The program, BLAS and its threads, the tokenizer, small things. */
-static uint64_t base_bytes(const compress_options *o) { return (64 + 8 * o->threads) << 20; }
+/* The program, BLAS and other products on their threads, the tokenizer, small things. */
+static uint64_t base_bytes(const compress_options *o) { return (64 + 14 * o->threads) << 20; }
 
 /* While a layer [n, m] is made: factors.c with target.c, admm.c and refit.c. */
 static uint64_t layer_bytes(const compress_options *o, size_t n, size_t m) {

@@ -18,4 +18,28 @@ void gemm_bf16_pack_avx512(uint32_t *out, size_t width, gemm_factor x, size_t co
 void gemm_bf16_product_avx512(float *C, size_t ldc, const uint32_t *A, const uint32_t *B, size_t m, size_t n, size_t k,
                               float alpha, float beta);
 
+/* AMX: 2 x 2 tiles of C. */
+enum { GEMM_BF16_AMX_ROWS = 32, GEMM_BF16_AMX_COLS = 32 };
+
+/* The processor has AMX BF16, and the kernel gives the process its tiles (asks for them once). */
+bool gemm_bf16_amx_available(void);
+
+/* Panels of 32 vectors in steps of 32 along k, two tiles of 16 vectors each; a vector is a row of 16 pairs in a tile of
+ * A, a column in one of B:
+ *     out [ceil(count / 32)][ceil(k / 32)][2][16][16],
+ * zero where there is no vector or element. width is 32; out is 64-aligned. */
+void gemm_bf16_pack_a_amx(uint32_t *out, size_t width, gemm_factor x, size_t count, size_t k);
+void gemm_bf16_pack_b_amx(uint32_t *out, size_t width, gemm_factor x, size_t count, size_t k);
+
+/* The same with every step twice: the factors as they are rounded, then what that leaves over, rounded in turn,
+ *     out [ceil(count / 32)][ceil(k / 32)][2][2][16][16]. */
+void gemm_bf16_pack_a_amx_split(uint32_t *out, size_t width, gemm_factor x, size_t count, size_t k);
+void gemm_bf16_pack_b_amx_split(uint32_t *out, size_t width, gemm_factor x, size_t count, size_t k);
+
+/* As gemm_bf16_product_avx512, for these panels. */
+void gemm_bf16_product_amx(float *C, size_t ldc, const uint32_t *A, const uint32_t *B, size_t m, size_t n, size_t k,
+                           float alpha, float beta);
+void gemm_bf16_product_amx_split(float *C, size_t ldc, const uint32_t *A, const uint32_t *B, size_t m, size_t n,
+                                 size_t k, float alpha, float beta);
+
 #endif

@@ -47,10 +47,10 @@ static void multiply_slab(const gemm_kernel *g, uint32_t *memory, gemm_factor a,
                           size_t k, float alpha, float beta, float *C, size_t ldc) {
     uint32_t *packed_b = memory, *packed_a = memory + g->b_words;
     const size_t rows = block_size(m, g->rows, g->tile_rows);
-    g->pack(packed_b, g->tile_cols, b, n, k);
+    g->pack_b(packed_b, g->tile_cols, b, n, k);
     for (size_t i = 0; i < m; i += rows) {
         const size_t count = bp_min(rows, m - i);
-        g->pack(packed_a, g->tile_rows, factor_from(a, i, 0), count, k);
+        g->pack_a(packed_a, g->tile_rows, factor_from(a, i, 0), count, k);
         g->product(C + i * ldc, ldc, packed_a, packed_b, count, n, k, alpha, beta);
     }
 }

@@ -18,8 +18,9 @@ typedef struct {
     size_t depth, rows, cols;
     size_t tile_rows, tile_cols; /* of C, in registers: they divide rows and cols */
     size_t a_words, b_words;     /* room for a packed block; multiples of 16 */
-    /* Packs `count` vectors of k elements in panels of `width` vectors (tile_rows or tile_cols); out is 64-aligned. */
-    void (*pack)(uint32_t *out, size_t width, gemm_factor x, size_t count, size_t k);
+    /* Pack `count` vectors of k elements in panels of `width` vectors (tile_rows or tile_cols); out is 64-aligned. */
+    void (*pack_a)(uint32_t *out, size_t width, gemm_factor x, size_t count, size_t k);
+    void (*pack_b)(uint32_t *out, size_t width, gemm_factor x, size_t count, size_t k);
     /* C [m, n] (ldc) = alpha * A B + beta * C for packed A and B; C is not read when beta is 0. */
     void (*product)(float *C, size_t ldc, const uint32_t *A, const uint32_t *B, size_t m, size_t n, size_t k,
                     float alpha, float beta);

@@ -27,7 +27,8 @@ static const gemm_kernel *best_kernel(void) {
                                        .tile_cols = GEMM_INT16_COLS,
                                        .a_words = ROWS / GEMM_INT16_ROWS * GEMM_INT16_A_WIDTH * PANEL_ROWS,
                                        .b_words = COLS / GEMM_INT16_COLS * GEMM_INT16_B_WIDTH * PANEL_ROWS,
-                                       .pack = gemm_int16_pack_avx2,
+                                       .pack_a = gemm_int16_pack_avx2,
+                                       .pack_b = gemm_int16_pack_avx2,
                                        .product = gemm_int16_product_avx2};
     return gemm_int16_available() ? &kernel : NULL;
 }

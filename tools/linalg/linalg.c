@@ -14,14 +14,26 @@ void spotri_(const char *uplo, const int *n, float *A, const int *lda, int *info
 
 void linalg_init(void) { openblas_set_num_threads(1); }
 
-void linalg_restart_with_avx512(char **argv) {
 #ifdef __x86_64__
-    const char *core = openblas_get_corename();
-    bool narrow = strcmp(core, "Haswell") == 0 || strcmp(core, "Zen") == 0;
-    bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-    if (!narrow || !wide || getenv("OPENBLAS_CORETYPE")) return; /* also what ends the second start */
-    if (setenv("OPENBLAS_CORETYPE", "SKYLAKEX", 0) == 0) execv("/proc/self/exe", argv);
+static bool one_of(const char *name, const char *const *names) {
+    while (*names && strcmp(name, *names) != 0) names++;
+    return *names != NULL;
+}
+#endif
+
+void linalg_restart_with_best(char **argv) {
+#ifdef __x86_64__
+    static const char *const with_avx512[] = {"SkylakeX", "Cooperlake", "SapphireRapids", NULL};
+    static const char *const with_avx2[] = {"SkylakeX", "Cooperlake", "SapphireRapids", "Haswell", "Zen", NULL};
+    const char *core = openblas_get_corename(), *better = NULL;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl")) {
+        if (!one_of(core, with_avx512)) better = "SKYLAKEX";
+    } else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && !one_of(core, with_avx2)) {
+        better = "HASWELL";
+    }
+    if (!better || getenv("OPENBLAS_CORETYPE")) return; /* also what ends the second start */
+    if (setenv("OPENBLAS_CORETYPE", better, 0) == 0) execv("/proc/self/exe", argv);
 #else
     (void)argv;
 #endif

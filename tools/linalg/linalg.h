@@ -9,10 +9,11 @@
 /* Once per process, before any other call: BLAS uses one thread per call. */
 void linalg_init(void);
 
-/* OpenBLAS chooses its kernels while it is loaded, and takes AVX2 ones on processors younger than itself. Where this
- * processor has AVX-512 and BLAS does not use it, starts the program anew with OPENBLAS_CORETYPE set (twice the speed on
- * Zen 5 with OpenBLAS 0.3.21); returns otherwise, or if that fails. Call it first in main. */
-void linalg_restart_with_avx512(char **argv);
+/* OpenBLAS chooses its kernels while it is loaded, and takes older ones on processors younger than itself: AVX2 on
+ * Zen 5, SSE3 on the fifth generation of Xeons (0.3.21; a half and a seventh of the speed). Where this processor has
+ * AVX-512 or AVX2 and BLAS does not use it, starts the program anew with OPENBLAS_CORETYPE set; returns otherwise, or if
+ * that fails. Call it first in main. */
+void linalg_restart_with_best(char **argv);
 
 /* C [m, n] (ldc) = alpha * op(A) op(B) + beta * C; op transposes when the flag is set. lda, ldb, ldc are row strides.
  * */
