@@ -43,6 +43,7 @@ typedef struct {
     float *own; /* scratch of each worker */
     size_t own_size;
     linalg_product *product; /* of the steps: its rounding is nothing beside what taking signs changes */
+    linalg_product *coarse;  /* of those that only turn signs and their duals to and fro */
     bool failed[2];
     void *memory;
 } run;
@@ -54,8 +55,9 @@ static float *own_scratch(const run *r, uint32_t worker) { return r->own + worke
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 static bool run_open(run *r, workers *w, const metric *t, size_t n, size_t m, size_t k, bp_err *e) {
-    *r = (run){
-        .w = w, .t = t, .n = n, .m = m, .k = k, .product = gemm_bf16_amx() ? gemm_bf16_split : gemm_int16_or_float()};
+    *r = (run){.w = w, .t = t, .n = n, .m = m, .k = k, .product = gemm_int16_or_float()};
+    r->coarse = gemm_bf16_amx() ? gemm_bf16 : r->product;
+    if (gemm_bf16_amx()) r->product = gemm_bf16_split;
     size_t widest = larger(n * k, k * m), svid = larger(svid_scratch(n, k), svid_scratch(k, m));
     r->own_size = 2 * larger(ROWS * larger(k, m), COLUMNS * k);
     const struct {
@@ -216,7 +218,7 @@ static void b_into(void *context, size_t block, uint32_t worker) {
     size_t m = r->m, k = r->k, first = block * COLUMNS, columns = bp_min(COLUMNS, m - first);
     float *D = own_scratch(r, worker);
     pull(&r->B, D, columns, 0, k, first, columns);
-    r->product(true, false, k, columns, k, 1, r->P, k, D, columns, 0, r->E + first, m);
+    r->coarse(true, false, k, columns, k, 1, r->P, k, D, columns, 0, r->E + first, m);
 }
 
 /* E = [(Y + rho E Q) / (sigma mu' + rho)] Q', by rows */
@@ -225,13 +227,13 @@ static void b_divide(void *context, size_t block, uint32_t worker) {
     size_t m = r->m, k = r->k, first = block * ROWS, rows = bp_min(ROWS, k - first);
     float rho = r->inner == 0 ? r->rho : 1;
     float *E = r->E + first * m, *T = r->t->Q ? own_scratch(r, worker) : E;
-    if (r->t->Q) r->product(false, false, rows, m, m, 1, E, m, r->t->Q, m, 0, T, m);
+    if (r->t->Q) r->coarse(false, false, rows, m, m, 1, E, m, r->t->Q, m, 0, T, m);
     for (size_t i = 0; i < rows; i++) {
         const float *Y = r->Y + (first + i) * m, *mu = r->mu;
         float sigma = r->sigma[first + i], *row = T + i * m;
         for (size_t j = 0; j < m; j++) row[j] = (Y[j] + rho * row[j]) / (sigma * mu[j] + rho);
     }
-    if (r->t->Q) r->product(false, true, rows, m, m, 1, T, m, r->t->Q, m, 0, E, m);
+    if (r->t->Q) r->coarse(false, true, rows, m, m, 1, T, m, r->t->Q, m, 0, E, m);
 }
 
 /* F = P E and the dual update, by columns */
@@ -239,7 +241,7 @@ static void b_out(void *context, size_t block, uint32_t worker) {
     const run *r = context;
     size_t m = r->m, k = r->k, first = block * COLUMNS, columns = bp_min(COLUMNS, m - first);
     float *F = own_scratch(r, worker);
-    r->product(false, false, k, columns, k, 1, r->P, k, r->E + first, m, 0, F, columns);
+    r->coarse(false, false, k, columns, k, 1, r->P, k, r->E + first, m, 0, F, columns);
     push(&r->B, F, columns, 0, k, first, columns);
 }
 

@@ -4,7 +4,7 @@
 
 #include "linalg/gemm_bf16.h"
 
-enum { TILE = 192, SLICE = 512 }; /* entries of a moment per item; tokens per product */
+enum { TILE = 384, SLICE = 512 }; /* entries of a moment per item; tokens per product */
 
 /* One side of an outer product: rows x - minus of [tokens, columns]. */
 typedef struct {
@@ -42,8 +42,8 @@ static void product_tile(void *context, size_t item, uint32_t worker) {
         size_t tokens = bp_min(SLICE, p->end - t);
         copy_slice(left, &p->left, i, rows, t, tokens, NULL);
         copy_slice(right, &p->right, j, columns, t, tokens, p->weight);
-        gemm_bf16_split(true, false, rows, columns, tokens, 1, left, rows, right, columns, 1,
-                        p->out + i * p->right.columns + j, p->right.columns);
+        gemm_bf16(true, false, rows, columns, tokens, 1, left, rows, right, columns, 1,
+                  p->out + i * p->right.columns + j, p->right.columns);
     }
 }
 

@@ -26,8 +26,11 @@ bool gemm_bf16_amx(void) {
     return amx_there;
 }
 
+/* A panel of B, 32 columns of AMX_PARTS bfloat16, stays in the first-level cache while A passes. */
+enum { AMX_ROWS = 256, AMX_PARTS = 384 };
+
 static const gemm_kernel *kernel_of(unsigned path) {
-    enum { DEPTH = 768, ROWS = 264, COLS = 3072, AMX_ROWS = 512 };
+    enum { DEPTH = 768, ROWS = 264, COLS = 3072 };
     static const gemm_kernel avx512 = {.depth = DEPTH,
                                        .rows = ROWS,
                                        .cols = COLS,
@@ -38,13 +41,13 @@ static const gemm_kernel *kernel_of(unsigned path) {
                                        .pack_a = gemm_bf16_pack_avx512,
                                        .pack_b = gemm_bf16_pack_avx512,
                                        .product = gemm_bf16_product_avx512};
-    static const gemm_kernel amx = {.depth = DEPTH,
+    static const gemm_kernel amx = {.depth = AMX_PARTS,
                                     .rows = AMX_ROWS,
                                     .cols = COLS,
                                     .tile_rows = GEMM_BF16_AMX_ROWS,
                                     .tile_cols = GEMM_BF16_AMX_COLS,
-                                    .a_words = AMX_ROWS * DEPTH / 2,
-                                    .b_words = COLS * DEPTH / 2,
+                                    .a_words = AMX_ROWS * AMX_PARTS / 2,
+                                    .b_words = COLS * AMX_PARTS / 2,
                                     .pack_a = gemm_bf16_pack_a_amx,
                                     .pack_b = gemm_bf16_pack_b_amx,
                                     .product = gemm_bf16_product_amx};
@@ -53,13 +56,13 @@ static const gemm_kernel *kernel_of(unsigned path) {
 }
 
 static const gemm_kernel *split_kernel_of(unsigned path) {
-    enum { DEPTH = 384, ROWS = 512, COLS = 3072 };
+    enum { DEPTH = AMX_PARTS / 2, COLS = 3072 };
     static const gemm_kernel amx = {.depth = DEPTH,
-                                    .rows = ROWS,
+                                    .rows = AMX_ROWS,
                                     .cols = COLS,
                                     .tile_rows = GEMM_BF16_AMX_ROWS,
                                     .tile_cols = GEMM_BF16_AMX_COLS,
-                                    .a_words = ROWS * DEPTH,
+                                    .a_words = AMX_ROWS * DEPTH,
                                     .b_words = COLS * DEPTH,
                                     .pack_a = gemm_bf16_pack_a_amx_split,
                                     .pack_b = gemm_bf16_pack_b_amx_split,

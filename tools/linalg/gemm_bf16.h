@@ -18,7 +18,7 @@ bool gemm_bf16_amx(void);
  * exact, sums are float32: |error| <= (2^-7 + (k + 2) 2^-23) (|alpha| sum |a b| + |beta C|). An element depends on its
  * row of op(A), its column of op(B), k, alpha, beta and its old value alone: any split over m and n gives the same
  * bits. Otherwise, or if the first call of a thread finds no memory: linalg_gemm, bit for bit.
- * Runs on the calling thread; any number of threads may call at once. Each keeps 5.3 MiB of scratch until it ends. */
+ * Runs on the calling thread; any number of threads may call at once. Each keeps 4.9 MiB of scratch until it ends. */
 linalg_product gemm_bf16;
 
 /* The same with each factor as the sum of two bfloat16, for AMX, which is faster than float32 even so; elsewhere it is
