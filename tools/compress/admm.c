@@ -55,9 +55,8 @@ static float *own_scratch(const run *r, uint32_t worker) { return r->own + worke
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 static bool run_open(run *r, workers *w, const metric *t, size_t n, size_t m, size_t k, bp_err *e) {
-    *r = (run){.w = w, .t = t, .n = n, .m = m, .k = k, .product = gemm_int16_or_float()};
+    *r = (run){.w = w, .t = t, .n = n, .m = m, .k = k, .product = admm_product()};
     r->coarse = gemm_bf16_amx() ? gemm_bf16 : r->product;
-    if (gemm_bf16_amx()) r->product = gemm_bf16_split;
     size_t widest = larger(n * k, k * m), svid = larger(svid_scratch(n, k), svid_scratch(k, m));
     r->own_size = 2 * larger(ROWS * larger(k, m), COLUMNS * k);
     const struct {
@@ -310,6 +309,8 @@ bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *
     if (stopped) return bp_fail(e, BP_OK, 0, "interrupted");
     return ok || bp_fail(e, BP_ERR_ARGUMENT, 0, "the matrix to factorize is not finite, or memory is short");
 }
+
+linalg_product *admm_product(void) { return gemm_bf16_amx() ? gemm_bf16_split : gemm_int16_or_float(); }
 
 double admm_work(size_t n, size_t m, size_t k, unsigned iterations, bool full) {
     double dn = (double)n, dm = (double)m, dk = (double)k, rotation = full ? 2 * dk * dm * dm : 0;

@@ -34,6 +34,9 @@ typedef struct {
     void *context;
 } admm_options;
 
+/* The matrix product of most of its work: whichever is fastest on this processor and exact enough. */
+linalg_product *admm_product(void);
+
 /* Floating-point operations of admm_factorize, for progress and estimates. */
 double admm_work(size_t n, size_t m, size_t k, unsigned iterations, bool full);
 

@@ -5,16 +5,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "admm.h"
 #include "allocate.h"
 #include "block_tune.h"
 #include "chain.h"
 #include "container.h"
+#include "linalg/gemm_bf16.h"
+#include "load.h"
 #include "offline.h"
 #include "statistics.h"
 #include "table_round.h"
 #include "tune/output_weights.h"
 
-static const double CORE_SPEED = 40e9; /* float32 operations per second that a core reaches in this mix */
+/* Operations per second of a whole run beside those of product_speed; with AMX many products are coarser and faster. */
+static double share_of_product(void) { return gemm_bf16_amx() ? 0.9 : 0.45; }
 
 bool plan_parse_stages(compress_options *o, const char *text, bp_err *e) {
     const char *p = text;
@@ -217,6 +221,24 @@ static uint64_t peak_bytes(const compress_options *o, const model *m, size_t n_t
     return base_bytes(o) + sizeof(int32_t) * n_tokens + (o->mapped ? 0 : m->file->size) + peak;
 }
 
+/* Operations per second that this core reaches in the products of ADMM, taken over a few hundredths of a second; 40e9 if
+ * memory is short. */
+static double product_speed(void) {
+    enum { N = 576 };
+    float *A = calloc(3 * (size_t)N * N, sizeof *A);
+    double speed = 40e9 / share_of_product();
+    if (A) {
+        double start, seconds = 0;
+        unsigned done = 0;
+        admm_product()(false, false, N, N, N, 1, A, N, A + N * N, N, 0, A + 2 * N * N, N); /* not counted: scratch */
+        for (start = clock_seconds(); seconds < 0.03; seconds = clock_seconds() - start, done++)
+            admm_product()(false, false, N, N, N, 1, A, N, A + N * N, N, 0, A + 2 * N * N, N);
+        speed = 2.0 * N * N * N * done / seconds;
+    }
+    free(A);
+    return speed;
+}
+
 compress_plan plan_make(const compress_options *o, const model *m, size_t n_tokens) {
     const model_config *c = &m->config;
     compress_options chosen = *o;
@@ -238,7 +260,7 @@ compress_plan plan_make(const compress_options *o, const model *m, size_t n_toke
         plan.memory = peak_bytes(&chosen, m, n_tokens);
         plan.scratch = chain_activation_bytes(m, n_tokens / o->ctx, o->ctx, plan_fits_blocks(o));
     }
-    plan.seconds = plan.work / (CORE_SPEED * (double)o->threads);
+    plan.seconds = plan.work / (share_of_product() * product_speed() * (double)o->threads);
     return plan;
 }
 
