@@ -50,6 +50,7 @@ bool chain_open(chain *c, workers *w, const model *m, const int32_t *ids, size_t
                 bool entry, const char *folder, bp_err *e) {
     const model_config *config = &m->config;
     *c = (chain){.model = m, .w = w, .ids = ids, .n_seqs = n_seqs, .ctx = ctx, .n_tokens = n_seqs * ctx};
+    c->product = gemm_bf16_split;
     c->n_train = (n_seqs - n_val) * ctx;
     c->width = x_width(config);
     c->own_size = scratch_floats(config, ctx);
@@ -160,7 +161,7 @@ void chain_normalise(chain *c, const float *weight) {
 
 /* out [ctx, w->n] = x W' + bias */
 static void project(const chain *c, float *out, const float *x, const linear *w, const float *W) {
-    gemm_bf16_split(false, true, c->ctx, w->n, w->m, 1, x, c->width, W, w->m, 0, out, w->n);
+    c->product(false, true, c->ctx, w->n, w->m, 1, x, c->width, W, w->m, 0, out, w->n);
     if (!w->bias) return;
     for (size_t t = 0; t < c->ctx; t++)
         for (size_t i = 0; i < w->n; i++) out[t * w->n + i] += w->bias[i];
@@ -193,9 +194,9 @@ static void attend_head(const chain *c, float *out, const float *q, const float 
     float scale = 1 / sqrtf((float)dim);
     for (size_t first = 0; first < c->ctx; first += QUERIES) {
         size_t rows = bp_min(QUERIES, c->ctx - first), seen = first + rows;
-        gemm_bf16_split(false, true, rows, seen, dim, 1, q + first * qs, qs, k, ks, 0, scores, seen);
+        c->product(false, true, rows, seen, dim, 1, q + first * qs, qs, k, ks, 0, scores, seen);
         for (size_t i = 0; i < rows; i++) vector_softmax(scores + i * seen, scale, first + i + 1, seen);
-        gemm_bf16_split(false, false, rows, dim, seen, 1, scores, seen, v, ks, 0, out + first * c->width, c->width);
+        c->product(false, false, rows, dim, seen, 1, scores, seen, v, ks, 0, out + first * c->width, c->width);
     }
 }
 
@@ -224,8 +225,8 @@ static void feed_sequence(const step *s, size_t seq, uint32_t worker) {
     chain *c = s->c;
     size_t d = c->model->config.d_model, ff = c->model->config.d_ff;
     float *x = c->x[s->side] + seq * c->ctx * c->width, *gate = c->own + worker * c->own_size, *up = gate + c->ctx * ff;
-    gemm_bf16_split(false, true, c->ctx, ff, d, 1, x, c->width, s->b->W[PART_GATE], d, 0, gate, ff);
-    gemm_bf16_split(false, true, c->ctx, ff, d, 1, x, c->width, s->b->W[PART_UP], d, 0, up, ff);
+    c->product(false, true, c->ctx, ff, d, 1, x, c->width, s->b->W[PART_GATE], d, 0, gate, ff);
+    c->product(false, true, c->ctx, ff, d, 1, x, c->width, s->b->W[PART_UP], d, 0, up, ff);
     for (size_t t = 0; t < c->ctx; t++) vector_swiglu(x + t * c->width, gate + t * ff, up + t * ff, ff);
 }
 
@@ -238,8 +239,8 @@ static void add_sequence(const step *s, size_t seq, uint32_t worker) {
     chain *c = s->c;
     size_t d = c->model->config.d_model, first = seq * c->ctx;
     (void)worker;
-    gemm_bf16_split(false, true, c->ctx, d, s->m, 1, c->x[s->side] + first * c->width, c->width, s->weight, s->m, 1,
-                    c->stream[s->side] + first * d, d);
+    c->product(false, true, c->ctx, d, s->m, 1, c->x[s->side] + first * c->width, c->width, s->weight, s->m, 1,
+               c->stream[s->side] + first * d, d);
 }
 
 void chain_add(chain *c, chain_side side, const float *W, size_t m) {

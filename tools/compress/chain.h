@@ -10,6 +10,7 @@
 #define BITPAIR_CHAIN_H
 
 #include "block.h"
+#include "linalg/linalg.h"
 #include "spill.h"
 
 typedef enum { CHAIN_DENSE, CHAIN_STUDENT, CHAINS } chain_side;
@@ -25,8 +26,9 @@ typedef struct {
     float *stream[CHAINS]; /* [n_tokens, d_model] residual stream */
     float *x[CHAINS];      /* [n_tokens, width] input of the next linear layers */
     float *entry; /* [n_tokens, d_model] for the caller: the student's stream before a block; NULL: not wanted */
-    float *rope;  /* [ctx, head_dim / 2, 2] cos, sin */
-    float *own;   /* scratch of each worker */
+    linalg_product *product; /* of the steps; chain_open takes gemm_bf16_split, as good as float32 */
+    float *rope;             /* [ctx, head_dim / 2, 2] cos, sin */
+    float *own;              /* scratch of each worker */
     size_t own_size;
     spill activations; /* stream and x */
     void *memory;      /* rope and own */

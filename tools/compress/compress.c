@@ -9,7 +9,7 @@
 #include "block_tune.h"
 #include "checkpoint.h"
 #include "cli.h"
-#include "linalg/linalg.h"
+#include "linalg/gemm_bf16.h"
 #include "platform.h"
 #include "statistics.h"
 #include "table_round.h"
@@ -383,6 +383,7 @@ static bool run_blocks(job *j, const calibration *calib, compress_result *r, bp_
     if (!round_tables(j, e) || !chain_open(&j->chain, j->w, j->m, calib->ids, calib->n_seqs, calib->n_val, calib->ctx,
                                            plan_fits_blocks(j->o), j->o->streamed ? j->work_folder.folder : NULL, e))
         return false;
+    j->chain.product = gemm_bf16; /* its errors are noise in means over all tokens */
     j->before = malloc(calib->n_val * calib->ctx * j->m->config.d_model * sizeof *j->before);
     j->layers = calloc((size_t)j->m->config.n_layers * PARTS, sizeof *j->layers);
     if (!j->before || !j->layers) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the block loop");

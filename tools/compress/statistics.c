@@ -24,11 +24,15 @@ typedef struct {
 
 static void copy_slice(float *to, const operand *o, size_t column, size_t columns, size_t token, size_t tokens,
                        const float *weight) {
-    for (size_t t = 0; t < tokens; t++) {
+    for (size_t t = 0; t < tokens; t++, to += columns) {
         const float *x = o->x + (token + t) * o->stride + column;
-        const float *minus = o->minus ? o->minus + (token + t) * o->stride + column : NULL;
-        float w = weight ? weight[token + t] : 1;
-        for (size_t j = 0; j < columns; j++) to[t * columns + j] = w * (minus ? x[j] - minus[j] : x[j]);
+        const float w = weight ? weight[token + t] : 1;
+        if (o->minus) {
+            const float *minus = o->minus + (token + t) * o->stride + column;
+            for (size_t j = 0; j < columns; j++) to[j] = w * (x[j] - minus[j]);
+        } else {
+            for (size_t j = 0; j < columns; j++) to[j] = w * x[j];
+        }
     }
 }
 
@@ -40,10 +44,11 @@ static void product_tile(void *context, size_t item, uint32_t worker) {
     float *left = p->own + worker * 2 * SLICE * TILE, *right = left + SLICE * TILE;
     for (size_t t = p->first; t < p->end; t += SLICE) {
         size_t tokens = bp_min(SLICE, p->end - t);
-        copy_slice(left, &p->left, i, rows, t, tokens, NULL);
+        if (p->left.minus) copy_slice(left, &p->left, i, rows, t, tokens, NULL);
         copy_slice(right, &p->right, j, columns, t, tokens, p->weight);
-        gemm_bf16(true, false, rows, columns, tokens, 1, left, rows, right, columns, 1,
-                  p->out + i * p->right.columns + j, p->right.columns);
+        gemm_bf16(true, false, rows, columns, tokens, 1, p->left.minus ? left : p->left.x + t * p->left.stride + i,
+                  p->left.minus ? rows : p->left.stride, right, columns, 1, p->out + i * p->right.columns + j,
+                  p->right.columns);
     }
 }
 
