@@ -3,10 +3,11 @@
 #include "gemm_bf16_tile.h"
 
 #if defined(__x86_64__)
+#if defined(__linux__)
 #include <cpuid.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
 
 #include "gemm_bf16_pieces.h"
 
@@ -17,11 +18,15 @@ enum { TILE_BYTES = 64 }; /* of a row */
 /* ---- the processor ---- */
 
 bool gemm_bf16_amx_available(void) {
+#if defined(__linux__)
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* arch_prctl of Linux 5.16 */
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
     const unsigned bf16 = 1u << 22, tile = 1u << 24;
-    return (d & bf16) && (d & tile) && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & bf16) && (d & tile) &&
+           syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return false;
+#endif
 }
 
 /* All eight tiles whole. */
