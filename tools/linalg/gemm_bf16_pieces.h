@@ -1,11 +1,12 @@
 /* gemm_bf16_pieces.h - what the two kernels of gemm_bf16 for AVX-512 share: rounding, pairing and transposing factors,
- * writing sums. For files compiled with AVX-512 F, BW, VL and BF16. */
+ * writing sums. For files compiled with AVX-512 F, BW, VL and BF16; nothing in others. */
 #ifndef BITPAIR_GEMM_BF16_PIECES_H
 #define BITPAIR_GEMM_BF16_PIECES_H
 
-#include <immintrin.h>
-
 #include "base.h"
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -94,4 +95,5 @@ INLINE void update(float *to, __mmask16 lanes, __m512 s, __m512 alpha, __m512 be
     _mm512_mask_storeu_ps(to, lanes, v);
 }
 
+#endif
 #endif
