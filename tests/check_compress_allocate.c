@@ -82,7 +82,7 @@ static void check_divergence(const model *m) {
     for (size_t t = 0; t < ROWS; t++) {
         log_probabilities(p, m, dense + t * d);
         log_probabilities(q, m, student + (ROWS + t) * d);
-        for (size_t v = 0; v < vocab; v++) wanted += exp(p[v]) * (p[v] - q[v]) / ROWS;
+        for (size_t v = 0; v < vocab; v++) wanted += exp(p[v]) * (p[v] - q[v]) / (double)ROWS;
     }
     CHECK(fabs(kl[0]) < 1e-6, "divergence from itself: %g", kl[0]);
     CHECK(wanted > 0.01 && fabs(kl[1] - wanted) < 1e-4 * wanted, "divergence %g, by definition %g", kl[1], wanted);

@@ -41,7 +41,7 @@ static double error_in(const float *H, const packed_table *p) {
     linear view = packed_table_view(p);
     double error = 0, size = 0, mean = 0;
     static float row[COLUMNS];
-    for (size_t j = 0; j < COLUMNS; j++) mean += (double)H[j * COLUMNS + j] / COLUMNS;
+    for (size_t j = 0; j < COLUMNS; j++) mean += (double)H[j * COLUMNS + j] / (double)COLUMNS;
     for (size_t i = 0; i < ROWS; i++) {
         linear_row(&view, i, row);
         const float *x = W + i * COLUMNS;
@@ -113,7 +113,7 @@ static void check_grid(const float *H) {
     rng r = rng_named(4, "grid");
     memcpy(kept, W, sizeof W);
     for (size_t i = 0; i < ROWS * COLUMNS; i++) W[i] = 0.125f * (float)(2 * (int)(rng_uniform(&r) * 32) - TOP);
-    for (size_t i = 0; i < ROWS; i++) W[i * COLUMNS] = W[i * COLUMNS + 256] = 0.125f * TOP;
+    for (size_t i = 0; i < ROWS; i++) W[i * COLUMNS] = W[i * COLUMNS + 256] = 0.125f * (float)TOP;
     memset(W + 7 * COLUMNS, 0, COLUMNS * sizeof *W);
     linear source = dense();
     CHECK(round_in(H, &p, NULL, &source, &e), "%s", e.text);
@@ -145,7 +145,7 @@ static void check_placed(const float *H) {
     table_metric_place(&same, COUNT, PLANES, moved, scales, q, wrong);
     double distance = 0;
     for (size_t i = 0; i < COUNT * COLUMNS; i++) distance += fabs((double)moved[i] - (double)x[i]);
-    CHECK(distance < 0.01 * COUNT * COLUMNS * 0.08, "values that fit move by %g", distance);
+    CHECK(distance < 0.01 * (double)COUNT * (double)COLUMNS * 0.08, "values that fit move by %g", distance);
     for (size_t i = 0; i < COUNT * COLUMNS; i++)
         q[i] = scales[i / COLUMNS * BLOCKS + i % COLUMNS / 256] > 0 ? (float)(2 * (int)(rng_uniform(&r) * 32) - 31) : 1;
     table_metric_place(&metric, COUNT, PLANES, x, scales, q, wrong);

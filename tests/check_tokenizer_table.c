@@ -66,7 +66,7 @@ static void check_texts(void) {
     check_vocabulary("ordinary", 10 * n, 12);
     begin_bytes();
     add_colliding(table_bits(TOKENS));
-    check_vocabulary("colliding", 4 * n * log_of(n), log_of(n) + NEAR);
+    check_vocabulary("colliding", 4 * n * log_of(n), log_of(n) + (double)NEAR);
     W.n = 0;
     while (W.n < TOKENS) add("same", TOKEN_NORMAL, 0);
     opened o;
@@ -133,7 +133,7 @@ static void check_merges(bool colliding) {
         most = bp_max(most, steps);
     }
     CHECK(wrong == 0, "merges, colliding %d: %lu are wrong", colliding, wrong);
-    CHECK((double)most <= log_of(n) + NEAR, "merges, colliding %d: a lookup took %lu steps", colliding, most);
+    CHECK((double)most <= log_of(n) + (double)NEAR, "merges, colliding %d: a lookup took %lu steps", colliding, most);
     printf(", at most %lu to find one\n", most);
     free(t.merges);
     free(t.merge_places.start);

@@ -224,19 +224,18 @@ static uint64_t peak_bytes(const compress_options *o, const model *m, size_t n_t
 /* Operations per second that this core reaches in the products of ADMM, taken over a few hundredths of a second; 40e9 if
  * memory is short. */
 static double product_speed(void) {
-    enum { N = 576 };
-    float *A = calloc(3 * (size_t)N * N, sizeof *A);
-    double speed = 40e9 / share_of_product();
-    if (A) {
-        double start, seconds = 0;
-        unsigned done = 0;
-        admm_product()(false, false, N, N, N, 1, A, N, A + N * N, N, 0, A + 2 * N * N, N); /* not counted: scratch */
-        for (start = clock_seconds(); seconds < 0.03; seconds = clock_seconds() - start, done++)
-            admm_product()(false, false, N, N, N, 1, A, N, A + N * N, N, 0, A + 2 * N * N, N);
-        speed = 2.0 * N * N * N * done / seconds;
+    const size_t n = 576;
+    float *A = calloc(3 * n * n, sizeof *A), *B = A + n * n, *C = B + n * n;
+    if (!A) return 40e9;
+    double start = 0, seconds = 0;
+    unsigned done = 0;
+    for (; seconds < 0.03; done++) {
+        admm_product()(false, false, n, n, n, 1, A, n, B, n, 0, C, n);
+        if (done == 0) start = clock_seconds(); /* the first finds its scratch */
+        seconds = clock_seconds() - start;
     }
     free(A);
-    return speed;
+    return 2.0 * (double)(n * n * n) * (done - 1) / seconds;
 }
 
 compress_plan plan_make(const compress_options *o, const model *m, size_t n_tokens) {
