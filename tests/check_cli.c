@@ -185,7 +185,8 @@ static double field(const cJSON *of, const char *name) { return cJSON_GetNumberV
 static void check_bench(const char *model) {
     char arguments[2048];
     bp_err e = {0};
-    snprintf(arguments, sizeof arguments, "bench %s -t 2 -p 5,40 -d 9,150 -n 6 -r 2 --kv 16 --profile --json -q", model);
+    snprintf(arguments, sizeof arguments, "bench %s -t 2 -p 5,40 -d 9,150 -n 6 -r 2 --kv 16 --profile --json -q",
+             model);
     CHECK(run(arguments) == 0 && number_of("kv_bits") == 16, "%s", err);
     cJSON *root = json_parse(out, strlen(out), "stdout", 0, &e);
     static const char *const KINDS[] = {"prefill", "decode"};

@@ -194,7 +194,7 @@ static void attend_head(const chain *c, float *out, const float *q, const float 
     float scale = 1 / sqrtf((float)dim);
     for (size_t first = 0; first < c->ctx; first += QUERIES) {
         size_t rows = bp_min(QUERIES, c->ctx - first), seen = first + rows;
-        c->product(false, true, rows, seen, dim, 1, q + first * qs, qs, k, ks, 0, scores, seen);
+        gemm_bf16_split(false, true, rows, seen, dim, 1, q + first * qs, qs, k, ks, 0, scores, seen);
         for (size_t i = 0; i < rows; i++) vector_softmax(scores + i * seen, scale, first + i + 1, seen);
         c->product(false, false, rows, dim, seen, 1, scores, seen, v, ks, 0, out + first * c->width, c->width);
     }

@@ -26,7 +26,7 @@ typedef struct {
     float *stream[CHAINS]; /* [n_tokens, d_model] residual stream */
     float *x[CHAINS];      /* [n_tokens, width] input of the next linear layers */
     float *entry; /* [n_tokens, d_model] for the caller: the student's stream before a block; NULL: not wanted */
-    linalg_product *product; /* of the steps; chain_open takes gemm_bf16_split, as good as float32 */
+    linalg_product *product; /* of the steps but attention's scores; chain_open: gemm_bf16_split, as good as float32 */
     float *rope;             /* [ctx, head_dim / 2, 2] cos, sin */
     float *own;              /* scratch of each worker */
     size_t own_size;
