@@ -10,7 +10,7 @@
 void linalg_init(void);
 
 /* OpenBLAS chooses its kernels while it is loaded, and takes older ones on processors younger than itself: AVX2 on
- * Zen 5, SSE3 on the fifth generation of Xeons (0.3.21; a half and a seventh of the speed). Where this processor has
+ * Zen 5, SSE3 on the fifth generation of Xeons (0.3.21; a half and a fifth of the speed). Where this processor has
  * AVX-512 or AVX2 and BLAS does not use it, starts the program anew with OPENBLAS_CORETYPE set; returns otherwise, or if
  * that fails. Call it first in main. */
 void linalg_restart_with_best(char **argv);
