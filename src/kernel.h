@@ -53,8 +53,8 @@ typedef struct {
     size_t (*input_bytes)(size_t groups);
 
     /* Prepares b . x (or x where b is NULL). input [input_bytes(groups)], 64-byte aligned; x, b [cols] any alignment,
-     * cols <= 8 * groups; columns past cols count as 0. Non-finite x gives unspecified finite-size nonsense, never a
-     * stray access. */
+     * cols <= 8 * groups; columns past cols count as 0. Non-finite x gives NaN or finite nonsense, never a stray access.
+     */
     void (*prepare)(void *input, const float *x, const float *b, size_t cols, size_t groups);
 
     /* Decode: y[16 t + r] for tiles first <= t < end, one token. y is indexed from row 0, is [16 * w->tiles] and must

@@ -67,9 +67,9 @@ static inline __m256 largest_entries(const eight_tables *p) {
                          _mm256_add_ps(_mm256_and_ps(p->column[2], m), _mm256_and_ps(p->column[3], m)));
 }
 
-/* Loads the tables of one block and returns its largest entry; max_ps(a, b) returns b where a is NaN */
-static float load_block(eight_tables *p, const float *x, const float *b, size_t first, size_t cols, size_t n) {
-    __m256 s = _mm256_setzero_ps();
+/* Loads the tables of one block and returns the bits of its largest entry: as whole numbers, where NaN is the largest */
+static uint32_t load_block(eight_tables *p, const float *x, const float *b, size_t first, size_t cols, size_t n) {
+    __m256i s = _mm256_setzero_si256();
     for (size_t i = 0; i < n; i += 32, p++) {
         if (first + i + 32 <= cols) {
             *p = load_columns(x + first + i, b ? b + first + i : NULL);
@@ -78,38 +78,43 @@ static float load_block(eight_tables *p, const float *x, const float *b, size_t 
             scale_block(padded, x, b, first + i, cols, 32);
             *p = load_columns(padded, NULL);
         }
-        s = _mm256_max_ps(largest_entries(p), s);
+        s = _mm256_max_epu32(_mm256_castps_si256(largest_entries(p)), s);
     }
-    return largest_lane(s);
+    uint32_t lanes[8], most = 0;
+    _mm256_storeu_si256((void *)lanes, s);
+    for (int i = 0; i < 8; i++) most = lanes[i] > most ? lanes[i] : most;
+    return most;
 }
 
-/* Bytes of entries e[0..3] of eight tables: four bytes of each, even tables in the low half */
-static inline __m256i pack_entries(const __m256 *e, __m256 inverse) {
-    const __m256i transpose = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5,
-                                               9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const __m256i low = _mm256_packs_epi32(round_entries(e[0], inverse), round_entries(e[1], inverse));
-    const __m256i high = _mm256_packs_epi32(round_entries(e[2], inverse), round_entries(e[3], inverse));
-    return _mm256_shuffle_epi8(_mm256_packs_epi16(low, high), transpose);
+/* Bits of v + KERNEL_ENTRY, `by` bits further up */
+#define ENTRY_BITS(v, by) _mm256_slli_epi32(_mm256_castps_si256(_mm256_add_ps(v, _mm256_set1_ps(KERNEL_ENTRY))), by)
+
+/* Entries of v[0..3] of eight tables, four bytes of each */
+static inline __m256i pack_entries(const __m256 *v) {
+    const __m256i low = _mm256_add_epi32(ENTRY_BITS(v[0], 0), ENTRY_BITS(v[1], 8));
+    const __m256i high = _mm256_add_epi32(ENTRY_BITS(v[2], 16), ENTRY_BITS(v[3], 24));
+    return _mm256_sub_epi32(_mm256_add_epi32(low, high), _mm256_set1_epi32((int)KERNEL_ENTRIES_BITS));
 }
 
-/* Four tables (64 bytes) from their entries 0..7, which are mirrored with the opposite sign */
+/* Four tables (64 bytes) from their entries 0..7; the others mirror them: 254 - e = ~e - 1 */
 static inline void store_tables(uint8_t *tables, __m256i halves) {
     const __m256i mirror = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 7, 6, 5, 4, 3, 2, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 7,
                                             6, 5, 4, 3, 2, 1, 0);
-    const __m256i sign = _mm256_set_epi64x(-1, 0x0101010101010101, -1, 0x0101010101010101);
-    const __m256i middle = _mm256_set1_epi8(127), second = _mm256_add_epi8(mirror, _mm256_set1_epi8(8));
-    const __m256i a = _mm256_add_epi8(_mm256_sign_epi8(_mm256_shuffle_epi8(halves, mirror), sign), middle);
-    const __m256i b = _mm256_add_epi8(_mm256_sign_epi8(_mm256_shuffle_epi8(halves, second), sign), middle);
+    const __m256i second = _mm256_set_epi64x(-1, 0, -1, 0), behind = _mm256_add_epi8(mirror, _mm256_set1_epi8(8));
+    const __m256i a = _mm256_add_epi8(_mm256_xor_si256(_mm256_shuffle_epi8(halves, mirror), second), second);
+    const __m256i b = _mm256_add_epi8(_mm256_xor_si256(_mm256_shuffle_epi8(halves, behind), second), second);
     _mm256_storeu_si256((void *)tables, _mm256_permute2x128_si256(a, b, 0x20));
     _mm256_storeu_si256((void *)(tables + 32), _mm256_permute2x128_si256(a, b, 0x31));
 }
 
 /* Eight tables (128 bytes). Negating a sum is exact, so sums and differences of pairs give all entries. */
 static inline void build_tables(uint8_t *tables, const eight_tables *p, __m256 inverse) {
-    const __m256 sum01 = _mm256_add_ps(p->column[0], p->column[1]), diff01 = _mm256_sub_ps(p->column[0], p->column[1]);
-    const __m256 sum23 = _mm256_add_ps(p->column[2], p->column[3]), diff23 = _mm256_sub_ps(p->column[2], p->column[3]);
+    __m256 c[4];
+    for (int i = 0; i < 4; i++) c[i] = _mm256_mul_ps(p->column[i], inverse);
+    const __m256 sum01 = _mm256_add_ps(c[0], c[1]), diff01 = _mm256_sub_ps(c[0], c[1]);
+    const __m256 sum23 = _mm256_add_ps(c[2], c[3]), diff23 = _mm256_sub_ps(c[2], c[3]);
     const __m256 sign = _mm256_set1_ps(-0.0f);
-    const __m256 e[8] = {_mm256_xor_ps(_mm256_add_ps(sum01, sum23), sign),
+    const __m256 v[8] = {_mm256_xor_ps(_mm256_add_ps(sum01, sum23), sign),
                          _mm256_sub_ps(diff01, sum23),
                          _mm256_xor_ps(_mm256_add_ps(diff01, sum23), sign),
                          _mm256_sub_ps(sum01, sum23),
@@ -117,7 +122,7 @@ static inline void build_tables(uint8_t *tables, const eight_tables *p, __m256 i
                          _mm256_add_ps(diff01, diff23),
                          _mm256_sub_ps(diff23, diff01),
                          _mm256_add_ps(sum01, diff23)};
-    const __m256i low = pack_entries(e, inverse), high = pack_entries(e + 4, inverse);
+    const __m256i low = pack_entries(v), high = pack_entries(v + 4);
     store_tables(tables, _mm256_unpacklo_epi32(low, high));
     store_tables(tables + 64, _mm256_unpackhi_epi32(low, high));
 }
@@ -129,10 +134,11 @@ static void lut8_prepare_avx2(void *input, const float *x, const float *b, size_
     for (size_t block = 0; block < kernel_blocks(groups); block++) {
         const size_t n = kernel_block_groups(groups, block) * 8;
         eight_tables p[KERNEL_BLOCK / 32];
-        const float s = load_block(p, x, b, block * KERNEL_BLOCK, cols, n);
-        const __m256 inverse = _mm256_set1_ps(kernel_inverse(s));
-        scales[block] = kernel_scale(s);
-        for (size_t i = 0; i < n / 32; i++, tables += 128) build_tables(tables, &p[i], inverse);
+        const uint32_t s = load_block(p, x, b, block * KERNEL_BLOCK, cols, n);
+        const __m256 inverse = _mm256_set1_ps(kernel_inverse(kernel_from_bits(s)));
+        scales[block] = lut8_scale(tables, n, s);
+        for (size_t i = 0; kernel_finite(s) && i < n / 32; i++) build_tables(tables + 128 * i, &p[i], inverse);
+        tables += 4 * n;
     }
 }
 

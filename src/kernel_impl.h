@@ -4,8 +4,9 @@
  * lut8      scale f32[blocks], padded to 64 bytes, then tables of 16 bytes, four per pair of groups g, g + 1: low
  *           nibble of g, low of g + 1, high of g, high of g + 1 (lut8_table), so that 32 bytes are the tables of one
  *           nibble of both. The low nibble of group g selects by columns 8g..8g+3, the high one by 8g+4..8g+7: entry e
- *           of columns c..c+3 is 127 + round(v_e / scale), v_e = (s0 p0 + s1 p1) + (s2 p2 + s3 p3), s_i = bit i of e
- *           set ? +1 : -1, p_i = b . x of column c + i; scale = s / 127 with s = max |v_e| over the block's 256 columns.
+ *           of columns c..c+3 is 127 + round(v_e), v_e = (s0 p0 + s1 p1) + (s2 p2 + s3 p3), s_i = bit i of e set ? +1 :
+ *           -1, p_i = b . x of column c + i, times 127 / s (kernel_inverse); s = max |v_e| over the block's 256 columns,
+ *           scale = s / 127. A block with infinities or NaN has scale NaN and entries 127.
  * popcount  scale f32[blocks], sum of q i32[blocks], padded to 64 bytes, then u8[groups][8]: bit i of byte p of group g
  *           is bit p of q[8g + i], q = round(p_i / scale) in [-127, 127] as two's complement, scale = max |p_i| / 127. */
 #ifndef BP_KERNEL_IMPL_H
@@ -35,12 +36,38 @@ static inline float kernel_inverse(float s) { return s < 1e-30f ? 0.0f : 127.0f 
 
 static inline float kernel_scale(float s) { return s < 1e-30f ? 0.0f : s / 127.0f; }
 
-/* Rounds half away from zero (trunc(t +- 1/2)) and clamps to +-127; NaN gives 127. Antisymmetric: a coherent bias of
- * the entries would cost 3 to 4 times the error. */
+/* An entry 127 + round(v) is the low byte of the bits of the float v + KERNEL_ENTRY, |v| < 127.5: the sum lies between
+ * 2^23 and 2^24 and is rounded to a whole number. A half goes to the odd number next to it, so the rounding is
+ * antisymmetric: a coherent bias of the entries would cost 3 to 4 times the error. KERNEL_ENTRY_BITS is what the bits
+ * have above the entry. */
+#define KERNEL_ENTRY 12583039.0f /* 1.5 * 2^23 + 127 */
+#define KERNEL_ENTRY_BITS 0x4b400000u
+
+/* Bits of four such floats a, b, c, d as (a + (b << 8)) + ((c << 16) + (d << 24)), less this, are their four entries */
+#define KERNEL_ENTRIES_BITS (KERNEL_ENTRY_BITS + (KERNEL_ENTRY_BITS << 8))
+
+/* Bits of the largest |v_e| of a block, none of which is negative: of an infinity or NaN where there is one */
+static inline bool kernel_finite(uint32_t bits) { return bits < 0x7f800000; }
+
+static inline float kernel_from_bits(uint32_t bits) {
+    float v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+/* Rounds half away from zero (trunc(t +- 1/2)) and clamps to +-127; NaN gives 127. Antisymmetric, as above. */
 static inline int kernel_round(float t) {
     t = t < 127.0f ? t : 127.0f;
     t = t > -127.0f ? t : -127.0f;
     return (int)(t < 0.0f ? t - 0.5f : t + 0.5f);
+}
+
+/* Scale of a block of n columns with s the bits of its largest entry. Where that is not finite, its tables are made here
+ * too, else by the caller. */
+static inline float lut8_scale(uint8_t *tables, size_t n, uint32_t s) {
+    if (kernel_finite(s)) return kernel_scale(kernel_from_bits(s));
+    memset(tables, 127, 4 * n);
+    return __builtin_nanf("");
 }
 
 static inline float kernel_abs(float x) { return x < 0.0f ? -x : x; }

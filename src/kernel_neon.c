@@ -48,9 +48,9 @@ static inline float32x4_t largest_entries(float32x4x4_t p) {
                      vaddq_f32(vabsq_f32(p.val[2]), vabsq_f32(p.val[3])));
 }
 
-/* Loads the tables of one block and returns its largest entry, passing over NaN */
-static float load_block(float32x4x4_t *p, const float *x, const float *b, size_t first, size_t cols, size_t n) {
-    float32x4_t s = vdupq_n_f32(0.0f);
+/* Loads the tables of one block and returns the bits of its largest entry: as whole numbers, where NaN is the largest */
+static uint32_t load_block(float32x4x4_t *p, const float *x, const float *b, size_t first, size_t cols, size_t n) {
+    uint32x4_t s = vdupq_n_u32(0);
     for (size_t i = 0; i < n; i += 16, p++) {
         if (first + i + 16 <= cols) {
             *p = load_columns(x + first + i, b ? b + first + i : NULL);
@@ -59,25 +59,37 @@ static float load_block(float32x4x4_t *p, const float *x, const float *b, size_t
             scale_block(padded, x, b, first + i, cols, 16);
             *p = load_columns(padded, NULL);
         }
-        s = larger(s, largest_entries(*p));
+        s = vmaxq_u32(s, vreinterpretq_u32_f32(largest_entries(*p)));
     }
-    return vmaxvq_f32(s);
+    return vmaxvq_u32(s);
 }
 
-/* Table t of four from their entries 0..7 (byte 4e + t), mirrored with the opposite sign: -q = ~q + 1 */
+/* Bits of v + KERNEL_ENTRY */
+static inline uint32x4_t entry_bits(float32x4_t v) {
+    return vreinterpretq_u32_f32(vaddq_f32(v, vdupq_n_f32(KERNEL_ENTRY)));
+}
+
+/* Entries of v[0..3] of four tables, four bytes of each */
+static inline uint8x16_t pack_entries(const float32x4_t *v) {
+    const uint32x4_t two = vsliq_n_u32(entry_bits(v[0]), entry_bits(v[1]), 8);
+    return vreinterpretq_u8_u32(vsliq_n_u32(vsliq_n_u32(two, entry_bits(v[2]), 16), entry_bits(v[3]), 24));
+}
+
+/* Table t of four from their entries 0..7 (0..3 of all in one register, 4..7 in the next); the others mirror them: 254 -
+ * e = ~e - 1 */
 static inline void store_table(uint8_t *table, uint8x16x2_t entries, uint8_t t) {
-    static const uint8_t order[16] = {0, 4, 8, 12, 16, 20, 24, 28, 28, 24, 20, 16, 12, 8, 4, 0};
-    const uint8x16_t opposite = vcombine_u8(vdup_n_u8(0), vdup_n_u8(0xff));
-    const uint8x16_t middle = vcombine_u8(vdup_n_u8(127), vdup_n_u8(128));
-    const uint8x16_t q = vqtbl2q_u8(entries, vaddq_u8(vld1q_u8(order), vdupq_n_u8(t)));
-    vst1q_u8(table, vaddq_u8(veorq_u8(q, opposite), middle));
+    static const uint8_t order[16] = {0, 1, 2, 3, 16, 17, 18, 19, 19, 18, 17, 16, 3, 2, 1, 0};
+    const uint8x16_t second = vcombine_u8(vdup_n_u8(0), vdup_n_u8(0xff));
+    const uint8x16_t e = vqtbl2q_u8(entries, vaddq_u8(vld1q_u8(order), vdupq_n_u8((uint8_t)(4 * t))));
+    vst1q_u8(table, vaddq_u8(veorq_u8(e, second), second));
 }
 
 /* Four tables (64 bytes). Negating a sum is exact, so sums and differences of pairs give all entries. */
 static inline void build_tables(uint8_t *tables, float32x4x4_t p, float32x4_t inverse) {
+    for (int i = 0; i < 4; i++) p.val[i] = vmulq_f32(p.val[i], inverse);
     const float32x4_t sum01 = vaddq_f32(p.val[0], p.val[1]), diff01 = vsubq_f32(p.val[0], p.val[1]);
     const float32x4_t sum23 = vaddq_f32(p.val[2], p.val[3]), diff23 = vsubq_f32(p.val[2], p.val[3]);
-    const float32x4_t e[8] = {vnegq_f32(vaddq_f32(sum01, sum23)),
+    const float32x4_t v[8] = {vnegq_f32(vaddq_f32(sum01, sum23)),
                               vsubq_f32(diff01, sum23),
                               vnegq_f32(vaddq_f32(diff01, sum23)),
                               vsubq_f32(sum01, sum23),
@@ -85,9 +97,7 @@ static inline void build_tables(uint8_t *tables, float32x4x4_t p, float32x4_t in
                               vaddq_f32(diff01, diff23),
                               vsubq_f32(diff23, diff01),
                               vaddq_f32(sum01, diff23)};
-    int32x4_t q[8];
-    for (int i = 0; i < 8; i++) q[i] = round_entries(e[i], inverse);
-    const uint8x16x2_t entries = {{narrow_bytes(q), narrow_bytes(q + 4)}};
+    const uint8x16x2_t entries = {{pack_entries(v), pack_entries(v + 4)}};
     for (uint8_t t = 0; t < 4; t++) store_table(tables + lut8_table(t / 2, t & 1), entries, t);
 }
 
@@ -98,10 +108,11 @@ static void lut8_prepare_neon(void *input, const float *x, const float *b, size_
     for (size_t block = 0; block < kernel_blocks(groups); block++) {
         const size_t n = kernel_block_groups(groups, block) * 8;
         float32x4x4_t p[KERNEL_BLOCK / 16];
-        const float s = load_block(p, x, b, block * KERNEL_BLOCK, cols, n);
-        const float32x4_t inverse = vdupq_n_f32(kernel_inverse(s));
-        scales[block] = kernel_scale(s);
-        for (size_t i = 0; i < n / 16; i++, tables += 64) build_tables(tables, p[i], inverse);
+        const uint32_t s = load_block(p, x, b, block * KERNEL_BLOCK, cols, n);
+        const float32x4_t inverse = vdupq_n_f32(kernel_inverse(kernel_from_bits(s)));
+        scales[block] = lut8_scale(tables, n, s);
+        for (size_t i = 0; kernel_finite(s) && i < n / 16; i++) build_tables(tables + 64 * i, p[i], inverse);
+        tables += 4 * n;
     }
 }
 

@@ -25,13 +25,29 @@ static void flush_ref(float *y, const kernel_signs *w, size_t t, size_t block, c
 
 static size_t lut8_input_bytes_ref(size_t groups) { return lut8_tables_offset(groups) + groups * 32; }
 
-static void lut8_entries_ref(uint8_t *table, const float *p, float inverse) {
+static uint32_t bits_of(float v) {
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+
+static void lut8_entries_ref(uint8_t *table, const float *p) {
     for (unsigned e = 0; e < 8; e++) {
         const float p0 = e & 1 ? p[0] : -p[0], p1 = e & 2 ? p[1] : -p[1], p2 = e & 4 ? p[2] : -p[2];
-        const int q = kernel_round(((p0 + p1) + (p2 - p[3])) * inverse);
-        table[e] = (uint8_t)(127 + q);
-        table[15 - e] = (uint8_t)(127 - q);
+        table[e] = (uint8_t)bits_of(((p0 + p1) + (p2 - p[3])) + KERNEL_ENTRY);
+        table[15 - e] = (uint8_t)(254 - table[e]);
     }
+}
+
+/* Bits of the largest entry of n columns, none of them smaller than those of an infinity where there is one or NaN */
+static uint32_t lut8_largest_ref(const float *p, size_t n) {
+    uint32_t s = 0;
+    for (size_t i = 0; i < n; i += 4) {
+        const float a = kernel_abs(p[i]) + kernel_abs(p[i + 1]), b = kernel_abs(p[i + 2]) + kernel_abs(p[i + 3]);
+        const uint32_t v = bits_of(a + b) & 0x7fffffff; /* not -0 */
+        s = v > s ? v : s;
+    }
+    return s;
 }
 
 static void lut8_prepare_ref(void *input, const float *x, const float *b, size_t cols, size_t groups) {
@@ -40,16 +56,13 @@ static void lut8_prepare_ref(void *input, const float *x, const float *b, size_t
     memset(input, 0, lut8_tables_offset(groups));
     for (size_t block = 0; block < kernel_blocks(groups); block++) {
         const size_t n = kernel_block_groups(groups, block) * 8, first = block * KERNEL_BLOCK;
-        float p[KERNEL_BLOCK] = {0}, s = 0.0f;
+        float p[KERNEL_BLOCK] = {0};
         for (size_t i = 0; i < n; i++) p[i] = scaled_at(x, b, cols, first + i);
-        for (size_t i = 0; i < n; i += 4) {
-            const float largest =
-                (kernel_abs(p[i]) + kernel_abs(p[i + 1])) + (kernel_abs(p[i + 2]) + kernel_abs(p[i + 3]));
-            s = largest > s ? largest : s;
-        }
-        scales[block] = kernel_scale(s);
-        for (size_t i = 0; i < n; i += 4)
-            lut8_entries_ref(tables + lut8_table((first + i) / 8, i / 4 & 1), p + i, kernel_inverse(s));
+        const uint32_t s = lut8_largest_ref(p, n);
+        scales[block] = lut8_scale(tables + 4 * first, n, s);
+        for (size_t i = 0; i < n; i++) p[i] *= kernel_inverse(kernel_from_bits(s));
+        for (size_t i = 0; kernel_finite(s) && i < n; i += 4)
+            lut8_entries_ref(tables + lut8_table((first + i) / 8, i / 4 & 1), p + i);
     }
 }
 

@@ -81,10 +81,9 @@ static inline v128_t largest_entries(const four_tables *p) {
                           wasm_f32x4_add(wasm_f32x4_abs(p->column[2]), wasm_f32x4_abs(p->column[3])));
 }
 
-/* Loads the tables of one block and returns its largest entry; pmax(a, b) is a < b ? b : a, which passes over NaN in b
- */
-static float load_block(four_tables *p, const float *x, const float *b, size_t first, size_t cols, size_t n) {
-    v128_t s = wasm_f32x4_const_splat(0.0f);
+/* Loads the tables of one block and returns the bits of its largest entry: as whole numbers, where NaN is the largest */
+static uint32_t load_block(four_tables *p, const float *x, const float *b, size_t first, size_t cols, size_t n) {
+    v128_t s = wasm_i32x4_const_splat(0);
     for (size_t i = 0; i < n; i += 16, p++) {
         if (first + i + 16 <= cols) {
             *p = load_columns(x + first + i, b ? b + first + i : NULL);
@@ -93,36 +92,39 @@ static float load_block(four_tables *p, const float *x, const float *b, size_t f
             scale_block(padded, x, b, first + i, cols, 16);
             *p = load_columns(padded, NULL);
         }
-        s = wasm_f32x4_pmax(s, largest_entries(p));
+        s = wasm_u32x4_max(s, largest_entries(p));
     }
-    return largest_lane(s);
+    uint32_t lanes[4], most = 0;
+    wasm_v128_store(lanes, s);
+    for (int i = 0; i < 4; i++) most = lanes[i] > most ? lanes[i] : most;
+    return most;
 }
 
-/* Bytes of entries e[0..3] of four tables: four bytes of each */
-static inline v128_t pack_entries(const v128_t *e, v128_t inverse) {
-    const v128_t low = wasm_i16x8_narrow_i32x4(round_entries(e[0], inverse), round_entries(e[1], inverse));
-    const v128_t high = wasm_i16x8_narrow_i32x4(round_entries(e[2], inverse), round_entries(e[3], inverse));
-    const v128_t v = wasm_i8x16_narrow_i16x8(low, high);
-    return wasm_i8x16_shuffle(v, v, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+/* Entries of v[0..3] of four tables, four bytes of each */
+static inline v128_t pack_entries(const v128_t *v) {
+    v128_t e[4];
+    for (uint32_t i = 0; i < 4; i++)
+        e[i] = wasm_i32x4_shl(wasm_f32x4_add(v[i], wasm_f32x4_const_splat(KERNEL_ENTRY)), 8 * i);
+    return wasm_i32x4_sub(wasm_i32x4_add(wasm_i32x4_add(e[0], e[1]), wasm_i32x4_add(e[2], e[3])),
+                          wasm_u32x4_const_splat(KERNEL_ENTRIES_BITS));
 }
 
-/* Two tables, 32 bytes apart, from their entries 0..7, which are mirrored with the opposite sign: -q = ~q + 1 */
+/* Two tables, 32 bytes apart, from their entries 0..7; the others mirror them: 254 - e = ~e - 1 */
 static inline void store_tables(uint8_t *tables, v128_t halves) {
-    const v128_t opposite = wasm_i64x2_const(0, -1);
-    const v128_t middle = wasm_i64x2_const(0x7f7f7f7f7f7f7f7f, (int64_t)0x8080808080808080);
+    const v128_t second = wasm_i64x2_const(0, -1);
     const v128_t a = wasm_i8x16_shuffle(halves, halves, 0, 1, 2, 3, 4, 5, 6, 7, 7, 6, 5, 4, 3, 2, 1, 0);
     const v128_t b = wasm_i8x16_shuffle(halves, halves, 8, 9, 10, 11, 12, 13, 14, 15, 15, 14, 13, 12, 11, 10, 9, 8);
-    wasm_v128_store(tables, wasm_i8x16_add(wasm_v128_xor(a, opposite), middle));
-    wasm_v128_store(tables + 32, wasm_i8x16_add(wasm_v128_xor(b, opposite), middle));
+    wasm_v128_store(tables, wasm_i8x16_add(wasm_v128_xor(a, second), second));
+    wasm_v128_store(tables + 32, wasm_i8x16_add(wasm_v128_xor(b, second), second));
 }
 
 /* Four tables (64 bytes). Negating a sum is exact, so sums and differences of pairs give all entries. */
 static inline void build_tables(uint8_t *tables, const four_tables *p, v128_t inverse) {
-    const v128_t sum01 = wasm_f32x4_add(p->column[0], p->column[1]),
-                 diff01 = wasm_f32x4_sub(p->column[0], p->column[1]);
-    const v128_t sum23 = wasm_f32x4_add(p->column[2], p->column[3]),
-                 diff23 = wasm_f32x4_sub(p->column[2], p->column[3]);
-    const v128_t e[8] = {wasm_f32x4_neg(wasm_f32x4_add(sum01, sum23)),
+    v128_t c[4];
+    for (int i = 0; i < 4; i++) c[i] = wasm_f32x4_mul(p->column[i], inverse);
+    const v128_t sum01 = wasm_f32x4_add(c[0], c[1]), diff01 = wasm_f32x4_sub(c[0], c[1]);
+    const v128_t sum23 = wasm_f32x4_add(c[2], c[3]), diff23 = wasm_f32x4_sub(c[2], c[3]);
+    const v128_t v[8] = {wasm_f32x4_neg(wasm_f32x4_add(sum01, sum23)),
                          wasm_f32x4_sub(diff01, sum23),
                          wasm_f32x4_neg(wasm_f32x4_add(diff01, sum23)),
                          wasm_f32x4_sub(sum01, sum23),
@@ -130,7 +132,7 @@ static inline void build_tables(uint8_t *tables, const four_tables *p, v128_t in
                          wasm_f32x4_add(diff01, diff23),
                          wasm_f32x4_sub(diff23, diff01),
                          wasm_f32x4_add(sum01, diff23)};
-    const v128_t low = pack_entries(e, inverse), high = pack_entries(e + 4, inverse);
+    const v128_t low = pack_entries(v), high = pack_entries(v + 4);
     store_tables(tables, wasm_i32x4_shuffle(low, high, 0, 4, 1, 5));
     store_tables(tables + 16, wasm_i32x4_shuffle(low, high, 2, 6, 3, 7));
 }
@@ -142,10 +144,11 @@ static void lut8_prepare_simd128(void *input, const float *x, const float *b, si
     for (size_t block = 0; block < kernel_blocks(groups); block++) {
         const size_t n = kernel_block_groups(groups, block) * 8;
         four_tables p[KERNEL_BLOCK / 16];
-        const float s = load_block(p, x, b, block * KERNEL_BLOCK, cols, n);
-        const v128_t inverse = wasm_f32x4_splat(kernel_inverse(s));
-        scales[block] = kernel_scale(s);
-        for (size_t i = 0; i < n / 16; i++, tables += 64) build_tables(tables, &p[i], inverse);
+        const uint32_t s = load_block(p, x, b, block * KERNEL_BLOCK, cols, n);
+        const v128_t inverse = wasm_f32x4_splat(kernel_inverse(kernel_from_bits(s)));
+        scales[block] = lut8_scale(tables, n, s);
+        for (size_t i = 0; kernel_finite(s) && i < n / 16; i++) build_tables(tables + 64 * i, &p[i], inverse);
+        tables += 4 * n;
     }
 }
 
