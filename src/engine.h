@@ -29,7 +29,7 @@ typedef struct bp_session bp_session;
 
 typedef struct {
     uint32_t threads;  /* 1..64; 0 means 1 */
-    const char *isa;   /* "ref", "simd128", "relaxed", "avx2", "neon"; NULL: the best of this machine */
+    const char *isa;   /* "ref", "simd128", "relaxed", "avx2", "avx512", "neon"; NULL: the best of this machine */
     const char *arith; /* "lut8" or "popcount"; NULL: "lut8" */
 } bp_engine_options;
 

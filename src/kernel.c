@@ -20,6 +20,7 @@ static const kernel_isa ISAS[] = {
 #endif
 #if defined(__x86_64__)
     {"avx2", PLATFORM_CPU_AVX2 | PLATFORM_CPU_F16C, kernel_fill_avx2},
+    {"avx512", PLATFORM_CPU_AVX512, kernel_fill_avx512},
 #endif
 #if defined(__aarch64__)
     {"neon", 0, kernel_fill_neon}, /* part of the architecture */

@@ -122,7 +122,7 @@ typedef struct {
 } kernel_cache;
 
 typedef struct {
-    const char *isa; /* "ref", "simd128", "relaxed", "avx2", "neon" */
+    const char *isa; /* "ref", "simd128", "relaxed", "avx2", "avx512", "neon" */
     kernel_arith lut8, popcount;
 
     /* Sums use 16 partial sums p[j] over elements i = j mod 16 in order, then p[j] += p[j+8], += p[j+4], += p[j+2],
@@ -144,7 +144,7 @@ typedef struct {
     void (*merge)(float *into, const float *part, size_t dim);
 } kernel_table;
 
-/* The table for an ISA name ("ref", "simd128", "relaxed", "avx2", "neon"), or for the best ISA of this machine when name is NULL.
+/* The table for an ISA name ("ref", "simd128", "relaxed", "avx2", "avx512", "neon"), or for the best ISA of this machine when name is NULL.
  * NULL when this build or this machine has no such ISA. Entries an ISA does not override are those of the next lower
  * one. The pointer is to static storage; the first call of a process must not race with another. */
 const kernel_table *kernel_table_for(const char *name);

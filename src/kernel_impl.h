@@ -92,6 +92,7 @@ void kernel_fill_attention_simd128(kernel_table *table);
 
 void kernel_fill_ref(kernel_table *table);
 void kernel_fill_avx2(kernel_table *table);
+void kernel_fill_avx512(kernel_table *table);
 void kernel_fill_neon(kernel_table *table);
 void kernel_fill_simd128(kernel_table *table);
 

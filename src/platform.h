@@ -28,7 +28,11 @@ void platform_pause(void);
 double platform_seconds(void);
 
 /* The instruction-set extensions of this machine that kernels may use; 0 on WASM, where the binary decides. */
-enum { PLATFORM_CPU_AVX2 = 1 << 0, PLATFORM_CPU_F16C = 1 << 1, PLATFORM_CPU_AVX512 = 1 << 2 /* F, BW, VL, VBMI */ };
+enum {
+    PLATFORM_CPU_AVX2 = 1 << 0,
+    PLATFORM_CPU_F16C = 1 << 1,
+    PLATFORM_CPU_AVX512 = 1 << 2 /* F, BW, VL, VBMI, VNNI, BITALG */
+};
 uint32_t platform_cpu(void);
 
 #endif

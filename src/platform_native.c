@@ -98,7 +98,8 @@ uint32_t platform_cpu(void) {
     if (__builtin_cpu_supports("avx2")) cpu |= PLATFORM_CPU_AVX2;
     if (__builtin_cpu_supports("avx2")) cpu |= PLATFORM_CPU_F16C; /* every processor with AVX2 has F16C */
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512vbmi"))
+        __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") &&
+        __builtin_cpu_supports("avx512bitalg"))
         cpu |= PLATFORM_CPU_AVX512;
 #endif
     return cpu;

@@ -17,8 +17,9 @@ foreach(source ${FUZZERS})
 endforeach()
 
 # What is no parser but takes most of the time: without counters of coverage.
-set_source_files_properties(src/sha256.c src/kernel_ref.c src/kernel_avx2.c src/kernel_neon.c src/mathf.c src/quant.c src/session_forward.c src/linear.c
+set_source_files_properties(src/sha256.c src/kernel_ref.c src/kernel_avx2.c src/kernel_avx512.c src/kernel_neon.c src/mathf.c src/quant.c src/session_forward.c src/linear.c
   PROPERTIES COMPILE_OPTIONS "-fno-sanitize-coverage=edge,inline-8bit-counters,indirect-calls,trace-cmp,pc-table")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set_property(SOURCE src/kernel_avx2.c APPEND PROPERTY COMPILE_OPTIONS "-mavx2;-mf16c")
+  set_property(SOURCE src/kernel_avx512.c APPEND PROPERTY COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512vl;-mavx512vbmi;-mavx512vnni;-mavx512bitalg")
 endif()

@@ -19,7 +19,7 @@ machine_options machine_defaults(void);
 /* clang-format off */
 #define MACHINE_OPTIONS(o)                                                                                             \
     {"threads", 't', CLI_COUNT, &(o).threads, 1, 64, "N", "threads (default: all processors)"},                        \
-        {"isa", 0, CLI_TEXT, &(o).isa, 0, 0, "NAME", "kernels: ref, avx2, neon (default: the best here)"},              \
+        {"isa", 0, CLI_TEXT, &(o).isa, 0, 0, "NAME", "kernels: ref, avx2, avx512, neon (default: the best here)"},              \
         {"arith", 0, CLI_TEXT, &(o).arith, 0, 0, "NAME", "arithmetic: lut8 or popcount (default lut8)"},              \
         {"kv", 0, CLI_COUNT, &(o).kv_bits, 8, 16, "BITS", "bits of cached keys and values: 16 or 8 (default 8)"}
 /* clang-format on */

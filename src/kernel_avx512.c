@@ -1,0 +1,121 @@
+/* kernel_avx512.c - products for x86-64 with AVX-512 (VBMI, VNNI, BITALG: Ice Lake and Zen 4 on); the rest is AVX2's. */
+#include <immintrin.h>
+
+#include "kernel_impl.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Groups that a register holds, 16 bytes of signs each */
+enum { REGISTER_GROUPS = 4, PREFETCH_BYTES = 512 };
+
+/* From a byte per group and row, [group][byte of the tile], to the four bytes of a row side by side: [row][group] */
+INLINE __m512i by_rows(__m512i v) {
+    return _mm512_permutexvar_epi8(_mm512_set_epi32(0x3f2f1f0f, 0x3d2d1d0d, 0x3b2b1b0b, 0x39291909, 0x37271707,
+                                                    0x35251505, 0x33231303, 0x31211101, 0x3e2e1e0e, 0x3c2c1c0c,
+                                                    0x3a2a1a0a, 0x38281808, 0x36261606, 0x34241404, 0x32221202,
+                                                    0x30201000),
+                                   v);
+}
+
+/* ---- lut8 ---- */
+
+/* Rows 0..15 of a tile; no sum of a block needs more than 32 bits, with planes or without */
+typedef struct {
+    __m512i rows;
+} rows_i16, rows_i32;
+
+INLINE rows_i32 rows_widen(rows_i16 rows) { return rows; }
+
+INLINE rows_i32 rows_add(rows_i32 sum, rows_i16 rows, int shift) {
+    return (rows_i32){_mm512_add_epi32(sum.rows, _mm512_sll_epi32(rows.rows, _mm_cvtsi32_si128(shift)))};
+}
+
+INLINE void rows_flush(float *y, rows_i32 rows, float scale, const float *row_scales, size_t stride, bool first) {
+    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(rows.rows), _mm512_set1_ps(scale));
+    if (row_scales) {
+        float strided[KERNEL_TILE];
+        for (size_t r = 0; r < KERNEL_TILE; r++) strided[r] = row_scales[r * stride];
+        v = _mm512_mul_ps(v, _mm512_loadu_ps(strided));
+    }
+    _mm512_storeu_ps(y, _mm512_add_ps(first ? _mm512_setzero_ps() : _mm512_loadu_ps(y), v));
+}
+
+/* The 64 entries of four tables, looked up by group and nibble at once; then the four entries of each row are added */
+INLINE void lut8_streams(rows_i16 *sums, const uint8_t *const *streams, int count, const uint8_t *tables,
+                         size_t groups) {
+    const __m512i nibble = _mm512_set1_epi8(15), group = _mm512_set1_epi32(0x30201000), ones = _mm512_set1_epi8(1);
+    enum { AND_OR = 0xea }; /* a & b | c */
+    for (int i = 0; i < count; i++) sums[i].rows = _mm512_set1_epi32(-127 * 2 * (int)groups);
+    for (size_t g = 0; g < groups; g += REGISTER_GROUPS, tables += 32 * REGISTER_GROUPS) {
+        const __m512i first = _mm512_loadu_si512(tables), second = _mm512_loadu_si512(tables + 64);
+        const __m512i low = _mm512_shuffle_i64x2(first, second, 0x44), high = _mm512_shuffle_i64x2(first, second, 0xee);
+        for (int i = 0; i < count; i++) {
+            const uint8_t *at = streams[i] + KERNEL_TILE * g;
+            _mm_prefetch((const void *)((uintptr_t)at + PREFETCH_BYTES), _MM_HINT_T0);
+            const __m512i v = by_rows(_mm512_loadu_si512(at));
+            const __m512i e = _mm512_ternarylogic_epi32(v, nibble, group, AND_OR);
+            const __m512i f = _mm512_ternarylogic_epi32(_mm512_srli_epi16(v, 4), nibble, group, AND_OR);
+            sums[i].rows = _mm512_dpbusd_epi32(sums[i].rows, _mm512_permutexvar_epi8(e, low), ones);
+            sums[i].rows = _mm512_dpbusd_epi32(sums[i].rows, _mm512_permutexvar_epi8(f, high), ones);
+        }
+    }
+}
+
+#include "kernel_lut8.h"
+
+/* ---- popcount ---- */
+
+/* The bit planes of one block: masks [four groups][bit], a group in a lane */
+static void popcount_masks(__m512i *masks, const uint8_t *bits, size_t groups) {
+    for (size_t g = 0; g < groups; g += REGISTER_GROUPS, bits += 8 * REGISTER_GROUPS)
+        for (int bit = 0; bit < 8; bit++) {
+            uint8_t mask[REGISTER_GROUPS][KERNEL_TILE];
+            for (size_t i = 0; i < REGISTER_GROUPS; i++) memset(mask[i], bits[8 * i + (size_t)bit], KERNEL_TILE);
+            *masks++ = _mm512_loadu_si512(mask);
+        }
+}
+
+/* Sum of q over the set bits of one tile. A byte counts up to 8 registers * 8 bits; bit 7 of q weighs -128. */
+INLINE __m512i popcount_tile(const uint8_t *bytes, const __m512i *masks, size_t groups) {
+    __m512i counts[8], sum = _mm512_setzero_si512();
+    for (int bit = 0; bit < 8; bit++) counts[bit] = _mm512_setzero_si512();
+    for (size_t g = 0; g < groups; g += REGISTER_GROUPS, masks += 8) {
+        const __m512i v = _mm512_loadu_si512(bytes + KERNEL_TILE * g);
+        for (int bit = 0; bit < 8; bit++)
+            counts[bit] =
+                _mm512_add_epi8(counts[bit], _mm512_popcnt_epi8(_mm512_and_si512(v, _mm512_loadu_si512(masks + bit))));
+    }
+    for (int bit = 0; bit < 8; bit++)
+        sum = _mm512_dpbusd_epi32(sum, by_rows(counts[bit]), _mm512_set1_epi8((char)(1 << bit)));
+    return sum;
+}
+
+static void popcount_product_avx512(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
+    const size_t groups = w->groups, blocks = kernel_blocks(groups);
+    const float *scales = input;
+    const int32_t *totals = (const int32_t *)input + blocks;
+    const uint8_t *bits = (const uint8_t *)input + popcount_bits_offset(groups);
+    for (size_t block = 0; block < blocks; block++) {
+        const size_t g = block * KERNEL_BLOCK_GROUPS, n = kernel_block_groups(groups, block);
+        const __m512i total = _mm512_set1_epi32(totals[block]);
+        __m512i masks[KERNEL_BLOCK_GROUPS / REGISTER_GROUPS * 8];
+        popcount_masks(masks, bits + 8 * g, n);
+        for (size_t t = first; t < end; t++) {
+            const size_t row = t * KERNEL_TILE;
+            rows_i32 sums = {_mm512_setzero_si512()};
+            for (size_t p = 0; p < w->planes; p++) {
+                const uint8_t *bytes = w->bytes + ((t * w->planes + p) * groups + g) * KERNEL_TILE;
+                const __m512i set = popcount_tile(bytes, masks, n);
+                sums = rows_add(sums, (rows_i16){_mm512_sub_epi32(_mm512_slli_epi32(set, 1), total)}, (int)p);
+            }
+            rows_flush(y + row, sums, scales[block], w->row_scales ? w->row_scales + row * blocks + block : NULL,
+                       blocks, block == 0);
+        }
+    }
+}
+
+void kernel_fill_avx512(kernel_table *table) {
+    table->lut8.product = lut8_product_streams;
+    table->lut8.batch = lut8_batch_streams;
+    table->popcount.product = popcount_product_avx512;
+}
