@@ -9,6 +9,7 @@ const PIECE_BYTES = 4096;
 const MOST_ALTERNATIVES = 20;
 const FIRST_STEP = 16;      // tokens, before anything is known about the speed: a short prompt is read at once
 const STEP_SECONDS = 0.025; // aim of one step of prefill, so that an abort is seen within 50 ms
+const STEP_WIDE = 0.04;     // a step of 16 tokens for each thread may take this long
 const STEP_MOST = 0.06;     // a step of 16 tokens may take this long: on fewer the kernels take twice the time for each
 const LISTEN_SECONDS = 0.01; // between two looks at the messages while decoding
 
@@ -181,7 +182,7 @@ export class Runner {
       const ids = prompt.slice(this.prefilled, this.prefilled + this.step);
       this.feed(ids);
       this.prefilled += ids.length;
-      if (ids.length === this.step && !this.cold) this.step = nextStep(this.step, now() - begun, this.chunk);
+      if (ids.length === this.step && !this.cold) this.step = nextStep(this.step, now() - begun, this.chunk, this.host.threads);
       this.cold = false;
       report(this.prefilled, prompt.length);
       await this.pause();
@@ -268,13 +269,15 @@ function decodeStats(runs, started) {
   };
 }
 
-/** Tokens of the next step, so that it takes STEP_SECONDS. The kernels like multiples of 16. One slow step at most halves them: what
- *  held it up need not hold up the next, and many small steps take longer than a few. */
-function nextStep(step, seconds, largest) {
+/** Tokens of the next step, so that it takes STEP_SECONDS. The kernels like 16 tokens for each thread, or 16 for all, and have them
+ *  where that does not take STEP_WIDE or STEP_MOST. One slow step at most halves them: what held it up need not hold up the next, and
+ *  many small steps take longer than a few. */
+function nextStep(step, seconds, largest, threads) {
   const each = Math.max(seconds, 1e-6) / step;
   const fit = Math.floor(STEP_SECONDS / each);
+  const unit = 16 * threads * each <= STEP_WIDE ? 16 * threads : 16;
   const wide = (step < 16 ? 8 : 16) * each; // what 16 tokens would take
-  if (fit >= 16 || wide <= STEP_MOST) return Math.min(largest, Math.max(16, fit - (fit % 16)));
+  if (fit >= 16 || wide <= STEP_MOST) return Math.min(largest, Math.max(unit, fit - (fit % unit)));
   return Math.max(1, fit, step >> 1);
 }
 
