@@ -8,7 +8,8 @@
  *
  * A row then costs one load and one vector addition per 8 columns of all tokens. BATCH_GROUPS tables (32 KB) are built
  * at a time; the sums of a chunk of rows stay in the scratch until their block of 256 columns (at most 64 * 254 <
- * 65536) is complete. Planes of a tile lie one after the other, so that plane p of tile t is "unit" t * planes + p. */
+ * 65536) is complete, then the rows as floats, still by token, until their last block. Planes of a tile lie one after
+ * the other, so that plane p of tile t is "unit" t * planes + p. */
 #define BATCH_JOIN_(a, b) a##b
 #define BATCH_JOIN(a, b) BATCH_JOIN_(a, b)
 #define BATCH(name) BATCH_JOIN(name, BATCH_LANES)
@@ -29,8 +30,7 @@ typedef float batch_f4 __attribute__((vector_size(16)));
 enum {
     BATCH_GROUPS = 4,  /* groups of a pass; columns are padded to as many */
     BATCH_UNITS = 256, /* most units of a chunk: 128 KB of sums */
-    BATCH_TABLE_BYTES = BATCH_GROUPS * 256 * 16 * sizeof(uint16_t),
-    BATCH_REGISTER = 2 * KERNEL_VEC_LANES /* u16 of a register */
+    BATCH_TABLE_BYTES = BATCH_GROUPS * 256 * 16 * sizeof(uint16_t)
 };
 
 /* Where an address is computed and then read at constant distances, WebAssembly has them in its instructions, but only
@@ -53,10 +53,9 @@ static size_t lut8_batch_scratch(const kernel_signs *w) {
     return BATCH_TABLE_BYTES + sums + batch_waiting(w) * lanes * sizeof(float);
 }
 
-/* entries[e * stride] = entry e of the 16-entry table of 8 tokens (fewer at the end: zeros); token t's table is at
- * tables + t * token_bytes. Interleaving the rows three times transposes them. */
-INLINE void batch_transpose8(batch_u16x8 *entries, size_t stride, const uint8_t *tables, size_t token_bytes,
-                             size_t n_tokens) {
+/* entries[e] = entry e of the 16-entry table of 8 tokens (fewer at the end: zeros); token t's table is at tables +
+ * t * token_bytes. Interleaving the rows three times transposes them. */
+INLINE void batch_transpose8(batch_u16x8 *entries, const uint8_t *tables, size_t token_bytes, size_t n_tokens) {
     batch_u8x16 v[8], next[8];
     const batch_u8x16 zero = {0};
     UNROLL for (size_t t = 0; t < 8; t++) {
@@ -73,9 +72,9 @@ INLINE void batch_transpose8(batch_u16x8 *entries, size_t stride, const uint8_t 
         UNROLL for (size_t i = 0; i < 8; i++) v[i] = next[i];
     }
     UNROLL for (size_t i = 0; i < 8; i++) {
-        entries[2 * i * stride] =
+        entries[2 * i] =
             __builtin_convertvector(__builtin_shufflevector(v[i], v[i], 0, 1, 2, 3, 4, 5, 6, 7), batch_u16x8);
-        entries[(2 * i + 1) * stride] =
+        entries[2 * i + 1] =
             __builtin_convertvector(__builtin_shufflevector(v[i], v[i], 8, 9, 10, 11, 12, 13, 14, 15), batch_u16x8);
     }
 }
@@ -174,26 +173,22 @@ INLINE void batch_store(float *y, size_t y_stride, const float *rows, size_t lan
 typedef uint16_t BATCH(batch_u16x) __attribute__((vector_size(2 * BATCH_LANES)));
 
 /* The 256-entry tables of the BATCH_GROUPS groups of a pass; input points at the first token's tables of the first
- * group, which is even. As many tokens at a time as fill a register, and eight entries, so that these stay in
- * registers. */
+ * group, which is even. Eight tokens and eight entries at a time, so that these stay in registers. */
 static KERNEL_NOINLINE void BATCH(batch_tables)(uint16_t *table, const uint8_t *input, size_t token_bytes,
                                                 size_t n_tokens) {
-    enum { LANES = BATCH_LANES < BATCH_REGISTER ? BATCH_LANES : BATCH_REGISTER };
-    typedef uint16_t entry __attribute__((vector_size(2 * LANES)));
     for (size_t g = 0; g < BATCH_GROUPS; g++, table += 256 * BATCH_LANES)
-        for (size_t first = 0; first < BATCH_LANES; first += LANES) {
-            entry low[16], high[16];
-            for (size_t t = 0; t < LANES; t += 8) {
-                const size_t token = first + t, left = n_tokens > token ? n_tokens - token : 0;
-                const uint8_t *tokens = input + token * token_bytes;
-                batch_transpose8((batch_u16x8 *)low + t / 8, LANES / 8, tokens + lut8_table(g, 0), token_bytes, left);
-                batch_transpose8((batch_u16x8 *)high + t / 8, LANES / 8, tokens + lut8_table(g, 1), token_bytes, left);
-            }
+        for (size_t first = 0; first < BATCH_LANES; first += 8) {
+            const size_t left = n_tokens > first ? n_tokens - first : 0;
+            const uint8_t *tokens = input + first * token_bytes;
+            batch_u16x8 low[16], high[16];
+            batch_transpose8(low, tokens + lut8_table(g, 0), token_bytes, left);
+            batch_transpose8(high, tokens + lut8_table(g, 1), token_bytes, left);
             for (size_t l = 0; l < 16; l += 8)
                 for (size_t h = 0; h < 16; h++) {
                     uint16_t *to = table + (16 * h + l) * BATCH_LANES + first;
                     BATCH_GIVEN(to);
-                    UNROLL for (size_t i = 0; i < 8; i++) * (entry *)(to + i * BATCH_LANES) = low[l + i] + high[h];
+                    UNROLL for (size_t i = 0; i < 8; i++) * (batch_u16x8 *)(void *)(to + i * BATCH_LANES) =
+                        low[l + i] + high[h];
                 }
         }
 }
@@ -206,7 +201,7 @@ INLINE void BATCH(batch_unit)(BATCH(batch_u16x) * sums, const uint16_t *table, c
         UNROLL for (size_t g = 0; g < BATCH_GROUPS; g++) {
             const uint16_t *entry = table + bytes[KERNEL_TILE * g + j] * BATCH_LANES;
             BATCH_GIVEN(entry);
-            sum += *(const BATCH(batch_u16x) *)(entry + 256 * BATCH_LANES * g);
+            sum += *(const BATCH(batch_u16x) *)(const void *)(entry + 256 * BATCH_LANES * g);
         }
         sums[j] = sum;
     }
