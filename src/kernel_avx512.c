@@ -5,8 +5,9 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Groups that a register holds, 16 bytes of signs each */
-enum { REGISTER_GROUPS = 4, PREFETCH_BYTES = 512 };
+/* Groups that a register holds, 16 bytes of signs each; how far ahead of a stream memory is asked; tokens whose sums stay
+ * in registers; a & b | c for _mm512_ternarylogic */
+enum { REGISTER_GROUPS = 4, PREFETCH_BYTES = 512, BATCH_TOKENS = 8, AND_OR = 0xea };
 
 /* From a byte per group and row, [group][byte of the tile], to the four bytes of a row side by side: [row][group] */
 INLINE __m512i by_rows(__m512i v) {
@@ -44,7 +45,6 @@ INLINE void rows_flush(float *y, rows_i32 rows, float scale, const float *row_sc
 INLINE void lut8_streams(rows_i16 *sums, const uint8_t *const *streams, int count, const uint8_t *tables,
                          size_t groups) {
     const __m512i nibble = _mm512_set1_epi8(15), group = _mm512_set1_epi32(0x30201000), ones = _mm512_set1_epi8(1);
-    enum { AND_OR = 0xea }; /* a & b | c */
     for (int i = 0; i < count; i++) sums[i].rows = _mm512_set1_epi32(-127 * 2 * (int)groups);
     for (size_t g = 0; g < groups; g += REGISTER_GROUPS, tables += 32 * REGISTER_GROUPS) {
         const __m512i first = _mm512_loadu_si512(tables), second = _mm512_loadu_si512(tables + 64);
@@ -62,6 +62,87 @@ INLINE void lut8_streams(rows_i16 *sums, const uint8_t *const *streams, int coun
 }
 
 #include "kernel_lut8.h"
+
+/* Four groups of a tile as indices for many tokens: of each pair of groups into its 64 entries, low nibbles of both and
+ * high nibbles of both (lut8_table) */
+typedef struct {
+    __m512i pair[2];
+} batch_indices;
+
+INLINE batch_indices batch_index(const uint8_t *bytes) {
+    const __m512i nibble = _mm512_set1_epi8(15), table = _mm512_set1_epi32(0x30201000);
+    const __m512i rows = by_rows(_mm512_loadu_si512(bytes)), high = _mm512_srli_epi16(rows, 4);
+    const __m512i first = _mm512_mask_blend_epi16(0xaaaaaaaa, rows, _mm512_slli_epi32(high, 16));
+    const __m512i second = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(rows, 16), high);
+    return (batch_indices){{_mm512_ternarylogic_epi32(first, nibble, table, AND_OR),
+                            _mm512_ternarylogic_epi32(second, nibble, table, AND_OR)}};
+}
+
+/* sums [count] <- one block of one plane of a tile; tables: the first token's */
+INLINE void batch_sums(__m512i *sums, const uint8_t *bytes, const uint8_t *tables, size_t token_bytes, size_t groups,
+                       size_t count) {
+    const __m512i ones = _mm512_set1_epi8(1);
+    for (size_t t = 0; t < count; t++) sums[t] = _mm512_set1_epi32(-127 * 2 * (int)groups);
+    for (size_t g = 0; g < groups; g += REGISTER_GROUPS, bytes += 64, tables += 128) {
+        const batch_indices index = batch_index(bytes);
+        for (size_t t = 0; t < count; t++)
+            for (int i = 0; i < 2; i++) {
+                const __m512i entries = _mm512_loadu_si512(tables + t * token_bytes + 64 * i);
+                sums[t] = _mm512_dpbusd_epi32(sums[t], _mm512_permutexvar_epi8(index.pair[i], entries), ones);
+            }
+    }
+}
+
+/* y[t][row] for `count` tokens, a constant, and the tiles first..end */
+INLINE void batch_tiles(float *y, size_t y_stride, const kernel_signs *w, const uint8_t *inputs, size_t count,
+                        size_t first, size_t end) {
+    const size_t blocks = kernel_blocks(w->groups), offset = lut8_tables_offset(w->groups);
+    const size_t token_bytes = offset + (size_t)w->groups * 32;
+    for (size_t tile = first; tile < end; tile++)
+        for (size_t block = 0; block < blocks; block++) {
+            const size_t g = block * KERNEL_BLOCK_GROUPS, row = tile * KERNEL_TILE;
+            const float *row_scales = w->row_scales ? w->row_scales + row * blocks + block : NULL;
+            rows_i32 rows[BATCH_TOKENS];
+            for (size_t p = 0; p < w->planes; p++) {
+                __m512i sums[BATCH_TOKENS];
+                batch_sums(sums, w->bytes + ((tile * w->planes + p) * w->groups + g) * KERNEL_TILE,
+                           inputs + offset + 32 * g, token_bytes, kernel_block_groups(w->groups, block), count);
+                for (size_t t = 0; t < count; t++)
+                    rows[t] = p ? rows_add(rows[t], (rows_i16){sums[t]}, (int)p) : (rows_i32){sums[t]};
+            }
+            for (size_t t = 0; t < count; t++)
+                rows_flush(y + t * y_stride + row, rows[t],
+                           ((const float *)(const void *)(inputs + t * token_bytes))[block], row_scales, blocks,
+                           block == 0);
+        }
+}
+
+static KERNEL_NOINLINE void batch_eight(float *y, size_t y_stride, const kernel_signs *w, const uint8_t *inputs,
+                                        size_t first, size_t end) {
+    batch_tiles(y, y_stride, w, inputs, BATCH_TOKENS, first, end);
+}
+
+static KERNEL_NOINLINE void batch_four(float *y, size_t y_stride, const kernel_signs *w, const uint8_t *inputs,
+                                       size_t first, size_t end) {
+    batch_tiles(y, y_stride, w, inputs, BATCH_TOKENS / 2, first, end);
+}
+
+/* Chunk by chunk, so that signs come from memory once for all tokens */
+static void lut8_batch_avx512(float *y, size_t y_stride, const kernel_signs *w, const void *inputs, size_t n_tokens,
+                              size_t first, size_t end, void *scratch) {
+    const size_t token_bytes = lut8_tables_offset(w->groups) + (size_t)w->groups * 32;
+    const size_t chunk = bp_max(4, BATCH_CHUNK_BYTES / ((size_t)w->planes * w->groups * KERNEL_TILE) / 4 * 4);
+    for (size_t tile = first; tile < end; tile += chunk) {
+        const size_t stop = bp_min(tile + chunk, end);
+        size_t t = 0;
+        for (; t + BATCH_TOKENS <= n_tokens; t += BATCH_TOKENS)
+            batch_eight(y + t * y_stride, y_stride, w, (const uint8_t *)inputs + t * token_bytes, tile, stop);
+        for (; t + BATCH_TOKENS / 2 <= n_tokens; t += BATCH_TOKENS / 2)
+            batch_four(y + t * y_stride, y_stride, w, (const uint8_t *)inputs + t * token_bytes, tile, stop);
+        lut8_batch_streams(y + t * y_stride, y_stride, w, (const uint8_t *)inputs + t * token_bytes, n_tokens - t, tile,
+                           stop, scratch);
+    }
+}
 
 /* ---- popcount ---- */
 
@@ -116,6 +197,6 @@ static void popcount_product_avx512(float *y, const kernel_signs *w, const void 
 
 void kernel_fill_avx512(kernel_table *table) {
     table->lut8.product = lut8_product_streams;
-    table->lut8.batch = lut8_batch_streams;
+    table->lut8.batch = lut8_batch_avx512;
     table->popcount.product = popcount_product_avx512;
 }
