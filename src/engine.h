@@ -94,7 +94,9 @@ bp_model *bp_model_open_tiers(bp_engine *engine, const void *bytes, size_t size,
 bool bp_model_raise_tier(bp_model *model, uint32_t tier, bp_err *e);
 
 /* The model that would open with the first file_size bytes at hand, from its header alone, bytes [size >= data_offset]:
- * good for describing it and for bp_session_bytes, not for opening a session. Errors as above. */
+ * good for describing it, for bp_session_bytes and for tokens, not for opening a session. Where `bytes` is the file's own
+ * place, with memory for file_size bytes, and the file has tiers, bp_model_raise_tier makes it the model itself. Errors as
+ * above. */
 bp_model *bp_model_preview(bp_engine *engine, const void *bytes, size_t size, size_t file_size, bp_err *e);
 
 /* Checks the header's and every piece's stored SHA-256 over the bytes at hand. Of a prefix, the piece in which it ends

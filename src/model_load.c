@@ -74,11 +74,12 @@ model *model_preview(const void *bytes, uint64_t size, uint64_t file_size, bp_er
 
 bool model_raise(model *m, uint32_t tier, bp_err *e) {
     loaded *l = (loaded *)(void *)m; /* the model is its first member */
-    if (tier < m->tier)
+    if (!l->file.header_only && tier < m->tier)
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "the model uses %u tiers: it cannot go back to %u", (unsigned)m->tier,
                        (unsigned)tier);
     gguf before = l->file;
     model opened;
+    l->file.header_only = false;
     arena a = arena_measure();
     if (!end_at(&l->file, tier, e) || !model_open(&opened, &a, &l->file, e)) {
         l->file = before;

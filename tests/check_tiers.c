@@ -18,6 +18,31 @@ static void check_refusals(const source *src) {
     growing_close(&g);
 }
 
+/* A model that was opened with its header alone, in its place, is the one that opens with so many tiers. */
+static void check_ahead(const source *src, uint32_t tier) {
+    growing g;
+    bp_err e = {0};
+    int32_t ids[17];
+    if (!growing_open(&g, src, 1, 3)) return;
+    truth whole = truth_of(src, &g, tier);
+    const size_t end = (size_t)g.header.tier_end[tier - 1];
+    bp_session_close(g.session);
+    bp_model_close(g.model);
+    memset(g.bytes + g.header.data_offset, 0xff, g.size - (size_t)g.header.data_offset);
+    g.model = bp_model_preview(g.engine, g.bytes, (size_t)g.header.data_offset, g.size, &e);
+    CHECK(g.model && bp_tokenize(g.model, "once upon", 9, 0, ids, 17, &e) > 0, "%s", e.text);
+    CHECK(!bp_model_raise_tier(g.model, 9, &e) && e.code == BP_ERR_ARGUMENT, "no such tier: %s", e.text);
+    CHECK(!bp_model_raise_tier(g.model, 0, &e) && e.code == BP_ERR_ARGUMENT, "no tier: %s", e.text);
+    memcpy(g.bytes, src->bytes, end);
+    CHECK(bp_model_raise_tier(g.model, tier, &e), "%s", e.text);
+    g.session = bp_session_open(g.model, &(bp_session_options){CONTEXT, 0, 0}, &e);
+    if (g.session) check_same(&g, &whole, tier);
+    if (tier < 3) CHECK(arrive(&g, src, tier + 1, &e), "the next tier: %s", e.text);
+    CHECK(g.session && !bp_model_raise_tier(g.model, tier - 1, &e), "no way back");
+    free(whole.state);
+    growing_close(&g);
+}
+
 int main(void) {
     source small;
     bp_err e = {0};
@@ -29,6 +54,7 @@ int main(void) {
     check_growth(&small, 1);
     check_growth(&small, 3);
     check_refusals(&small);
+    for (uint32_t tier = 1; tier <= 3; tier++) check_ahead(&small, tier);
     source_close(&small);
     return check_end();
 }

@@ -282,7 +282,7 @@ const hasOriginFolder = () => typeof navigator.storage?.getDirectory === 'functi
 const canWrite = () => typeof FileSystemFileHandle === 'function' && 'createSyncAccessHandle' in FileSystemFileHandle.prototype;
 
 /** The store that a worker uses. */
-async function openStore(name) {
+export async function openStore(name) {
   if (isNode()) return NodeFolder.open(name);
   if (!globalThis.isSecureContext) throw new Error('this page is not a secure context: storage needs https or localhost');
   if (hasOriginFolder() && canWrite()) {
@@ -354,17 +354,6 @@ export class Copy {
   async read(start, end) {
     const bytes = await this.store.read(this.id, start, end).catch(() => null);
     return bytes?.length === end - start ? bytes : null;
-  }
-
-  /** Reads one piece after another: fill(start, out) -> are its bytes there?; close(). */
-  async reader() {
-    const { store, id } = this;
-    const reader = await store.reader?.(id).catch(() => null);
-    const plain = async (start, out) => fill(out, await store.read(id, start, start + out.length));
-    return {
-      fill: (start, out) => (reader ? reader.fill(start, out) : plain(start, out)).catch(() => false),
-      close: async () => reader?.close(),
-    };
   }
 
   /** Begins a new copy, or goes on with the one at hand (`same`), when there is room for `bytes` more. */

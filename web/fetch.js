@@ -4,6 +4,7 @@
 
 import { Copy } from './cache.js';
 import { Connections } from './connection.js';
+import { copyPieces } from './copying.js';
 import { BitpairError, abortError, fail } from './errors.js';
 import { hex, parseHeader, probeHeader } from './header.js';
 import { Meter } from './meter.js';
@@ -15,7 +16,6 @@ const FIRST_RANGE = 1 << 20; // bytes of the first request
 const SPAN_PIECES = 8;       // most pieces of one later request
 const TRIES = 3;             // of a piece, or a header, that does not match its checksum
 const RESTARTS = 2;          // after the file has changed on its server
-const COPY_LANES = 4;        // pieces of a copy that are checked at the same time
 const ASK_SECONDS = 5;       // to ask whether a complete copy is current: without an answer it is used
 
 /**
@@ -27,7 +27,8 @@ const ASK_SECONDS = 5;       // to ask whether a complete copy is current: witho
  * @param {{pull: Function, progress: Function, signal: AbortSignal, gate: Gate, tier?: Function, arrived?: Function}} page
  *   pull(offset, size) -> bytes; progress(report); gate: see connection.js; tier(n, file): the first n tiers are there and checked,
  *   file as below with `room`, bytes up to which the file may grow; true: they are in use from now on, so that nothing of them may be
- *   moved, freed or written again; arrived(): something came
+ *   moved, freed or written again; arrived(): something came; lend?: see copying.js; headed?(place): the header of a kept copy is there,
+ *   {pointer, bytes, room}, null: no longer; begun?(): no job will be lent any more
  * @param {Promise<Copy>} [copy] of openCopy(), for a caller who has begun early
  * @returns {Promise<{pointer: number, size: number, verified: boolean, cached: boolean, cachedBytes: number, cacheReason: string | null}>}
  *   the file in the heap, `size` where its last tier ends; memory is freed if reading fails
@@ -102,6 +103,7 @@ class Reading {
     this.meter.total = this.limit;
     this.wasm.bytes(this.pointer, this.loaded).set(this.head.subarray(0, this.loaded));
     if (this.same) await this.fromCopy();
+    this.page.begun?.();
     await this.current;
     await this.keepHead();
     await this.fromSource(reader);
@@ -119,6 +121,7 @@ class Reading {
 
   release() {
     this.stop.abort();
+    this.page.headed?.(null);
     if (this.pointer && !this.live) this.wasm.free(this.pointer);
     this.pointer = 0;
   }
@@ -313,27 +316,23 @@ class Reading {
   // ---- the copy ----
 
   async fromCopy() {
-    const pieces = [...this.copy.log.pieces].filter((i) => i < this.count && this.pieceEnd(i) <= this.limit);
-    const reader = await this.copy.reader();
-    const lane = async (room) => {
-      while (pieces.length > 0) await this.takeCopy(reader, pieces.shift(), room);
-    }; // all of them must have ended before the memory may be freed
-    const ended = await Promise.allSettled(Array.from({ length: COPY_LANES }, () => lane(new Uint8Array(this.header.pieceBytes))));
-    await reader.close();
-    for (const { reason } of ended) if (reason) throw reason;
+    const { copy, header, page, pointer, options } = this;
+    page.headed?.({ pointer, bytes: this.loaded, room: this.end });
+    const { pieceBytes, dataOffset, size } = header;
+    const pieces = [...copy.log.pieces].filter((i) => i < this.count && !this.done[i] && this.pieceEnd(i) <= this.limit);
+    const digests = header.pieces && options.verify ? pointer + header.pieces : 0;
+    await copyPieces(copy.store, { pieces, pieceBytes, dataOffset, size, store: options.cache, id: copy.id, pointer, digests }, page, {
+      pass: () => page.gate.pass(this.stop.signal),
+      write: (start, bytes) => this.wasm.bytes(pointer + start, bytes.length).set(bytes),
+      good: (i, bytes) => this.good(i, bytes),
+      piece: (i) => this.copied(i),
+    });
     this.meter.restart();
   }
 
-  async takeCopy(reader, i, room) {
+  copied(i) {
     const [start, end] = [this.pieceStart(i), this.pieceEnd(i)];
-    const bytes = room.subarray(0, end - start);
-    await this.net.gate.pass(this.stop.signal);
-    const there = !this.done[i] && (await reader.fill(start, bytes));
-    this.stop.signal.throwIfAborted();
-    if (!there) return;
-    this.wasm.bytes(this.pointer + start, bytes.length).set(bytes);
-    if (!(await this.good(i, bytes))) return;
-    this.cachedBytes += bytes.length;
+    this.cachedBytes += end - start;
     this.loaded += Math.max(0, end - Math.max(start, this.head.length));
     this.finish(i);
     this.page.arrived?.();

@@ -16,6 +16,7 @@ export class Host {
     Object.assign(this, { wasm, contextSize, kvBits });
     Object.assign(this, { engine: 0, threads: 0, threadsReason: null }); // before the model is started
     this.model = 0;     // pointer, once there is one
+    this.ahead = null;  // one of a header alone, until then: {model, pointer, bytes, room}
     this.file = null;   // as readModel() gives it
     this.reading = true;
     this.arrivals = 0;  // chunks of the file
@@ -33,18 +34,40 @@ export class Host {
 
   // ---- the model ----
 
+  /** Opens what can be opened of a model whose header is there, {pointer, bytes, room}; null: it is not to be used. */
+  prepare(place) {
+    const { wasm: { exports, error }, engine } = this;
+    if (this.ahead) exports.bp_model_close(this.ahead.model);
+    this.ahead = null;
+    if (!place || this.model) return;
+    const model = exports.bp_model_preview(engine, place.pointer, place.bytes, place.room, error); // 0: start() will say why
+    if (model && exports.wasm_model_number(model, NUMBERS.indexOf('tiers')) > 0) this.ahead = { ...place, model };
+    else if (model) exports.bp_model_close(model);
+  }
+
   /** Opens the model with the first `tier` tiers of the file, 0: all of it. Returns what becomes of it in the page. */
   start(file, tier) {
-    const { wasm, engine } = this;
-    const { exports } = wasm;
     this.file = file;
-    this.model = wasm.check(tier === 0
-      ? exports.bp_model_open(engine, file.pointer, file.room, wasm.error)
-      : exports.bp_model_open_tiers(engine, file.pointer, file.room, tier, wasm.error));
+    this.model = this.openModel(file, tier);
     this.tier = this.wanted = this.number('tier');
     const { session, contextSize } = this.open(this.contextSize);
     this.contextSize = contextSize;
     return { info: this.describe(session), template: this.template(), total: file.room };
+  }
+
+  openModel({ pointer, room }, tier) {
+    const { wasm, engine, ahead } = this;
+    const { exports, error } = wasm;
+    if (ahead?.pointer === pointer && ahead.room === room) {
+      const { model } = ahead;
+      const all = exports.wasm_model_number(model, NUMBERS.indexOf('tier')); // those that there is room for
+      wasm.check(exports.bp_model_raise_tier(model, tier || all, error));
+      this.ahead = null;
+      return model;
+    }
+    this.prepare(null);
+    const open = tier === 0 ? exports.bp_model_open(engine, pointer, room, error) : exports.bp_model_open_tiers(engine, pointer, room, tier, error);
+    return wasm.check(open);
   }
 
   /** The first n tiers are there. */

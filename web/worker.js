@@ -3,6 +3,7 @@
 
 import { hostCapabilities } from './capabilities.js';
 import { Gate } from './connection.js';
+import { helpCopying } from './copying.js';
 import { fail, packError, unpackError } from './errors.js';
 import { openCopy, readHeader, readModel } from './fetch.js';
 import { Host } from './host.js';
@@ -60,21 +61,31 @@ const port = connectPage(async (message) => {
   }
 });
 
-/** A thread of the team: in the engine from `run` until the worker is terminated. */
+/** A thread of the team: in the engine from `run` until the worker is terminated. One order after the other. */
 function serve(team) {
   let exports;
+  let shared;
+  let done = Promise.resolve();
   const orders = {
     async join({ module, memory, stack }) {
       let error;
+      shared = memory;
       exports = await joinWasm(module, memory, stack, STACK_BYTES).catch((reason) => void (error = packError(reason)));
       team.postMessage({ type: 'joined', error });
+    },
+    async copy({ job }) {
+      const told = (piece) => team.postMessage({ type: 'copied', piece });
+      const error = await helpCopying(shared, job, told).then(() => null, packError);
+      team.postMessage({ type: 'copied', error });
     },
     async run({ engine, index }) {
       exports.bp_engine_thread(engine, index);
     },
   };
   team.onmessageerror = () => team.postMessage({ type: 'joined', error: packError(new Error('a message could not be read')) });
-  team.onmessage = ({ data }) => orders[data.type](data).catch((error) => port.post({ type: 'failed', error: packError(error) }));
+  team.onmessage = ({ data }) => {
+    done = done.then(() => orders[data.type](data)).catch((error) => port.post({ type: 'failed', error: packError(error) }));
+  };
   port.post({ type: 'ready' });
   team.postMessage({ type: 'hello' });
 }
@@ -91,7 +102,10 @@ async function load({ source, options }) {
   wasm.exports.bp_warm(); // while they start
   const opening = new Host({ wasm, contextSize: options.contextSize, kvBits: options.kvBits });
   opening.told = (info) => port.post({ type: 'tier', id: REST_ID, info });
-  const ready = openEngine(opening, module, memory, chosen, helpers); // the file is read meanwhile
+  const gathered = gather(wasm, module, memory, chosen, helpers);
+  const lending = new Lending(gathered);
+  const ready = openEngine(opening, gathered, lending.over); // the file is read meanwhile
+  const headed = (place) => void ready.then(() => opening.prepare(place)).catch(() => {}); // told when the model is started
 
   const opened = new Promise((resolve, reject) => {
     ready.catch(reject); // no need to read on
@@ -108,7 +122,9 @@ async function load({ source, options }) {
       return true;
     };
     const read = async () => {
-      const file = await readModel(wasm, source, options, { ...link, tier, arrived: () => opening.arrivals++ }, copying);
+      const lend = chosen.threads > 1 ? (job, piece) => lending.lend(job, piece) : undefined;
+      const more = { tier, headed, lend, begun: () => lending.end(), arrived: () => opening.arrivals++ };
+      const file = await readModel(wasm, source, options, { ...link, ...more }, copying);
       await ready;
       await opening.finish(file);
       if (!begun) begin({ ...file, room: file.size }, 0);
@@ -125,13 +141,49 @@ async function load({ source, options }) {
   return description;
 }
 
-/** Gathers the threads and opens the engine for them. */
-async function openEngine(opening, module, memory, chosen, helpers) {
+/** Opens the engine for the threads that were gathered, which go into it once they have been given what else they are to do. */
+async function openEngine(opening, gathered, lent) {
   const { wasm } = opening;
-  const { team, threads, reason } = await gather(wasm, module, memory, chosen, helpers);
+  const { team, threads, reason } = await gathered;
   const engine = wasm.check(wasm.exports.wasm_engine_open(threads, 0, 0, wasm.error));
+  await lent;
   team.forEach((thread, i) => thread.postMessage({ type: 'run', engine, index: i + 1 }));
   Object.assign(opening, { engine, threads, threadsReason: reason });
+}
+
+/** Gives threads a job of copying.js, once and before they go into the engine. over: resolves when none will come any more. */
+class Lending {
+  constructor(gathered) {
+    this.gathered = gathered;
+    this.open = true;
+    this.over = new Promise((resolve) => (this.resolve = resolve));
+  }
+
+  end() {
+    this.open = false;
+    this.resolve();
+  }
+
+  /** piece(i) for each that they have done; resolves when all have ended. */
+  async lend(job, piece) {
+    if (!this.open) return;
+    this.open = false;
+    const { team } = await this.gathered;
+    const ended = team.map((thread) => new Promise((resolve, reject) => {
+      thread.onmessage = ({ data }) => {
+        if (data.error) return reject(unpackError(data.error));
+        if (data.piece === undefined) return resolve();
+        try {
+          return piece(data.piece);
+        } catch (error) {
+          return reject(error);
+        }
+      };
+      thread.postMessage({ type: 'copy', job });
+    }));
+    this.end(); // what they are told next, they do afterwards
+    await Promise.all(ended);
+  }
 }
 
 /** What the reading of a model needs of the page. */

@@ -84,6 +84,8 @@ for (const [name, prelude] of [['the origin private file system', ''], ['the Cac
       const second = await loads(page);
       assert.ok(second.cachedBytes > 5 * MIB && second.verified && second.text === first.text);
       assert.equal(server.requests, 1);
+      const both = await loads(page, { threads: 2 }); // who read the copy together
+      assert.deepEqual([both.threads, both.cachedBytes, both.verified, both.text], [2, second.cachedBytes, true, first.text]);
       const [entry] = await listed(page);
       assert.deepEqual([entry.url, entry.bytes, entry.complete], [server.url(MODEL), file.length, true]);
       server.down = true;

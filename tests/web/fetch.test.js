@@ -425,11 +425,11 @@ const fullDisk = (left, cut) => `
   syncBuiltinESMExports();
 `;
 
-describe('the cache, in a folder', () => {
+for (const threads of [1, 2]) describe(`the cache, in a folder, ${threads} thread(s)`, () => { // two read the copy together
   let folder;
   beforeEach(() => (folder = mkdtempSync(join(tmpdir(), 'bitpair-cache-'))));
   const remove = () => rmSync(folder, { recursive: true });
-  const kept = () => ({ cache: folder });
+  const kept = () => ({ cache: folder, threads });
   const data = () => join(folder, readdirSync(folder).find((name) => name.endsWith('.gguf')));
 
   test('the second load asks for nothing but whether the file is the same', async () => {
