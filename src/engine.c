@@ -348,6 +348,17 @@ static bool feed(bp_session *s, const int32_t *ids, size_t n, float *logits, bp_
 
 bool bp_session_feed(bp_session *s, const int32_t *ids, size_t n, bp_err *e) { return feed(s, ids, n, NULL, e); }
 
+bool bp_session_feed_begin(bp_session *s, const int32_t *ids, size_t n, bp_err *e) {
+    if (n < 1 || n > s->session.chunk)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "%zu tokens in parts: between 1 and %u are possible", n,
+                       (unsigned)s->session.chunk);
+    if (!engine_check_feed(&s->session, ids, n, e)) return false;
+    session_forward_begin(&s->session, ids, n);
+    return true;
+}
+
+uint32_t bp_session_feed_layers(bp_session *s, uint32_t layers) { return session_forward_on(&s->session, layers); }
+
 bool bp_session_feed_all(bp_session *s, const int32_t *ids, size_t n, float *logits, bp_err *e) {
     return feed(s, ids, n, logits, e);
 }

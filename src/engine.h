@@ -187,6 +187,14 @@ void bp_session_close(bp_session *session);
  * is changed. */
 bool bp_session_feed(bp_session *session, const int32_t *ids, size_t n, bp_err *e);
 
+/* The same in parts, for who must not be away for long: begins with ids [n], 1 <= n <= bp_session_chunk, then does
+ * `layers` layers of the model at a time. bp_session_feed_layers returns how many are left; after the last one the ids
+ * are appended, as bp_session_feed would have it. Whatever else is done with the session ends it: the ids are not
+ * appended, but logits that were at hand are gone. Without one that was begun bp_session_feed_layers returns 0. Errors
+ * as above, and BP_ERR_ARGUMENT for another n. */
+bool bp_session_feed_begin(bp_session *session, const int32_t *ids, size_t n, bp_err *e);
+uint32_t bp_session_feed_layers(bp_session *session, uint32_t layers);
+
 /* The same, and logits [n][vocab] of every position. */
 bool bp_session_feed_all(bp_session *session, const int32_t *ids, size_t n, float *logits, bp_err *e);
 

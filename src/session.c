@@ -115,6 +115,7 @@ void session_profile(session *s, profile *profiles) {
 void session_rewind(session *s, uint32_t position) {
     s->position = position;
     s->last = UINT32_MAX;
+    s->begun = 0;
     if (position <= s->exact) s->exact = UINT32_MAX;
     s->has_logits = false;
 }

@@ -27,15 +27,16 @@ typedef struct {
     uint32_t last;         /* row of the residual stream that is the last token's; UINT32_MAX: none, feed first */
     uint32_t exact;        /* keys and values before it never saw a dropped token; UINT32_MAX: none ever did */
     bool has_logits;       /* logits[0] is the last token's row */
+    uint32_t begun, layer; /* tokens of a pass in parts, 0: there is none; the layer that comes next */
     int32_t *ids;          /* [n_ctx] the tokens in the cache */
 
     /* The cache: what a head reads lies in a row. Rows are heads padded to `dim` values, in 8 bits with a scale each. */
     const kernel_cache *cache;
-    uint32_t positions;        /* n_ctx, padded */
-    size_t dim, row_bytes;     /* of a row */
-    uint8_t *k, *v;            /* [n_layers][n_kv_heads][positions][row_bytes] */
+    uint32_t positions;         /* n_ctx, padded */
+    size_t dim, row_bytes;      /* of a row */
+    uint8_t *k, *v;             /* [n_layers][n_kv_heads][positions][row_bytes] */
     float *k_scales, *v_scales; /* [n_layers][n_kv_heads][positions], or NULL */
-    float *parts;              /* [n_kv_heads][spans][heads that share keys] parts of attention of one token */
+    float *parts;               /* [n_kv_heads][spans][heads that share keys] parts of attention of one token */
 
     float *rope;             /* [chunk][head_dim / 2][2] cos, sin of the chunk's positions */
     float *stream;           /* [chunk][d_model padded] residual stream */
@@ -49,8 +50,8 @@ typedef struct {
 } session;
 
 typedef struct {
-    uint32_t n_ctx; /* 1.. */
-    uint32_t chunk; /* 1..n_ctx */
+    uint32_t n_ctx;   /* 1.. */
+    uint32_t chunk;   /* 1..n_ctx */
     uint32_t kv_bits; /* 16 or 8 */
 } session_options;
 
@@ -61,6 +62,11 @@ void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_
 /* Appends ids [n], 1 <= n <= chunk, position + n <= n_ctx, every id < vocab. all: NULL, or [n][vocab] for the logits
  * of every token. The result does not depend on how tokens are cut into calls, nor on the team. */
 void session_forward(session *s, const int32_t *ids, size_t n, float *all);
+
+/* The same in parts: begins, with ids as above, then goes on by `layers` layers at a time. Returns how many are left; with
+ * the last one the ids are appended. Whatever else is done with the session ends it; until then there are no logits. */
+void session_forward_begin(session *s, const int32_t *ids, size_t n);
+uint32_t session_forward_on(session *s, uint32_t layers);
 
 /* The same; scores [n_next] <- ln p(next[i] | everything up to ids[i]), n_next <= n. */
 void session_forward_scores(session *s, const int32_t *ids, size_t n, const int32_t *next, size_t n_next,

@@ -14,6 +14,7 @@ typedef struct {
     session *s;
     const int32_t *ids;
     size_t n;            /* tokens of this pass */
+    uint32_t from, to;   /* layers of this part of it */
     size_t rows;         /* so many of them, from the first, are wanted by `all` or `scores` */
     float *all;          /* [rows][vocab] logits, or NULL */
     const int32_t *next; /* [rows] the token after each ... */
@@ -167,11 +168,13 @@ static void run(void *context, const team *t) {
     const pass *p = context;
     span sp = span_make(p, t);
     if (t->index) profile_start(sp.work.profile);
-    embed(&sp, p->ids);
-    rope_table(&sp);
-    profile_mark(sp.work.profile, PROFILE_EMBEDDING);
-    meet(&sp, &sp.rows);
-    for (uint32_t i = 0; i < sp.c->n_layers; i++) {
+    if (p->from == 0) {
+        embed(&sp, p->ids);
+        rope_table(&sp);
+        profile_mark(sp.work.profile, PROFILE_EMBEDDING);
+        meet(&sp, &sp.rows);
+    }
+    for (uint32_t i = p->from; i < p->to; i++) {
         const model_layer *l = &p->s->model->layers[i];
         project_qkv(&sp, l);
         project_out(&sp, l, session_attend(&sp, l, i));
@@ -197,13 +200,36 @@ static void run_team(pass *p, void (*fn)(void *context, const team *t)) {
     profile_mark(time, PROFILE_BARRIERS);
 }
 
+static void append(session *s, size_t n) {
+    s->position += (uint32_t)n;
+    s->last = (uint32_t)n - 1;
+    s->has_logits = false;
+    s->begun = 0;
+}
+
 static void forward(pass *p) {
     session *s = p->s;
+    p->to = s->model->config.n_layers;
     run_team(p, run);
     memcpy(s->ids + s->position, p->ids, p->n * sizeof *p->ids);
-    s->position += (uint32_t)p->n;
-    s->last = (uint32_t)p->n - 1;
-    s->has_logits = false;
+    append(s, p->n);
+}
+
+void session_forward_begin(session *s, const int32_t *ids, size_t n) {
+    session_rewind(s, s->position); /* the last token's row of the residual stream goes */
+    memcpy(s->ids + s->position, ids, n * sizeof *ids);
+    s->begun = (uint32_t)n;
+    s->layer = 0;
+}
+
+uint32_t session_forward_on(session *s, uint32_t layers) {
+    const uint32_t all = s->model->config.n_layers;
+    if (!s->begun) return 0;
+    pass p = {.s = s, .ids = s->ids + s->position, .n = s->begun, .from = s->layer};
+    s->layer = p.to = (uint32_t)bp_min((size_t)p.from + layers, all);
+    run_team(&p, run);
+    if (s->layer == all) append(s, p.n);
+    return all - s->layer;
 }
 
 void session_forward(session *s, const int32_t *ids, size_t n, float *all) {

@@ -42,6 +42,7 @@ void session_shift(session *s, uint32_t keep, uint32_t drop) {
     pool_run(s->pool, shift_heads, &job);
     memmove(s->ids + keep, s->ids + keep + drop, (s->position - keep - drop) * sizeof *s->ids);
     s->position -= drop;
+    s->begun = 0;
     s->exact = (uint32_t)bp_min(s->exact, keep);
 }
 

@@ -64,6 +64,43 @@ static void check_steps(runner *r, const int32_t *ids, const float *expected, si
     CHECK(wrong == 0, "%s, steps of %zu: %u of the logits differ from the reference", what, step, wrong);
 }
 
+/* The same layer by layer, after a pass that was given up. */
+static void check_parts(runner *r, const int32_t *ids, const float *expected, size_t step, const char *what) {
+    bp_err e;
+    unsigned wrong = 0;
+    CHECK(bp_session_rewind(r->session, 0, &e), "%s", e.text);
+    for (size_t at = 0; at < N; at += step) {
+        size_t n = at + step <= N ? step : N - at;
+        bool given_up = bp_session_feed_begin(r->session, ids + N - n, n, &e) &&
+                        bp_session_feed_layers(r->session, 1) > 0 && !bp_session_logits(r->session);
+        bool begun = bp_session_feed_begin(r->session, ids + at, n, &e);
+        while (bp_session_feed_layers(r->session, 1) > 0) begun = begun && bp_session_position(r->session) == at;
+        wrong += !given_up || !begun || bp_session_position(r->session) != at + n ||
+                 memcmp(bp_session_logits(r->session), expected + (at + n - 1) * r->vocab, r->vocab * sizeof(float));
+    }
+    CHECK(wrong == 0, "%s, parts of steps of %zu: %u differ from the reference", what, step, wrong);
+}
+
+static void check_parts_errors(const source *src) {
+    runner r = runner_open(src, 2, NULL, NULL, 16, 0);
+    int32_t ids[N], outside = (int32_t)r.vocab;
+    bp_err e = {0};
+    make_ids(ids, r.vocab);
+    CHECK(bp_session_feed_layers(r.session, 1) == 0 && bp_session_position(r.session) == 0, "nothing was begun");
+    CHECK(!bp_session_feed_begin(r.session, ids, 0, &e) && e.code == BP_ERR_ARGUMENT, "no tokens: %s", e.text);
+    CHECK(!bp_session_feed_begin(r.session, ids, 17, &e) && e.code == BP_ERR_ARGUMENT, "17 tokens: %s", e.text);
+    CHECK(!bp_session_feed_begin(r.session, &outside, 1, &e) && e.code == BP_ERR_ARGUMENT, "id: %s", e.text);
+    CHECK(bp_session_feed(r.session, ids, 8, &e) && bp_session_feed_begin(r.session, ids, 16, &e), "%s", e.text);
+    CHECK(bp_session_feed_layers(r.session, 1) > 0, "the first layer");
+    CHECK(bp_session_rewind(r.session, 4, &e) && bp_session_feed_layers(r.session, 99) == 0 &&
+              bp_session_position(r.session) == 4,
+          "a rewind ends it");
+    CHECK(bp_session_feed_begin(r.session, ids, 16, &e) && bp_session_feed_layers(r.session, UINT32_MAX) == 0 &&
+              bp_session_position(r.session) == 20 && bp_session_logits(r.session),
+          "all layers at once");
+    runner_close(&r);
+}
+
 static void check_equal(const source *src, const char *arith, uint32_t kv_bits) {
     int32_t ids[N];
     runner probe = runner_open(src, 1, NULL, arith, 0, kv_bits);
@@ -77,6 +114,7 @@ static void check_equal(const source *src, const char *arith, uint32_t kv_bits) 
             snprintf(what, sizeof what, "%s kv%u %s, %u threads", arith, (unsigned)kv_bits, *isa, threads);
             static const size_t steps[] = {1, 3, 7, 17, 64, N};
             for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) check_steps(&r, ids, expected, steps[i], what);
+            for (size_t step = 1; step <= 64; step = step * 4 + 3) check_parts(&r, ids, expected, step, what);
             runner_close(&r);
         }
     }
@@ -118,7 +156,8 @@ static void check_options(const source *src) {
     CHECK(!bp_session_open(r.model, &(bp_session_options){.n_ctx = 1 << 30}, &e) && e.code == BP_ERR_ARGUMENT, "%s",
           e.text);
     CHECK(bp_session_bytes(r.model, &(bp_session_options){.n_ctx = 1 << 30}) == 0, "bytes of an impossible session");
-    CHECK(!bp_session_open(r.model, &(bp_session_options){.kv_bits = 12}, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
+    CHECK(!bp_session_open(r.model, &(bp_session_options){.kv_bits = 12}, &e) && e.code == BP_ERR_ARGUMENT, "%s",
+          e.text);
     CHECK(bp_session_kv_bits(r.session) == 8, "the default");
     /* of a cache of 2 layers and 4 heads of 16 values: a byte less each, and a scale more per head */
     CHECK(bp_session_bytes(r.model, &(bp_session_options){.n_ctx = 256, .kv_bits = 16}) -
@@ -210,6 +249,7 @@ int main(void) {
     check_equal(&small, "lut8", 16);
     check_equal(&small, "popcount", 16);
     check_rewind_and_errors(&small);
+    check_parts_errors(&small);
     check_options(&small);
     check_damage(&small);
     check_header(&small);

@@ -77,11 +77,14 @@ export class Host {
     this.rise();
   }
 
+  /** One after the other: the page hears of each. */
   rise() {
     if (this.steady > 0 || this.wanted === this.tier) return;
-    this.wasm.check(this.wasm.exports.bp_model_raise_tier(this.model, this.wanted, this.wasm.error));
-    this.tier = this.wanted;
-    this.told({ tier: this.tier, bitsPerWeight: this.number('bitsPerWeight'), bytes: this.file.size, cachedBytes: this.file.cachedBytes });
+    while (this.tier < this.wanted) {
+      this.wasm.check(this.wasm.exports.bp_model_raise_tier(this.model, this.tier + 1, this.wasm.error));
+      this.tier++;
+      this.told({ tier: this.tier, bitsPerWeight: this.number('bitsPerWeight'), bytes: this.file.size, cachedBytes: this.file.cachedBytes });
+    }
     this.risen();
   }
 

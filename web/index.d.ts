@@ -570,8 +570,7 @@ export interface GenerateOptions {
   stop?: string | readonly string[];
   /** Go on past tokens that end a turn, for measuring. Default false. */
   ignoreEnd?: boolean;
-  /** Ends the generation within about 50 ms, also while the prompt is read, but for a session's first 16 tokens, which are one step:
-   *  finishReason 'abort', no error. */
+  /** Ends the generation within about 50 ms, also while the prompt is read: finishReason 'abort', no error. */
   signal?: AbortSignal;
   /** Tokens of the prompt read so far, those taken over from before included. What it throws ends the generation. */
   onPrefill?: (progress: { done: number; total: number }) => void;

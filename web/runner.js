@@ -7,10 +7,9 @@ const BOS = 1;      // BP_TOKENIZE_BOS
 const SPECIAL = 2;  // BP_TOKENIZE_SPECIAL
 const PIECE_BYTES = 4096;
 const MOST_ALTERNATIVES = 20;
-const FIRST_STEP = 16;      // tokens, before anything is known about the speed: a short prompt is read at once
-const STEP_SECONDS = 0.025; // aim of one step of prefill, so that an abort is seen within 50 ms
-const STEP_WIDE = 0.04;     // a step of 16 tokens for each thread may take this long
-const STEP_MOST = 0.06;     // a step of 16 tokens may take this long: on fewer the kernels take twice the time for each
+const LANES = 16;           // tokens for each thread that the kernels take together, many times as fast as one by one
+const PART_SECONDS = 0.025; // aim of a part of prefill, so that an abort is seen within 50 ms
+const FIRST_LAYERS = 2;     // of a part, before anything is known about the speed
 const LISTEN_SECONDS = 0.01; // between two looks at the messages while decoding
 
 const now = () => performance.now() / 1000;
@@ -29,8 +28,7 @@ export class Runner {
     this.chunk = wasm.exports.bp_session_chunk(session);
     this.ids = wasm.alloc(4 * this.chunk);
     this.alternatives = wasm.alloc(8 * MOST_ALTERNATIVES); // {i32 id, f32 logprob}
-    this.step = Math.min(FIRST_STEP, this.chunk); // tokens of one step of prefill
-    this.cold = true; // until a step is done: code that runs for the first time tells nothing of the speed
+    this.cost = null; // seconds that one layer takes for one token of a step
     this.prefilled = 0;
     this.spm = this.string('tokenizer.ggml.model') === 'llama';
   }
@@ -169,8 +167,16 @@ export class Runner {
 
   feed(ids) {
     const { wasm } = this;
-    new Int32Array(wasm.memory.buffer, this.ids >>> 0, ids.length).set(ids);
+    this.place(ids);
     wasm.check(wasm.exports.bp_session_feed(this.session, this.ids, ids.length, wasm.error));
+    this.appended(ids);
+  }
+
+  place(ids) {
+    new Int32Array(this.wasm.memory.buffer, this.ids >>> 0, ids.length).set(ids);
+  }
+
+  appended(ids) {
     this.timeline.push(...ids);
     this.tier = this.host.tier;
   }
@@ -178,15 +184,36 @@ export class Runner {
   /** Feeds prompt[at...]; report(done, total) after each step; false when it was aborted. */
   async prefill(prompt, at, report, control) {
     for (this.prefilled = at; this.prefilled < prompt.length;) {
-      const begun = now();
-      const ids = prompt.slice(this.prefilled, this.prefilled + this.step);
-      this.feed(ids);
+      const ids = prompt.slice(this.prefilled, this.prefilled + this.stepSize());
+      if (!(await this.host.steadily(() => this.feedInParts(ids, control)))) return false;
       this.prefilled += ids.length;
-      if (ids.length === this.step && !this.cold) this.step = nextStep(this.step, now() - begun, this.chunk, this.host.threads);
-      this.cold = false;
       report(this.prefilled, prompt.length);
-      await this.pause();
       if (control.aborted) return false;
+    }
+    return true;
+  }
+
+  /** Tokens of the next step: 16 for each thread, or several times as many where all take no more than a part may. */
+  stepSize() {
+    const unit = LANES * this.host.threads;
+    const fit = this.cost ? Math.floor(PART_SECONDS / (this.cost * this.host.number('layers') * unit)) : 1;
+    return Math.min(this.chunk, unit * Math.max(1, fit));
+  }
+
+  /** Some layers at a time, with looks at the messages between; false when it was aborted: then nothing is appended. */
+  async feedInParts(ids, control) {
+    const { wasm, session } = this;
+    const all = this.host.number('layers');
+    this.place(ids);
+    wasm.check(wasm.exports.bp_session_feed_begin(session, this.ids, ids.length, wasm.error));
+    for (let left = all; left > 0;) {
+      const part = this.cost ? Math.max(1, Math.min(left, Math.floor(PART_SECONDS / (this.cost * ids.length)))) : FIRST_LAYERS;
+      const begun = now();
+      left = wasm.exports.bp_session_feed_layers(session, part);
+      this.cost = (now() - begun) / (Math.min(part, all) * ids.length);
+      if (left === 0) this.appended(ids);
+      await this.pause();
+      if (control.aborted) return left === 0;
     }
     return true;
   }
@@ -267,18 +294,6 @@ function decodeStats(runs, started) {
     firstTier: runs[0].firstTier,
     lastTier: runs.at(-1).lastTier,
   };
-}
-
-/** Tokens of the next step, so that it takes STEP_SECONDS. The kernels like 16 tokens for each thread, or 16 for all, and have them
- *  where that does not take STEP_WIDE or STEP_MOST. One slow step at most halves them: what held it up need not hold up the next, and
- *  many small steps take longer than a few. */
-function nextStep(step, seconds, largest, threads) {
-  const each = Math.max(seconds, 1e-6) / step;
-  const fit = Math.floor(STEP_SECONDS / each);
-  const unit = 16 * threads * each <= STEP_WIDE ? 16 * threads : 16;
-  const wide = (step < 16 ? 8 : 16) * each; // what 16 tokens would take
-  if (fit >= 16 || wide <= STEP_MOST) return Math.min(largest, Math.max(unit, fit - (fit % unit)));
-  return Math.max(1, fit, step >> 1);
 }
 
 const textDecoder = () => new TextDecoder('utf-8', { ignoreBOM: true });
