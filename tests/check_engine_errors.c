@@ -170,6 +170,9 @@ static void check_feeding(world *w) {
     REFUSED(w, bp_session_feed(s, bad, 2, &w->e), BP_ERR_ARGUMENT, "20");
     REFUSED(w, bp_session_feed(s, &negative, 1, &w->e), BP_ERR_ARGUMENT, "-1");
     REFUSED(w, bp_session_feed_all(s, bad, 2, logits, &w->e), BP_ERR_ARGUMENT, "20");
+    REFUSED(w, bp_session_feed_begin(s, bad, 2, &w->e), BP_ERR_ARGUMENT, "20");
+    REFUSED(w, bp_session_feed_begin(s, ids, 0, &w->e), BP_ERR_ARGUMENT, "0");
+    CHECK(bp_session_feed_layers(s, 1) == 0, "nothing was begun");
     REFUSED(w, bp_session_score(s, bad, 2, scores, &w->e), BP_ERR_ARGUMENT, "20");
     REFUSED(w, bp_session_embed(s, bad, 2, BP_POOL_MEAN, hidden, &w->e), BP_ERR_ARGUMENT, "20");
     REFUSED(w, bp_session_embed(s, ids, 0, BP_POOL_LAST, hidden, &w->e), BP_ERR_ARGUMENT, "at least one");
@@ -180,6 +183,7 @@ static void check_feeding(world *w) {
     CHECK(bp_session_feed(s, ids, 64, &w->e), "%s", w->e.text);
     REFUSED(w, bp_session_feed(s, ids, 1, &w->e), BP_ERR_CONTEXT, "64");
     REFUSED(w, bp_session_feed_all(s, ids, 1, logits, &w->e), BP_ERR_CONTEXT, "64");
+    REFUSED(w, bp_session_feed_begin(s, ids, 1, &w->e), BP_ERR_CONTEXT, "64");
     REFUSED(w, bp_session_score(s, ids, 1, scores, &w->e), BP_ERR_CONTEXT, "64");
     REFUSED(w, bp_session_embed(s, ids, 1, BP_POOL_MEAN, hidden, &w->e), BP_ERR_CONTEXT, "64");
     REFUSED(w, bp_session_logprob(s, SMALL_VOCAB, scores, &w->e), BP_ERR_ARGUMENT, "20");
@@ -264,6 +268,7 @@ static const struct {
                  {"bp_model_preview", {BP_ERR_FORMAT, BP_ERR_UNSUPPORTED}},
                  {"bp_session_open", {BP_ERR_ARGUMENT}},
                  {"bp_session_feed_all", {BP_ERR_CONTEXT, BP_ERR_ARGUMENT}},
+                 {"bp_session_feed_begin", {BP_ERR_CONTEXT, BP_ERR_ARGUMENT}},
                  {"bp_session_rewind", {BP_ERR_ARGUMENT}},
                  {"bp_session_alternatives", {BP_ERR_ARGUMENT}},
                  {"bp_session_score", {BP_ERR_CONTEXT, BP_ERR_ARGUMENT}},
