@@ -189,9 +189,9 @@ bool bp_session_feed(bp_session *session, const int32_t *ids, size_t n, bp_err *
 
 /* The same in parts, for who must not be away for long: begins with ids [n], 1 <= n <= bp_session_chunk, then does
  * `layers` layers of the model at a time. bp_session_feed_layers returns how many are left; after the last one the ids
- * are appended, as bp_session_feed would have it. Whatever else is done with the session ends it: the ids are not
- * appended, but logits that were at hand are gone. Without one that was begun bp_session_feed_layers returns 0. Errors
- * as above, and BP_ERR_ARGUMENT for another n. */
+ * are appended, as bp_session_feed would have it. Whatever else feeds, rewinds, shifts or restores the session ends it:
+ * then they are not. From its beginning to its end there are no logits, nor afterwards if it was ended. Without one that
+ * was begun bp_session_feed_layers returns 0. Errors as above, and BP_ERR_ARGUMENT for another n. */
 bool bp_session_feed_begin(bp_session *session, const int32_t *ids, size_t n, bp_err *e);
 uint32_t bp_session_feed_layers(bp_session *session, uint32_t layers);
 
@@ -200,7 +200,7 @@ bool bp_session_feed_all(bp_session *session, const int32_t *ids, size_t n, floa
 
 uint32_t bp_session_position(const bp_session *session); /* tokens fed */
 uint32_t bp_session_capacity(const bp_session *session); /* n_ctx */
-uint32_t bp_session_chunk(const bp_session *session);    /* tokens of one forward pass: the grain of cancelling */
+uint32_t bp_session_chunk(const bp_session *session);    /* most tokens of one forward pass */
 
 uint32_t bp_session_kv_bits(const bp_session *session); /* 16 or 8 */
 

@@ -64,7 +64,7 @@ void session_layout(session *s, arena *a, const model *m, pool *p, const kernel_
 void session_forward(session *s, const int32_t *ids, size_t n, float *all);
 
 /* The same in parts: begins, with ids as above, then goes on by `layers` layers at a time. Returns how many are left; with
- * the last one the ids are appended. Whatever else is done with the session ends it; until then there are no logits. */
+ * the last one the ids are appended. Whatever else feeds or moves the session ends it; until then there are no logits. */
 void session_forward_begin(session *s, const int32_t *ids, size_t n);
 uint32_t session_forward_on(session *s, uint32_t layers);
 

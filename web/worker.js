@@ -168,8 +168,13 @@ class Lending {
   async lend(job, piece) {
     if (!this.open) return;
     this.open = false;
+    const ended = await this.give(job, piece).finally(() => this.end()); // what they are told next, they do afterwards
+    await Promise.all(ended);
+  }
+
+  async give(job, piece) {
     const { team } = await this.gathered;
-    const ended = team.map((thread) => new Promise((resolve, reject) => {
+    return team.map((thread) => new Promise((resolve, reject) => {
       thread.onmessage = ({ data }) => {
         if (data.error) return reject(unpackError(data.error));
         if (data.piece === undefined) return resolve();
@@ -181,8 +186,6 @@ class Lending {
       };
       thread.postMessage({ type: 'copy', job });
     }));
-    this.end(); // what they are told next, they do afterwards
-    await Promise.all(ended);
   }
 }
 
