@@ -7,6 +7,7 @@ import { count } from './words.js';
 
 const ENDS = { abort: 'stopped', length: 'cut at the longest length', context: 'the context is full' };
 const LONG_PROMPT = 64; // tokens from which reading takes a time worth telling
+const DRAW_EVERY = 50; // ms: growing text is drawn so often and no more, for without a GPU a frame takes time from the threads that make the text
 
 /** '2', or '2 to 3' where a tier came while it was written */
 const tiersOf = ({ firstTier, tier }) => (firstTier < tier ? `${firstTier} to ${tier}` : tier);
@@ -42,7 +43,9 @@ export class AnswerView {
     this.message = message;
     this.actions = actions;
     this.status = ''; // before the first token: what is waited for
-    this.frame = 0;
+    this.frame = 0; // asked for
+    this.timer = 0; // until it is asked for
+    this.drawn = 0; // when
     this.tokens = null; // shown as probabilities instead of as Markdown
     this.text = make('div', { class: 'text' });
     this.markdown = new MarkdownView(this.text);
@@ -74,12 +77,14 @@ export class AnswerView {
 
   /** The text has become longer. */
   grow() {
-    this.update(this.state);
+    this.timer ||= setTimeout(() => this.update(this.state), Math.max(0, this.drawn + DRAW_EVERY - performance.now()));
   }
 
   draw() {
     cancelAnimationFrame(this.frame);
-    this.frame = 0;
+    clearTimeout(this.timer);
+    this.frame = this.timer = 0;
+    this.drawn = performance.now();
     const { message, state } = this;
     const follow = this.actions.atBottom();
     this.element.classList.toggle('busy', state.live);
