@@ -65,10 +65,10 @@ static inline vf vf_exp(vf x) {
     return vf_select((vi)(x != x), x, y);
 }
 
-/* bp_expf of x <= 0 or NaN */
+/* bp_expf of x <= 0 or NaN: of both masks at most one is set */
 static inline vf vf_exp_down(vf x) {
     const vf low = vf_set(-87.3f), y = vf_exp_within(vf_max(x, low));
-    return vf_select((vi)(x != x), x, vf_select((vi)(x < low), vf_set(0.0f), y));
+    return (vf)(((vi)(x >= low) & (vi)y) | ((vi)(x != x) & (vi)x));
 }
 
 static inline vec_sum vec_sum_zero(void) {
