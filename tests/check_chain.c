@@ -136,14 +136,18 @@ static void make_chain(made *k, bool residual) {
 }
 
 static void check_moments(void) {
+    static float importance[TOKENS];
     made k;
     statistics s;
     bp_err e;
     make_chain(&k, true);
     for (size_t t = 3; t < TOKENS; t += 400)
         for (size_t j = 0; j < WIDTH; j++) k.c.x[1][t * WIDTH + j] *= 100;
-    for (int clipped = 0; clipped < 2; clipped++) {
-        CHECK(statistics_take(&s, &k.c, CHAIN_STUDENT, WIDTH, true, clipped ? 4 : 0, &e), "%s", e.text);
+    for (size_t t = 0; t < TOKENS; t++) importance[t] = (float)(t % 3);
+    for (int i = 0; i < 4; i++) {
+        bool clipped = i % 2, weighed = i / 2;
+        CHECK(statistics_take(&s, &k.c, CHAIN_STUDENT, WIDTH, true, clipped ? 4 : 0, weighed ? importance : NULL, &e),
+              "%s", e.text);
         double h = 0, c = 0, r = 0, total = 0, worst = 0;
         for (size_t t = 0; t < TRAIN; t++) {
             const float *q = k.c.x[1] + t * WIDTH, *d = k.c.x[0] + t * WIDTH;
@@ -153,6 +157,7 @@ static void check_moments(void) {
                 for (size_t j = 0; j < WIDTH; j++) square += (double)q[j] * q[j];
                 weight = 4 * 1.09 * (double)WIDTH / square;
             }
+            if (weighed) weight *= (double)importance[t];
             h += weight * (double)q[3] * q[40];
             c += weight * (double)d[3] * q[40];
             r += weight * ((double)k.c.stream[0][t * OUT + 3] - (double)k.c.stream[1][t * OUT + 3]) * q[40];
@@ -184,7 +189,7 @@ static void check_targets(void) {
         target_choice choice;
         bp_err e;
         make_chain(&k, residual);
-        CHECK(statistics_take(&s, &k.c, CHAIN_STUDENT, WIDTH, residual, 0, &e) &&
+        CHECK(statistics_take(&s, &k.c, CHAIN_STUDENT, WIDTH, residual, 0, NULL, &e) &&
                   metric_open(&t, s.train.H, WIDTH, true, &e) && validation_open(&v, NULL, W, OUT, &s, &e),
               "%s", e.text);
         double plain = validation_error(&v, W);

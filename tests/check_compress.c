@@ -215,6 +215,35 @@ static void check_fitted(const char *original, const char *calib) {
     CHECK(same_tiers(plain, fitted, 2), "the tiers of the base changed");
 }
 
+/* Tokens weighed by their gradients: another file, the same one however it runs, also when the measurement is stopped. */
+static void check_weighed(const char *original, const char *calib) {
+    char plain[PATH], one[PATH], two[PATH], resumed[PATH], work[PATH + 8], kept[PATH + 24], log[PATH];
+    snprintf(plain, sizeof plain, "%s", in_folder("unweighed.gguf"));
+    snprintf(one, sizeof one, "%s", in_folder("weighed-1.gguf"));
+    snprintf(two, sizeof two, "%s", in_folder("weighed-2.gguf"));
+    snprintf(resumed, sizeof resumed, "%s", in_folder("weighed-resumed.gguf"));
+    snprintf(work, sizeof work, "%s.work", resumed);
+    snprintf(kept, sizeof kept, "%s/gradients", work);
+    snprintf(log, sizeof log, "%s", in_folder("log"));
+    CHECK(run(original, plain, calib, OPTIONS("--calib-tokens", "32768")) == 0, "compress failed");
+    CHECK(run(original, one, calib, OPTIONS("--calib-tokens", "32768", "--token-weights", "--threads", "1")) == 0,
+          "1 thread failed");
+    CHECK(run(original, two, calib, OPTIONS("--calib-tokens", "32768", "--token-weights", "--threads", "2")) == 0,
+          "2 threads failed");
+    CHECK(same_files(one, two), "2 threads give other bytes than 1");
+    CHECK(!same_files(one, plain), "weights of tokens change nothing");
+    struct stat st;
+    pid_t pid = start(original, resumed, calib, OPTIONS("--calib-tokens", "32768", "--token-weights"), log);
+    for (int i = 0; i < 20000 && count_files(work) < 2 + 1; i++) usleep(500); /* the fingerprint is there */
+    kill(pid, SIGINT);
+    int rc = wait_for(pid);
+    CHECK(rc == 130 && stat(kept, &st) == 0 && count_files(work) == 2 + 2, "interrupted: exit code %d, %zu files", rc,
+          count_files(work));
+    CHECK(run(original, resumed, calib, OPTIONS("--calib-tokens", "32768", "--token-weights", "--resume")) == 0,
+          "resume failed");
+    CHECK(same_files(one, resumed), "a resumed run gives other bytes");
+}
+
 /* Each is refused with this exit code and one line that says this. */
 static void check_refusals(const char *original, const char *calib) {
     char latin[PATH], tiny[PATH], done[PATH], fresh[PATH], log[PATH];
@@ -243,6 +272,7 @@ static void check_refusals(const char *original, const char *calib) {
                  {original, fresh, calib, "--stages", "1,x", "--stages", 2},
                  {original, fresh, calib, "--embedding-bits", "3", "--embedding-bits", 2},
                  {original, fresh, calib, "--method", "magic", "--method", 2},
+                 {original, fresh, calib, "--method=diagonal", "--token-weights", "--token-weights", 2},
                  {calib, fresh, calib, "--seed", "0", "GGUF", 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int rc = wait_for(
@@ -270,6 +300,7 @@ int main(void) {
         check_same_bytes(original, calib);
         check_extended(original, calib);
         check_fitted(original, calib);
+        check_weighed(original, calib);
         check_refusals(original, calib);
     }
     remove_all();

@@ -178,6 +178,8 @@ static int check_usage(compress_options *o, double bits, const char *stages, con
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--allocate is uniform or equal-loss, not '%s'", allocate);
     else if (extend && strcmp(allocate, "uniform") != 0)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--allocate goes without --extend: bits are spread as in that file");
+    else if (o->token_weights && (!o->gradient_tokens || strcmp(method, "full") != 0))
+        bp_fail(&e, BP_ERR_ARGUMENT, 0, "--token-weights takes gradients: --method full, and not --gradient-tokens 0");
     else if (o->embedding_bits != 0 && o->embedding_bits < 4)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--embedding-bits is 4 to 8, or 0 to keep the source's");
     else if (stages)
@@ -222,6 +224,8 @@ int cmd_compress(int argc, char **argv) {
          "tokens of the backward pass that weighs outputs, and entries of embedding and head, by their effect; 0: all "
          "weigh "
          "the same (default 32768)"},
+        {"token-weights", 0, CLI_FLAG, &o.token_weights, 0, 0, NULL,
+         "tokens weigh by how much what a layer gives there matters to the model; takes the gradients of all of them"},
         {"block-steps", 0, CLI_COUNT, &o.block_steps, 0, 1e6, "N",
          "steps of fitting the scales of a block together, 8 sequences each; 0: none (default 0)"},
         {"block-rate", 0, CLI_REAL, &o.block_rate, 0, 1, "R",

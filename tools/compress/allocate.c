@@ -66,7 +66,7 @@ static bool make_group(job *j, const part *parts, size_t n, bp_err *e) {
     size_t m = part_linear(&j->m->layers[j->layer], parts[0])->m;
     statistics s;
     metric t;
-    if (!statistics_take(&s, &j->walk, CHAIN_DENSE, m, false, (float)j->o->clip, e)) return false;
+    if (!statistics_take(&s, &j->walk, CHAIN_DENSE, m, false, (float)j->o->clip, NULL, e)) return false;
     bool ok = metric_open(&t, s.train.H, m, !j->o->diagonal, e);
     if (ok) {
         for (size_t i = 0; ok && i < n; i++) ok = make_layer(j, parts[i], &s, &t, e);

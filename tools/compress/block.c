@@ -18,6 +18,10 @@ const linear *part_linear(const model_layer *layer, part p) {
     return (const linear *)(const void *)((const char *)layer + parts[p].offset);
 }
 
+block_input part_input(part p) {
+    return p < PART_O ? INPUT_QKV : p == PART_O ? INPUT_O : p == PART_DOWN ? INPUT_DOWN : INPUT_FEED;
+}
+
 /* Layers from p on that a fused stack takes together */
 static uint32_t joined(part p) { return p == PART_Q ? 3 : p == PART_GATE ? 2 : p == PART_O || p == PART_DOWN ? 1 : 0; }
 

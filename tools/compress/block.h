@@ -14,6 +14,11 @@ typedef enum { PART_Q, PART_K, PART_V, PART_O, PART_GATE, PART_UP, PART_DOWN, PA
 const char *part_name(part p); /* "attn_q", ... */
 const linear *part_linear(const model_layer *layer, part p);
 
+/* What the layers of a block read: q, k and v share an input, gate and up another. */
+typedef enum { INPUT_QKV, INPUT_O, INPUT_FEED, INPUT_DOWN, INPUTS } block_input;
+
+block_input part_input(part p);
+
 typedef struct {
     uint32_t n, m;  /* rows of all its layers; 0, 0: they are in the stack before */
     uint32_t parts; /* layers in it */

@@ -105,43 +105,54 @@ static layer_header header_of(const factors *f) {
     return h;
 }
 
-static void digest_of(const layer_header *h, const uint8_t *bytes, size_t n, uint8_t digest[32]) {
+static void digest_of(const void *header, size_t n_header, const void *bytes, size_t n, uint8_t digest[32]) {
     sha256 hash;
     sha256_init(&hash);
-    sha256_update(&hash, h, sizeof *h);
+    sha256_update(&hash, header, n_header);
     sha256_update(&hash, bytes, n);
     sha256_final(&hash, digest);
 }
 
-bool checkpoint_save(const checkpoint *c, const char *name, const factors *f, bp_err *e) {
+bool checkpoint_save_bytes(const checkpoint *c, const char *name, const void *header, size_t n_header,
+                           const void *bytes, size_t n, bp_err *e) {
     char path[PATH];
     uint8_t digest[32];
-    layer_header h = header_of(f);
-    h.report = f->report;
-    digest_of(&h, f->memory, f->n_bytes, digest);
+    digest_of(header, n_header, bytes, n, digest);
     path_of(c, path, name);
-    return write_file(path, &h, sizeof h, f->memory, f->n_bytes, digest, sizeof digest, e);
+    return write_file(path, header, n_header, bytes, n, digest, sizeof digest, e);
 }
 
-bool checkpoint_load(const checkpoint *c, const char *name, factors *f) {
+bool checkpoint_load_bytes(const checkpoint *c, const char *name, void *header, size_t n_header, size_t n_same,
+                           void *bytes, size_t n) {
     char path[PATH];
     file_view v;
     struct stat st;
     path_of(c, path, name);
     if (stat(path, &st) != 0 || !file_map(&v, path, NULL)) return false;
-    layer_header h, expected = header_of(f);
     uint8_t digest[32];
-    bool ok = v.size == sizeof h + f->n_bytes + sizeof digest;
+    bool ok = v.size == n_header + n + sizeof digest && memcmp(v.bytes, header, n_same) == 0;
     if (ok) {
-        memcpy(&h, v.bytes, sizeof h);
-        digest_of(&h, v.bytes + sizeof h, f->n_bytes, digest);
-        ok = memcmp(digest, v.bytes + sizeof h + f->n_bytes, sizeof digest) == 0 &&
-             memcmp(&h, &expected, offsetof(layer_header, report)) == 0;
+        digest_of(v.bytes, n_header, v.bytes + n_header, n, digest);
+        ok = memcmp(digest, v.bytes + n_header + n, sizeof digest) == 0;
     }
     if (ok) {
-        f->report = h.report;
-        memcpy(f->memory, v.bytes + sizeof h, f->n_bytes);
+        memcpy(header, v.bytes, n_header);
+        memcpy(bytes, v.bytes + n_header, n);
     }
     file_unmap(&v);
     return ok;
+}
+
+bool checkpoint_save(const checkpoint *c, const char *name, const factors *f, bp_err *e) {
+    layer_header h = header_of(f);
+    h.report = f->report;
+    return checkpoint_save_bytes(c, name, &h, sizeof h, f->memory, f->n_bytes, e);
+}
+
+bool checkpoint_load(const checkpoint *c, const char *name, factors *f) {
+    layer_header h = header_of(f);
+    if (!checkpoint_load_bytes(c, name, &h, sizeof h, offsetof(layer_header, report), f->memory, f->n_bytes))
+        return false;
+    f->report = h.report;
+    return true;
 }

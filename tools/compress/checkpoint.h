@@ -1,5 +1,5 @@
-/* checkpoint.h - the work folder of a run, OUT.gguf.work: one file per finished layer, and a fingerprint of what they
- * were made from. Chains of activations are not stored: they follow from the factors. */
+/* checkpoint.h - the work folder of a run, OUT.gguf.work: one file per finished layer, one of what was measured before
+ * them, and a fingerprint of what they were made from. Chains of activations are not stored: they follow from the factors. */
 #ifndef BITPAIR_CHECKPOINT_H
 #define BITPAIR_CHECKPOINT_H
 
@@ -20,6 +20,13 @@ bool checkpoint_save(const checkpoint *c, const char *name, const factors *f, bp
 /* Fills f (opened: same shape and stages) from its file. false, and f unchanged, where there is none or it is damaged.
  * */
 bool checkpoint_load(const checkpoint *c, const char *name, factors *f);
+
+/* The same for anything else that is a header and bytes; loading wants the first n_same bytes of the header as they are
+ * given, and fills the rest of it. */
+bool checkpoint_save_bytes(const checkpoint *c, const char *name, const void *header, size_t n_header,
+                           const void *bytes, size_t n, bp_err *e);
+bool checkpoint_load_bytes(const checkpoint *c, const char *name, void *header, size_t n_header, size_t n_same,
+                           void *bytes, size_t n);
 
 /* Removes the folder and what it holds. */
 void checkpoint_remove(const checkpoint *c);

@@ -132,7 +132,7 @@ static bool make_missing(group *g, bp_err *e) {
     metric t;
     bool side_by_side = workers_count(j->w) <= 2 && g->n_parts > 1;
     if (!statistics_take(&s, &j->chain, o->diagonal ? CHAIN_DENSE : CHAIN_STUDENT, m, g->residual && !o->diagonal,
-                         (float)o->clip, e))
+                         (float)o->clip, output_weights_tokens(&j->weights, j->layer, g->parts[0]), e))
         return false;
     bool ok = metric_open(&t, s.train.H, m, !o->diagonal, e);
     if (ok) {
@@ -437,6 +437,17 @@ static bool show_gradients(void *context, double share) {
     return !cli_interrupted();
 }
 
+static bool measure_gradients(job *j, const calibration *calib, bp_err *e) {
+    const output_weights_options options = {.n_tokens = j->o->gradient_tokens,
+                                            .tokens = j->o->token_weights,
+                                            .fused = j->o->fused,
+                                            .mapped = j->o->mapped,
+                                            .kept = &j->work_folder,
+                                            .tick = show_gradients,
+                                            .context = j};
+    return !plan_wants_gradients(j->o) || output_weights_measure(&j->weights, j->w, j->m, calib, &options, e);
+}
+
 /* Bits of each layer in `own`, from the work folder's measurement, the user's file, or a new one, which both then keep.
  */
 static bool allocate_layers(job *j, compress_options *own, const calibration *calib, const char *source, bp_err *e) {
@@ -477,10 +488,7 @@ bool compress_run(const compress_options *o, const model *m, const calibration *
               (j.w = workers_open((uint32_t)o->threads, e)) && allocate_layers(&j, &own, calib, source, e);
     j.total = (double)units(plan_make(&own, m, n_tokens).block_work);
     cli_progress_begin(&j.progress, "compress", o->quiet);
-    if (ok && o->gradient_tokens && !o->diagonal)
-        ok = output_weights_measure(&j.weights, j.w, m, o->mapped, calib, o->gradient_tokens, o->fused, show_gradients,
-                                    &j, e);
-    ok = ok && run_blocks(&j, calib, result, e);
+    ok = ok && measure_gradients(&j, calib, e) && run_blocks(&j, calib, result, e);
     cli_progress_end(&j.progress);
     ok = ok && write_result(&j, source, result, e);
     if (ok) checkpoint_remove(&j.work_folder);

@@ -117,7 +117,7 @@ double plan_layer_work(const compress_options *o, size_t index, size_t n, size_t
     return work;
 }
 
-bool plan_fits_blocks(const compress_options *o) { return o->block_steps && o->gradient_tokens && !o->diagonal; }
+bool plan_fits_blocks(const compress_options *o) { return o->block_steps && plan_wants_gradients(o); }
 
 static double bits_of(const compress_options *o) {
     double bits = 0;
@@ -188,7 +188,10 @@ static uint64_t largest_group(const compress_options *o, const model *m, size_t 
                   bp_max(group_bytes(o, m, n_tokens, feed, 2), group_bytes(o, m, n_tokens, down, 1)));
 }
 
-static bool wants_gradients(const compress_options *o) { return o->gradient_tokens && !o->diagonal; }
+bool plan_wants_gradients(const compress_options *o) { return o->gradient_tokens && !o->diagonal; }
+
+/* Those whose weights are kept. */
+static size_t weighed_tokens(const compress_options *o, size_t n_tokens) { return o->token_weights ? n_tokens : 0; }
 
 /* Bytes that the loop over blocks holds between groups. */
 static uint64_t loop_bytes(const compress_options *o, const model *m, size_t n_tokens) {
@@ -199,7 +202,10 @@ static uint64_t loop_bytes(const compress_options *o, const model *m, size_t n_t
     uint64_t activations = o->streamed ? chain_front_bytes(m, n_seqs, o->ctx, plan_fits_blocks(o), threads)
                                        : chain_activation_bytes(m, n_seqs, o->ctx, plan_fits_blocks(o));
     uint64_t gradients = /* of gradients between blocks */
-        wants_gradients(o) ? sizeof(float) * m->config.n_layers * (uint64_t)m->config.d_model * m->config.d_model : 0;
+        plan_wants_gradients(o)
+            ? sizeof(float) * m->config.n_layers *
+                  ((uint64_t)m->config.d_model * m->config.d_model + INPUTS * (uint64_t)weighed_tokens(o, n_tokens))
+            : 0;
     return activations + gradients + chain_own_bytes(m, o->ctx, threads) +
            sizeof(float) * n_val * o->ctx * m->config.d_model + 2 * sizeof(float) * weights + plan_factor_bytes(o, m) +
            tables + tables / 16;
@@ -213,11 +219,12 @@ static uint64_t peak_bytes(const compress_options *o, const model *m, size_t n_t
     uint64_t fit = plan_fits_blocks(o) ? block_tune_bytes(m, o->ctx, bits_of(o), (uint32_t)o->threads) : 0;
     uint64_t peak = loop_bytes(o, m, n_tokens) + bp_max(group, fit);
     uint64_t rounding = container_fixed_bytes(m, (uint32_t)o->embedding_bits) +
-                        (wants_gradients(o) ? table_round_bytes(table->n, table->m, (uint32_t)o->threads) : 0);
+                        (plan_wants_gradients(o) ? table_round_bytes(table->n, table->m, (uint32_t)o->threads) : 0);
     peak = bp_max(peak, rounding + (o->mapped ? rows : 0));
     if (o->equal_loss) peak = bp_max(peak, allocate_bytes(o, m) + group);
-    if (wants_gradients(o))
-        peak = bp_max(peak, output_weights_bytes(m, o->ctx, (uint32_t)o->threads) + (o->mapped ? rows : 0));
+    if (plan_wants_gradients(o))
+        peak = bp_max(peak, output_weights_bytes(m, o->ctx, weighed_tokens(o, n_tokens), (uint32_t)o->threads) +
+                                (o->mapped ? rows : 0));
     return base_bytes(o) + sizeof(int32_t) * n_tokens + (o->mapped ? 0 : m->file->size) + peak;
 }
 
@@ -250,7 +257,8 @@ compress_plan plan_make(const compress_options *o, const model *m, size_t n_toke
     plan.block_work += c->n_layers * plan_fit_work(o, m);
     plan.work = plan.block_work;
     if (o->equal_loss) plan.work += allocate_work(o, m);
-    if (wants_gradients(o)) plan.work += output_weights_work(m, bp_min(o->gradient_tokens, n_tokens));
+    if (plan_wants_gradients(o))
+        plan.work += output_weights_work(m, o->token_weights ? n_tokens : bp_min(o->gradient_tokens, n_tokens));
     plan.bits_per_weight = 8 * (double)factor_bytes / (double)m->linear_weights;
     plan.file_bytes = factor_bytes + container_fixed_bytes(m, (uint32_t)o->embedding_bits);
     plan.memory = peak_bytes(&chosen, m, n_tokens);
@@ -273,13 +281,14 @@ void plan_recipe(const compress_options *o, char *out, size_t capacity) {
     snprintf(out, capacity,
              "{%s%s%s\"stages\": [%s], \"fused\": %s, \"allocate\": \"%s\", \"method\": \"%s\", \"iterations\": %llu, "
              "\"calib_tokens\": "
-             "%llu, \"ctx\": %llu, \"gradient_tokens\": %llu, \"block_steps\": %llu, \"block_rate\": %.6g, "
+             "%llu, \"ctx\": %llu, \"gradient_tokens\": %llu, \"token_weights\": %s, \"block_steps\": %llu, "
+             "\"block_rate\": %.6g, "
              "\"embedding_bits\": %llu, "
              "\"damping\": %.6g, \"lambda\": %s, \"clip\": %.6g, \"seed\": %llu}",
              o->base_recipe ? "\"extends\": " : "", o->base_recipe ? o->base_recipe : "", o->base_recipe ? ", " : "",
              stages, o->fused ? "true" : "false", o->equal_loss ? "equal-loss" : "uniform",
              o->diagonal ? "diagonal" : "full", (unsigned long long)o->iterations, (unsigned long long)o->calib_tokens,
-             (unsigned long long)o->ctx, (unsigned long long)o->gradient_tokens,
+             (unsigned long long)o->ctx, (unsigned long long)o->gradient_tokens, o->token_weights ? "true" : "false",
              (unsigned long long)(plan_fits_blocks(o) ? o->block_steps : 0), o->block_rate,
              (unsigned long long)o->embedding_bits, o->damping, lambda, o->clip, (unsigned long long)o->seed);
 }

@@ -16,6 +16,7 @@ typedef struct {
     const char *base_description, *base_recipe;
     uint64_t calib_tokens, ctx, iterations, embedding_bits, seed, threads;
     uint64_t gradient_tokens;     /* for the weights of outputs; 0: all outputs weigh the same */
+    bool token_weights;           /* tokens weigh by their gradients: those of all tokens are taken */
     uint64_t max_memory;          /* MB; 0: no limit */
     bool streamed;                /* activations in a scratch file beside the output */
     const file_view *mapped;      /* the file that the model is mapped from; NULL where it is in memory */
@@ -63,7 +64,8 @@ double plan_block_work(const compress_options *o, const model *m, size_t n_token
 double plan_fit_work(const compress_options *o, const model *m);
 double plan_made_work(const compress_options *o, const model *m, uint32_t layer);
 
-/* Are the layers of a block fitted together? (needs gradients) */
+/* Are gradients of the dense model taken first? Are the layers of a block fitted together? (needs them) */
+bool plan_wants_gradients(const compress_options *o);
 bool plan_fits_blocks(const compress_options *o);
 
 compress_plan plan_make(const compress_options *o, const model *m, size_t n_tokens);

@@ -137,7 +137,8 @@ static void fill(statistics *s, const chain *c, chain_side side, const float *we
     s->delta = mean_difference(c, weight, s->d);
 }
 
-bool statistics_take(statistics *s, const chain *c, chain_side side, size_t m, bool residual, float clip, bp_err *e) {
+bool statistics_take(statistics *s, const chain *c, chain_side side, size_t m, bool residual, float clip,
+                     const float *importance, bp_err *e) {
     size_t d = c->model->config.d_model;
     *s = (statistics){.m = m, .d = d};
     float *p = s->memory = malloc((5 * m * m + (residual ? 3 * d * m : 0)) * sizeof *p);
@@ -152,6 +153,7 @@ bool statistics_take(statistics *s, const chain *c, chain_side side, size_t m, b
     for (size_t i = 0; i < 5; i++, p += m * m) *square[i] = p;
     for (size_t i = 0; residual && i < 3; i++, p += d * m) *cross[i] = p;
     token_weights(weight, weight + c->n_tokens, c, side, m, clip);
+    for (size_t t = 0; importance && t < c->n_tokens; t++) weight[t] *= importance[t];
     fill(s, c, side, weight, weight + 2 * c->n_tokens);
     free(weight);
     return true;

@@ -3,7 +3,7 @@
  *     H = mean w x_q x_q'     C = mean w x_d x_q'     R = mean w (r_d - r_q) x_q'
  *
  * x: input in the dense (d) and the student's (q) chain; r: residual stream that the layer's output is added to; w:
- * weight of a token, which caps the few with huge activations. Taken over the training tokens, and over the validation
+ * weight of a token, which caps the few with huge activations and may count more where the model minds. Taken over the training tokens, and over the validation
  * tokens, where also the energy of the target is needed: D = mean w x_d x_d', E = mean w (r_d - r_q) x_d', delta =
  * mean w |r_d - r_q|^2. */
 #ifndef BITPAIR_STATISTICS_H
@@ -27,8 +27,10 @@ typedef struct {
 
 /* Inputs x [., m] of the chain as it stands, x_q from the given side (CHAIN_DENSE: the paper's statistics, blind to
  * what the student gets); `residual`: with R, E and delta. clip > 0: tokens whose |x_q|^2 exceeds clip times the
- * median are weighted down to it; 0: every token weighs 1. BP_ERR_MEMORY. */
-bool statistics_take(statistics *s, const chain *c, chain_side side, size_t m, bool residual, float clip, bp_err *e);
+ * median are weighted down to it; 0: every token weighs 1. importance: [n_tokens] what these weights are multiplied with,
+ * or NULL. BP_ERR_MEMORY. */
+bool statistics_take(statistics *s, const chain *c, chain_side side, size_t m, bool residual, float clip,
+                     const float *importance, bp_err *e);
 void statistics_close(statistics *s);
 
 /* Bytes that statistics_take uses besides the moments, and its floating-point operations. */

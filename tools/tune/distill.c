@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "linalg/rng.h"
 #include "vector.h"
 
 enum { CHUNK = 128, GROUP = 4 }; /* positions whose logits are at hand at once; chunks that share a gradient product */
@@ -35,7 +36,8 @@ typedef struct {
     distiller *s;
     float *dx;
     const float *x, *y;
-    const int32_t *ids;
+    const int32_t *ids; /* with a teacher */
+    uint64_t seed;      /* without */
     size_t ctx, tokens;
     size_t first; /* chunk of the current group */
     float scale;  /* of the gradient of one position */
@@ -53,16 +55,12 @@ static void score_position(const pass *p, distill_score *score, float *q, const 
     score->kl += (double)vector_distill(q, taught, p->scale, vocab);
 }
 
-/* Without a teacher: the next token is what the student should have found. */
-static void score_text(const pass *p, distill_score *score, float *q, size_t t) {
+static void score_drawn(const pass *p, distill_score *score, float *q, size_t t) {
     size_t vocab = p->s->vocab;
+    rng r = rng_named(p->seed + t, "word");
     score->positions++;
-    if ((t + 1) % p->ctx == 0 || t + 1 >= p->tokens) {
-        memset(q, 0, vocab * sizeof *q);
-        return;
-    }
     score->scored++;
-    score->nll += (double)vector_cross_entropy(q, (size_t)p->ids[t + 1], p->scale, vocab);
+    score->nll += (double)vector_cross_entropy(q, vector_draw(q, rng_uniform(&r), vocab), p->scale, vocab);
 }
 
 /* q [count, vocab] <- the gradient of the logits of one chunk */
@@ -75,7 +73,7 @@ static void score_chunk(const pass *p, size_t item, float *q, float *taught) {
         if (p->y)
             score_position(p, &s->parts[item], q + i * vocab, taught + i * vocab, first + i);
         else
-            score_text(p, &s->parts[item], q + i * vocab, first + i);
+            score_drawn(p, &s->parts[item], q + i * vocab, first + i);
 }
 
 /* The gradient of logits is probabilities, mostly far smaller than an integer's share of the largest beside them: each
@@ -121,20 +119,14 @@ static void run_groups(pass *p, size_t chunks) {
     }
 }
 
-void distiller_run_text(distiller *s, float *dx, const float *x, const int32_t *ids, size_t ctx, size_t tokens,
-                        distill_score *score) {
-    distiller_run(s, dx, x, NULL, ids, ctx, tokens, 1, score);
-}
-
-void distiller_run(distiller *s, float *dx, const float *x, const float *y, const int32_t *ids, size_t ctx,
-                   size_t tokens, float weight, distill_score *score) {
-    size_t chunks = bp_ceil_div(tokens, CHUNK);
+static void run(pass *p, distill_score *score) {
+    distiller *s = p->s;
+    size_t chunks = bp_ceil_div(p->tokens, CHUNK);
     memset(s->parts, 0, chunks * sizeof *s->parts);
-    pass p = {s, dx, x, y, ids, ctx, tokens, 0, weight / (float)tokens};
-    if (s->gradient && dx)
-        run_groups(&p, chunks);
+    if (s->gradient && p->dx)
+        run_groups(p, chunks);
     else
-        workers_for(s->w, chunks, run_chunk, &p);
+        workers_for(s->w, chunks, run_chunk, p);
     for (size_t i = 0; i < chunks; i++) {
         score->kl += s->parts[i].kl;
         score->nll += s->parts[i].nll;
@@ -142,4 +134,16 @@ void distiller_run(distiller *s, float *dx, const float *x, const float *y, cons
         score->scored += s->parts[i].scored;
         score->agree += s->parts[i].agree;
     }
+}
+
+void distiller_run(distiller *s, float *dx, const float *x, const float *y, const int32_t *ids, size_t ctx,
+                   size_t tokens, float weight, distill_score *score) {
+    pass p = {
+        .s = s, .dx = dx, .x = x, .y = y, .ids = ids, .ctx = ctx, .tokens = tokens, .scale = weight / (float)tokens};
+    run(&p, score);
+}
+
+void distiller_run_drawn(distiller *s, float *dx, const float *x, uint64_t seed, size_t tokens, distill_score *score) {
+    pass p = {.s = s, .dx = dx, .x = x, .seed = seed, .tokens = tokens, .scale = 1 / (float)tokens};
+    run(&p, score);
 }

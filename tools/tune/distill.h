@@ -41,9 +41,9 @@ void distiller_close(distiller *s);
 void distiller_run(distiller *s, float *dx, const float *x, const float *y, const int32_t *ids, size_t ctx,
                    size_t tokens, float weight, distill_score *score);
 
-/* The same for the text itself: dx <- gradient of the mean negative log-likelihood of the next tokens under the student's
- * head (y is not read); adds nll, positions and scored. */
-void distiller_run_text(distiller *s, float *dx, const float *x, const int32_t *ids, size_t ctx, size_t tokens,
-                        distill_score *score);
+/* The same without a teacher, for words v_t drawn from the student's own distribution (position t with the generator of
+ * seed + t): dx <- gradient of the mean of -ln softmax(E x_t)[v_t], whose expected square is the Fisher information of
+ * the logits; adds nll, positions and scored. */
+void distiller_run_drawn(distiller *s, float *dx, const float *x, uint64_t seed, size_t tokens, distill_score *score);
 
 #endif

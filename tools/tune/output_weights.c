@@ -1,19 +1,23 @@
 #include "output_weights.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "distill.h"
 #include "linalg/linalg.h"
 #include "network.h"
+#include "platform.h"
+#include "vector.h"
 
-enum { SEQUENCES = 4 };
+enum { SEQUENCES = 4, KEEP_EVERY = 60 /* seconds */ };
+static const char KEPT[] = "gradients";
 static const float HEAD = 0.5f; /* mean over tokens of sum_v p_v (1 - p_v) */
 
 typedef struct {
     output_weights *o;
     workers *w;
     const model *m;
-    const file_view *mapped;
+    const output_weights_options *options;
     network net;
     distiller head;
     block_trace trace; /* of the block at work: only the streams between blocks are kept, and a block runs forward again
@@ -22,7 +26,9 @@ typedef struct {
     float *between;    /* [n_layers, tokens, d_model] the stream before each block */
     float *E, *stream, *x, *r;
     uint32_t layer;
-    size_t tokens; /* so far */
+    size_t tokens; /* so far, of those that count for outputs and tables */
+    size_t first;  /* token of the batch */
+    bool counts;   /* does the batch? */
 } measuring;
 
 /* ---- sums ------------------------------------------------------------------------------------------------------- */
@@ -33,8 +39,17 @@ typedef struct {
     size_t n, tokens;
 } squares;
 
+enum { COLUMNS = 64, ROWS = 64 }; /* of dY in an item of work */
+
+static float *tokens_of(const output_weights *o, uint32_t layer, part p) {
+    return o->tokens + ((size_t)layer * INPUTS + part_input(p)) * o->n_tokens;
+}
+
+const float *output_weights_tokens(const output_weights *o, uint32_t layer, part p) {
+    return o->tokens ? tokens_of(o, layer, p) : NULL;
+}
+
 static void add_columns(void *context, size_t item, uint32_t worker) {
-    enum { COLUMNS = 64 };
     const squares *s = context;
     size_t first = item * COLUMNS, end = bp_min(s->n, first + COLUMNS);
     (void)worker;
@@ -42,11 +57,21 @@ static void add_columns(void *context, size_t item, uint32_t worker) {
         for (size_t i = first; i < end; i++) s->sums[i] += s->dY[t * s->n + i] * s->dY[t * s->n + i];
 }
 
+static void add_rows(void *context, size_t item, uint32_t worker) {
+    const squares *s = context;
+    (void)worker;
+    for (size_t t = item * ROWS; t < bp_min(s->tokens, (item + 1) * ROWS); t++)
+        s->sums[t] += vector_dot(s->dY + t * s->n, s->dY + t * s->n, s->n);
+}
+
 static void add_squares(void *context, part p, const float *dY, const float *X, size_t tokens) {
     measuring *k = context;
     squares s = {k->o->blocks[k->layer].w[p], dY, part_linear(&k->m->layers[k->layer], p)->n, tokens};
     (void)X;
-    workers_for(k->w, bp_ceil_div(s.n, 64), add_columns, &s);
+    if (k->counts) workers_for(k->w, bp_ceil_div(s.n, COLUMNS), add_columns, &s);
+    if (!k->o->tokens) return;
+    s.sums = tokens_of(k->o, k->layer, p) + k->first;
+    workers_for(k->w, bp_ceil_div(tokens, ROWS), add_rows, &s);
 }
 
 static int by_size(const void *a, const void *b) {
@@ -65,6 +90,16 @@ static void finish(float *w, float *sorted, size_t n) {
     for (size_t i = 0; i < n; i++) w[i] = mean > 0 ? (float)(0.8 * (double)w[i] / mean + 0.2) : 1;
 }
 
+/* sums of squares -> their roots, clipped, mean 1; sorted [n] is scratch */
+static void finish_tokens(float *v, float *sorted, size_t n) {
+    double sum = 0;
+    for (size_t t = 0; t < n; t++) sorted[t] = v[t] = sqrtf(v[t]);
+    qsort(sorted, n, sizeof *v, by_size);
+    float limit = sorted[(n - 1) - (n - 1) / 100];
+    for (size_t t = 0; t < n; t++) sum += (double)(v[t] = v[t] > limit ? limit : v[t]);
+    for (size_t t = 0; t < n; t++) v[t] = sum > 0 ? (float)((double)v[t] * (double)n / sum) : 1;
+}
+
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
 static size_t outputs(const model *m) {
@@ -73,10 +108,16 @@ static size_t outputs(const model *m) {
     return n;
 }
 
-static bool weights_open(output_weights *o, const model *m) {
+static size_t floats_of(const model *m, size_t n_tokens) {
+    size_t layers = m->config.n_layers, square = (size_t)m->config.d_model * m->config.d_model;
+    return layers * outputs(m) + (2 + layers) * square + layers * INPUTS * n_tokens;
+}
+
+/* n_tokens: 0 where they are not weighed */
+static bool weights_open(output_weights *o, const model *m, size_t n_tokens) {
     uint32_t layers = m->config.n_layers;
     size_t square = (size_t)m->config.d_model * m->config.d_model;
-    float *p = o->memory = calloc(layers * outputs(m) + (2 + layers) * square, sizeof *p);
+    float *p = o->memory = calloc(floats_of(m, n_tokens), sizeof *p);
     o->blocks = calloc(layers, sizeof *o->blocks);
     for (uint32_t i = 0; p && o->blocks && i < layers; i++)
         for (part j = 0; j < PARTS; j++) {
@@ -86,6 +127,8 @@ static bool weights_open(output_weights *o, const model *m) {
     o->embedding = p;
     o->head = p ? p + square : NULL;
     o->streams = p ? o->head + square : NULL;
+    o->tokens = p && n_tokens ? o->streams + layers * square : NULL;
+    o->n_tokens = n_tokens;
     return o->memory && o->blocks;
 }
 
@@ -95,15 +138,16 @@ void output_weights_close(output_weights *o) {
     *o = (output_weights){0};
 }
 
-static bool measuring_open(measuring *k, size_t ctx, bp_err *e) {
+static bool measuring_open(measuring *k, const calibration *text, bp_err *e) {
     const model_config *c = &k->m->config;
-    size_t tokens = SEQUENCES * ctx, d = c->d_model;
+    size_t ctx = text->ctx, tokens = SEQUENCES * ctx, d = c->d_model;
     k->E = malloc((size_t)c->vocab * d * sizeof *k->E);
     k->between = malloc(c->n_layers * tokens * d * sizeof *k->between);
     k->stream = malloc(tokens * d * sizeof *k->stream);
     k->x = malloc(tokens * d * sizeof *k->x);
     k->r = malloc(tokens * sizeof *k->r);
-    if (!weights_open(k->o, k->m) || !k->E || !k->between || !k->stream || !k->x || !k->r)
+    if (!weights_open(k->o, k->m, k->options->tokens ? text->n_seqs * ctx : 0) || !k->E || !k->between || !k->stream ||
+        !k->x || !k->r)
         return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the gradients of the dense model");
     return block_trace_open(&k->trace, k->m, tokens, e) && block_open(&k->W, &k->m->layers[0], e) &&
            network_open(&k->net, k->w, k->m, ctx, SEQUENCES, product_fastest(), e) &&
@@ -122,11 +166,10 @@ static void measuring_close(measuring *k) {
     network_close(&k->net);
 }
 
-uint64_t output_weights_bytes(const model *m, size_t ctx, uint32_t threads) {
+uint64_t output_weights_bytes(const model *m, size_t ctx, size_t n_tokens, uint32_t threads) {
     const model_config *c = &m->config;
     uint64_t tokens = SEQUENCES * ctx, d = c->d_model, weights = m->linear_weights / c->n_layers;
-    uint64_t floats =
-        c->vocab * d + (c->n_layers + 2) * tokens * d + weights + c->n_layers * outputs(m) + (2 + c->n_layers) * d * d;
+    uint64_t floats = c->vocab * d + (c->n_layers + 2) * tokens * d + weights + floats_of(m, n_tokens) + n_tokens;
     return sizeof(float) * floats + block_trace_bytes(m, tokens) + network_bytes(m, ctx, SEQUENCES, threads) +
            distiller_bytes(c->vocab, false, threads);
 }
@@ -146,7 +189,7 @@ static void widen(float *E, const linear *table) {
 static void run_block(measuring *k, size_t tokens) {
     const model_layer *l = &k->m->layers[k->layer];
     block_dequantize(k->w, &k->W, l);
-    block_release(k->mapped, l);
+    block_release(k->options->mapped, l);
     network_forward(&k->net, l, &k->W, k->stream, tokens, &k->trace);
 }
 
@@ -167,45 +210,110 @@ static void run_batch(measuring *k, const int32_t *ids, size_t tokens) {
         run_block(k, tokens);
     }
     network_normalise(&k->net, k->x, k->r, k->stream, m->out_norm, tokens);
-    linalg_gram(k->o->head, d, k->x, d, tokens);
-    distiller_run_text(&k->head, k->x, k->x, ids, k->net.ctx, tokens, &score);
+    if (k->counts) linalg_gram(k->o->head, d, k->x, d, tokens);
+    distiller_run_drawn(&k->head, k->x, k->x, k->first, tokens, &score);
     for (size_t i = 0; i < tokens * d; i++) k->x[i] *= (float)tokens; /* L is a mean over them: now a sum */
     network_normalise_backward(&k->net, k->x, k->stream, m->out_norm, k->r, tokens);
     while (k->layer-- > 0) {
         gradient_sink sink = {add_squares, k};
-        linalg_gram(k->o->streams + k->layer * d * d, d, k->x, d, tokens);
+        if (k->counts) linalg_gram(k->o->streams + k->layer * d * d, d, k->x, d, tokens);
         memcpy(k->stream, k->between + k->layer * stride, tokens * d * sizeof *k->stream);
         run_block(k, tokens);
         network_backward(&k->net, &m->layers[k->layer], &k->W, k->x, tokens, &k->trace, &sink);
     }
+    if (!k->counts) return;
     linalg_gram(k->o->embedding, d, k->x, d, tokens);
     k->tokens += tokens;
 }
 
-bool output_weights_measure(output_weights *o, workers *w, const model *m, const file_view *mapped,
-                            const calibration *text, size_t n_tokens, bool fused,
-                            bool (*tick)(void *context, double share), void *context, bp_err *e) {
-    measuring k = {.o = o, .w = w, .m = m, .mapped = mapped};
-    size_t ctx = text->ctx, n_seqs = bp_min(bp_max(1, n_tokens / ctx), text->n_seqs - text->n_val);
-    *o = (output_weights){0};
-    bool ok = measuring_open(&k, ctx, e);
-    if (ok) widen(k.E, &m->head);
-    file_release(mapped, m->head.rows, m->head.n * m->head.row_bytes);
-    for (size_t i = 0; ok && i < n_seqs; i += SEQUENCES) {
-        /* spread over the whole text */
-        int32_t *ids = text->ids + i * ((text->n_seqs - text->n_val) / n_seqs) * ctx;
-        run_batch(&k, ids, bp_min(SEQUENCES, n_seqs - i) * ctx);
-        if (tick && !tick(context, (double)(i + 1) / (double)n_seqs)) ok = bp_fail(e, BP_OK, 0, "interrupted");
-    }
-    for (uint32_t i = 0; ok && i < m->config.n_layers; i++)
-        for (part p = 0; p < PARTS; p++) {
-            stack s = stack_of(&m->layers[i], p, fused);
-            if (s.n) finish(o->blocks[i].w[p], k.stream, s.n);
+/* ---- what is kept of a measurement that is under way ------------------------------------------------------------ */
+
+typedef struct {
+    char magic[8];
+    uint64_t floats;       /* of output_weights.memory */
+    uint64_t next, tokens; /* sequence, and what measuring has of them */
+} kept_header;
+
+static kept_header kept_of(const measuring *k, size_t next) {
+    return (kept_header){"bpgrad1", floats_of(k->m, k->o->n_tokens), next, k->tokens};
+}
+
+static bool keep(const measuring *k, size_t next, bp_err *e) {
+    kept_header h = kept_of(k, next);
+    return checkpoint_save_bytes(k->options->kept, KEPT, &h, sizeof h, k->o->memory, h.floats * sizeof(float), e);
+}
+
+/* The sequence to go on with. */
+static size_t recall(measuring *k) {
+    kept_header h = kept_of(k, 0);
+    if (k->options->kept && checkpoint_load_bytes(k->options->kept, KEPT, &h, sizeof h, offsetof(kept_header, next),
+                                                  k->o->memory, h.floats * sizeof(float)))
+        k->tokens = h.tokens;
+    return h.next;
+}
+
+/* ---- the whole -------------------------------------------------------------------------------------------------- */
+
+/* Sequences are taken in batches: all of them, training before validation, or so many for training, spread over the
+ * text. */
+static bool run_batches(measuring *k, const calibration *text, bp_err *e) {
+    const output_weights_options *o = k->options;
+    size_t ctx = text->ctx, train = text->n_seqs - text->n_val,
+           n = o->tokens ? text->n_seqs : bp_min(bp_max(1, o->n_tokens / ctx), train),
+           stride = o->tokens ? 1 : train / n;
+    double kept = platform_seconds();
+    for (size_t i = recall(k), count; i < n; i += count) {
+        k->counts = i < train;
+        count = bp_min(SEQUENCES, (k->counts ? bp_min(n, train) : n) - i);
+        k->first = i * stride * ctx;
+        run_batch(k, text->ids + k->first, count * ctx);
+        bool whole = i + count == n, go_on = !o->tick || o->tick(o->context, (double)(i + count) / (double)n);
+        if (o->kept && (whole || !go_on || platform_seconds() > kept + KEEP_EVERY)) {
+            if (!keep(k, i + count, e)) return false;
+            kept = platform_seconds();
         }
-    for (uint32_t i = 0; ok && i < m->config.n_layers; i++)
-        finish_moments(&k, o->streams + (size_t)i * m->config.d_model * m->config.d_model, 1);
-    if (ok) finish_moments(&k, o->embedding, 1);
-    if (ok) finish_moments(&k, o->head, HEAD);
+        if (!go_on) return bp_fail(e, BP_OK, 0, "interrupted");
+    }
+    return true;
+}
+
+/* Sums become means and weights. */
+static void finish_all(measuring *k) {
+    const model *m = k->m;
+    output_weights *o = k->o;
+    size_t square = (size_t)m->config.d_model * m->config.d_model;
+    for (uint32_t i = 0; i < m->config.n_layers; i++) {
+        for (part p = 0; p < PARTS; p++) {
+            stack s = stack_of(&m->layers[i], p, k->options->fused);
+            if (s.n) finish(o->blocks[i].w[p], k->stream, s.n);
+        }
+        finish_moments(k, o->streams + i * square, 1);
+    }
+    finish_moments(k, o->embedding, 1);
+    finish_moments(k, o->head, HEAD);
+}
+
+/* Each is sorted once: scratch of its own. */
+static bool finish_all_tokens(output_weights *o, uint32_t layers, bp_err *e) {
+    if (!o->tokens) return true;
+    float *sorted = malloc(o->n_tokens * sizeof *sorted);
+    if (!sorted) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the weights of %zu tokens", o->n_tokens);
+    for (size_t i = 0; i < (size_t)layers * INPUTS; i++)
+        finish_tokens(o->tokens + i * o->n_tokens, sorted, o->n_tokens);
+    free(sorted);
+    return true;
+}
+
+bool output_weights_measure(output_weights *o, workers *w, const model *m, const calibration *text,
+                            const output_weights_options *options, bp_err *e) {
+    measuring k = {.o = o, .w = w, .m = m, .options = options};
+    *o = (output_weights){0};
+    bool ok = measuring_open(&k, text, e);
+    if (ok) widen(k.E, &m->head);
+    file_release(options->mapped, m->head.rows, m->head.n * m->head.row_bytes);
+    ok = ok && run_batches(&k, text, e);
+    if (ok) finish_all(&k);
+    ok = ok && finish_all_tokens(o, m->config.n_layers, e);
     measuring_close(&k);
     if (!ok) output_weights_close(o);
     return ok;

@@ -1,14 +1,18 @@
-/* output_weights.h - how much the loss depends on each output of each linear layer of the dense model:
- *     w_i = mean over tokens of (dL/dy_i)^2,   L = negative log-likelihood of the next token
- * then brought to mean 1 over the outputs of the layer (of the stack, where layers are fused), clipped at the 99.9th percentile and shrunk,
+/* output_weights.h - how much the loss of the dense model depends on what its linear layers give:
+ *     w_i = mean over tokens of (dL/dy_i)^2,   L = sum of -ln p of words drawn from the model's own distribution
+ * for each output, then brought to mean 1 over the outputs of the layer (of the stack, where layers are fused), clipped
+ * at the 99.9th percentile and shrunk,
  *     w <- 0.8 w + 0.2                                                                              docs/DBF.md (21)
- * ADMM and the re-fit of scales weigh their squared errors with it. And how much it depends on the tables: in which
- * metric their rows should be rounded (compress/table_round.h). */
+ * and, where it is wanted, on each token,
+ *     v_t = sqrt(sum over outputs of (dL/dy_ti)^2), clipped at the 99th percentile, mean 1          docs/DBF.md (28)
+ * over the outputs of all layers that share an input. ADMM and the re-fit of scales weigh their squared errors with
+ * them. And how much it depends on the tables: in which metric their rows should be rounded (compress/table_round.h). */
 #ifndef BITPAIR_OUTPUT_WEIGHTS_H
 #define BITPAIR_OUTPUT_WEIGHTS_H
 
 #include "compress/calib.h"
 #include "compress/block.h"
+#include "compress/checkpoint.h"
 
 typedef struct {
     float *w[PARTS]; /* of one block: [n] each */
@@ -19,18 +23,32 @@ typedef struct {
     float *embedding;             /* [d_model, d_model] mean of g g', g the gradient of L at the embedding's output */
     float *head;    /* [d_model, d_model] mean of y y' / 2, y the input of the head         docs/DBF.md (25) */
     float *streams; /* [n_layers, d_model, d_model] mean of g g', g the gradient of L at the output of a block */
+    float *tokens;  /* [n_layers, INPUTS, n_tokens] in the order of the text, or NULL */
+    size_t n_tokens;
     float *memory;
 } output_weights;
 
-/* Bytes that the measurement takes, and its floating-point operations. */
-uint64_t output_weights_bytes(const model *m, size_t ctx, uint32_t threads);
+/* Of the tokens that read the input of p in a block; NULL: all weigh the same. */
+const float *output_weights_tokens(const output_weights *o, uint32_t layer, part p);
+
+typedef struct {
+    size_t n_tokens;         /* at most, of training sequences, spread over the text */
+    bool tokens;             /* weights of tokens too: then from all sequences, and the rest from all for training */
+    bool fused;              /* q, k, v and gate, up are one stack each */
+    const file_view *mapped; /* as in block_release */
+    const checkpoint *kept;  /* what is measured is kept there every minute, and gone on from; or NULL */
+    bool (*tick)(void *context, double share); /* after each batch, with the share that is done; false stops; or NULL */
+    void *context;
+} output_weights_options;
+
+/* Bytes that the measurement takes; n_tokens of the whole text where tokens are weighed, else 0. And its floating-point
+ * operations. */
+uint64_t output_weights_bytes(const model *m, size_t ctx, size_t n_tokens, uint32_t threads);
 double output_weights_work(const model *m, size_t n_tokens);
 
-/* Forward and backward over the first training sequences of the text, at most n_tokens. mapped: as in block_release. tick (NULL: none) is called
- * after each batch with the share that is done; false stops. BP_ERR_MEMORY; BP_OK in e->code when tick said stop. */
-bool output_weights_measure(output_weights *o, workers *w, const model *m, const file_view *mapped,
-                            const calibration *text, size_t n_tokens, bool fused,
-                            bool (*tick)(void *context, double share), void *context, bp_err *e);
+/* Forward and backward over the text. BP_ERR_MEMORY, BP_ERR_IO (of what is kept); BP_OK in e->code when tick said stop. */
+bool output_weights_measure(output_weights *o, workers *w, const model *m, const calibration *text,
+                            const output_weights_options *options, bp_err *e);
 void output_weights_close(output_weights *o);
 
 #endif

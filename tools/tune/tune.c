@@ -99,8 +99,8 @@ static bool begin_tables(tuner *t, bp_err *e) {
     output_weights weights = {0};
     table_metric metrics[2] = {{0}, {0}};
     if (!t->n_tables) return true;
-    bool ok = output_weights_measure(&weights, t->w, t->teacher, NULL, t->text, GRADIENT_TOKENS, false, show_metric,
-                                     &t->progress, e) &&
+    const output_weights_options options = {.n_tokens = GRADIENT_TOKENS, .tick = show_metric, .context = &t->progress};
+    bool ok = output_weights_measure(&weights, t->w, t->teacher, t->text, &options, e) &&
               table_metrics_open(metrics, t->teacher, weights.embedding, weights.head, e);
     for (uint32_t i = 0; ok && i < t->n_tables; i++) ok = begin_table(t, i, &metrics[i], e);
     for (uint32_t i = 0; i < 2; i++) table_metric_close(&metrics[i]);

@@ -127,6 +127,14 @@ VECTOR float vector_cross_entropy(float *q, size_t target, float scale, size_t n
     return nll;
 }
 
+size_t vector_draw(const float *q, double u, size_t n) {
+    float log_q = vector_log_sum_exp(q, n);
+    double sum = 0;
+    for (size_t i = 0; i + 1 < n; i++)
+        if ((sum += (double)exp_fast(q[i] - log_q)) > u) return i;
+    return n - 1;
+}
+
 size_t vector_argmax(const float *x, size_t n) {
     size_t best = 0;
     for (size_t i = 1; i < n; i++)

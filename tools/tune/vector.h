@@ -34,6 +34,9 @@ float vector_distill(float *q, const float *p, float scale, size_t n);
 /* q [n] is replaced by scale (softmax(q) - onehot(target)); returns -ln softmax(q)[target]. */
 float vector_cross_entropy(float *q, size_t target, float scale, size_t n);
 
+/* The first v at which softmax(q)_0 + ... + softmax(q)_v exceeds u, 0 <= u < 1: drawn from softmax(q) if u is uniform. */
+size_t vector_draw(const float *q, double u, size_t n);
+
 size_t vector_argmax(const float *x, size_t n);
 
 /* y [n] += scale x [n] */
