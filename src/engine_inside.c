@@ -35,10 +35,9 @@ static const linear *find(const model *m, uint32_t layer, char *name) {
 }
 
 /* Bits of the middle scales with which tiers at hand replace those of an earlier stage. */
-static uint64_t renewed_bits(const model *m, const char *layer, uint32_t stage, uint32_t k) {
+static uint64_t renewed_bits(const model *m, const char *layer, uint32_t stage) {
     uint64_t bits = 0;
-    for (uint32_t t = stage + 1; t < m->tier; t++)
-        if (model_middle_renewed(m->file, layer, stage, t)) bits += 16 * (uint64_t)k;
+    for (uint32_t t = stage + 1; t < m->tier; t++) bits += model_middle_bits(m->file, layer, stage, t);
     return bits;
 }
 
@@ -51,8 +50,8 @@ static void describe_stack(const model *m, const linear *w, bp_layer *out) {
     out->n_stages = (uint32_t)shape->count - 2;
     for (uint32_t s = 0; s < out->n_stages; s++) {
         out->middle[s] = (uint32_t)gguf_item_u64(shape, 2 + s);
-        out->stage_bits[s] = model_stage_bits(w->n, w->m, out->middle[s]);
-        if (s < w->n_stages) out->bits += out->stage_bits[s] + renewed_bits(m, out->name, s, out->middle[s]);
+        out->stage_bits[s] = model_stage_bits(m->file, out->name, s, w->n, w->m, out->middle[s]);
+        if (s < w->n_stages) out->bits += out->stage_bits[s] + renewed_bits(m, out->name, s);
     }
 }
 

@@ -130,18 +130,30 @@ static const void *tensor_data(builder *b, const char *name, uint64_t count, uin
     return data;
 }
 
-/* A vector or table of any float type, widened into the arena. */
-static bool widen(builder *b, const char *name, uint64_t count, const float **out) {
+static bool is_float(uint32_t type) { return type == QUANT_F32 || type == QUANT_F16 || type == QUANT_BF16; }
+
+bool model_scale_type(uint32_t type) { return is_float(type) || type == QUANT_Q8_0; }
+
+/* A vector or table of one of the types that `allowed` knows, widened into the arena. */
+static bool widen_some(builder *b, const char *name, uint64_t count, bool (*allowed)(uint32_t), const float **out) {
     uint32_t type;
     const void *data = tensor_data(b, name, count, &type);
     if (!data) return false;
-    if (type != QUANT_F32 && type != QUANT_F16 && type != QUANT_BF16)
+    if (!allowed(type))
         return bp_fail(b->e, BP_ERR_FORMAT, 0, "tensor '%s' is %s, not a float type", name, quant_name(type));
     float *values = ARENA_NEW(b->a, float, (size_t)count);
     if (b->a->overflow) return bp_fail(b->e, BP_ERR_MEMORY, 0, "no memory for tensor '%s'", name);
     if (values && !b->g->header_only && !b->later) quant_dequantize(type, data, values, (size_t)count);
     *out = values;
     return true;
+}
+
+static bool widen(builder *b, const char *name, uint64_t count, const float **out) {
+    return widen_some(b, name, count, is_float, out);
+}
+
+static bool widen_scales(builder *b, const char *name, uint64_t count, const float **out) {
+    return widen_some(b, name, count, model_scale_type, out);
 }
 
 static bool widen_optional(builder *b, const char *name, uint64_t count, const float **out) {
@@ -183,10 +195,19 @@ static bool dense_view(builder *b, const char *name, uint64_t n, uint64_t m, lin
 
 /* ---- linear layers ---- */
 
+static uint64_t tensor_bits(const gguf *file, const char *name) {
+    const gguf_tensor *t = gguf_tensor_find(file, name);
+    return t ? 8 * t->bytes : 0;
+}
+
 bool model_middle_renewed(const gguf *file, const char *layer, uint32_t stage, uint32_t tier) {
+    return model_middle_bits(file, layer, stage, tier) > 0;
+}
+
+uint64_t model_middle_bits(const gguf *file, const char *layer, uint32_t stage, uint32_t tier) {
     char name[NAME];
     bp_format(name, sizeof name, "%s.%u.c.%u", layer, (unsigned)stage, (unsigned)tier);
-    return tier > stage && gguf_tensor_find(file, name);
+    return tier > stage ? tensor_bits(file, name) : 0;
 }
 
 /* The newest that the tiers at hand have; whichever it is, its place in the arena is the same. */
@@ -198,20 +219,20 @@ static bool widen_middle(builder *b, const char *layer, uint32_t stage, uint64_t
         bp_format(name, sizeof name, "%s.%u.c.%u", layer, (unsigned)stage, (unsigned)tier);
     else
         bp_format(name, sizeof name, "%s.%u.c", layer, (unsigned)stage);
-    return widen(b, name, k, out);
+    return widen_scales(b, name, k, out);
 }
 
 static bool stage_view(builder *b, const char *name, uint32_t index, const linear *w, linear_stage *s) {
     char part[NAME];
     bp_format(part, sizeof part, "%s.%u.a", name, (unsigned)index);
-    if (!widen(b, part, w->n, &s->a)) return false;
+    if (!widen_scales(b, part, w->n, &s->a)) return false;
     bp_format(part, sizeof part, "%s.%u.A", name, (unsigned)index);
     if (!signs_view(b, part, w->n, s->k, 1, &s->A)) return false;
     if (!widen_middle(b, name, index, s->k, &s->c)) return false;
     bp_format(part, sizeof part, "%s.%u.B", name, (unsigned)index);
     if (!signs_view(b, part, s->k, w->m, 1, &s->B)) return false;
     bp_format(part, sizeof part, "%s.%u.b", name, (unsigned)index);
-    return widen(b, part, w->m, &s->b);
+    return widen_scales(b, part, w->m, &s->b);
 }
 
 /* Bits of tile16 signs of a [rows, cols] matrix. */
@@ -220,14 +241,21 @@ static uint64_t signs_bits(uint64_t rows, uint64_t cols) {
     return tiles * KERNEL_TILE * blocks * KERNEL_PAD;
 }
 
-uint64_t model_stage_bits(uint64_t n, uint64_t m, uint64_t k) {
-    return signs_bits(n, k) + signs_bits(k, m) + 16 * (n + m + k);
+uint64_t model_stage_bits(const gguf *file, const char *layer, uint32_t stage, uint64_t n, uint64_t m, uint64_t k) {
+    static const char *const vectors[] = {"a", "c", "b"};
+    char name[NAME];
+    uint64_t bits = signs_bits(n, k) + signs_bits(k, m);
+    for (size_t i = 0; i < 3; i++) {
+        bp_format(name, sizeof name, "%s.%u.%s", layer, (unsigned)stage, vectors[i]);
+        bits += tensor_bits(file, name);
+    }
+    return bits;
 }
 
 /* A stage counts from its tier on, middle scales that replace others from theirs. */
-static void count_stage(builder *b, const char *layer, uint32_t stage, uint64_t bits, uint64_t middle_bits) {
+static void count_stage(builder *b, const char *layer, uint32_t stage, uint64_t bits) {
     for (uint32_t t = stage; t < b->m->n_tiers; t++) {
-        if (model_middle_renewed(b->g, layer, stage, t)) bits += middle_bits;
+        bits += model_middle_bits(b->g, layer, stage, t);
         b->m->tier_bits[t] += bits;
     }
 }
@@ -244,7 +272,7 @@ static bool factorized_view(builder *b, const char *name, const gguf_key *shape,
         if (k < KERNEL_PAD || k > 1 << 20 || k % KERNEL_PAD)
             return bp_fail(b->e, BP_ERR_FORMAT, 0, "layer '%s': middle dimension %llu is not a multiple of 32", name,
                            (unsigned long long)k);
-        count_stage(b, name, s, model_stage_bits(w->n, w->m, k), 16 * k);
+        count_stage(b, name, s, model_stage_bits(b->g, name, s, w->n, w->m, k));
         if (s >= laid) continue; /* of a tier that is not wanted */
         linear_stage stage = {.k = (uint32_t)k};
         b->later = s >= b->m->tier;
@@ -404,8 +432,8 @@ bool model_tiers(const gguf *file, uint64_t *ends, uint32_t *n, bp_err *e) {
     uint64_t version;
     *n = 0;
     if (!gguf_u64(file, "bitpair.version", &version)) return true;
-    if (version < 1 || version > 2)
-        return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "bitpair file version %llu; this build reads versions 1 and 2",
+    if (version < 1 || version > 3)
+        return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "bitpair file version %llu; this build reads versions 1 to 3",
                        (unsigned long long)version);
     const gguf_key *tiers = gguf_find(file, "bitpair.tiers");
     if (!tiers || tiers->kind != GGUF_ARRAY || tiers->item != GGUF_U64 || tiers->count < 1 ||

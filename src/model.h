@@ -88,11 +88,15 @@ bool model_raise(model *m, uint32_t tier, bp_err *e);
 
 void model_unload(model *m); /* NULL is ignored */
 
-/* Does a file have middle scales for a stage of a layer (blk.N.PART) that replace earlier ones from `tier` (0-based) on
- * (docs/FORMAT.md)? */
-bool model_middle_renewed(const gguf *file, const char *layer, uint32_t stage, uint32_t tier);
+/* Types that scales of stages may have: float ones, Q8_0. */
+bool model_scale_type(uint32_t type);
 
-/* Bits that a stage of middle dimension k of an [n, m] layer takes in the file, padding and scales counted. */
-uint64_t model_stage_bits(uint64_t n, uint64_t m, uint64_t k);
+/* Does a file have middle scales for a stage of a layer (blk.N.PART) that replace earlier ones from `tier` (0-based) on
+ * (docs/FORMAT.md)? And the bits that they take, 0 where it has none. */
+bool model_middle_renewed(const gguf *file, const char *layer, uint32_t stage, uint32_t tier);
+uint64_t model_middle_bits(const gguf *file, const char *layer, uint32_t stage, uint32_t tier);
+
+/* Bits that a stage of an [n, m] layer takes in the file, padding of signs and scales counted. */
+uint64_t model_stage_bits(const gguf *file, const char *layer, uint32_t stage, uint64_t n, uint64_t m, uint64_t k);
 
 #endif

@@ -68,7 +68,7 @@ static double factorize_for(unsigned iterations, binary_factors *f, const float 
     CHECK(refit_scales(w, f, W, NULL, t, 0.03f, 2, &e), "%s", e.text);
     double after = refit_error(w, f, W, NULL, t, 0.03f);
     CHECK(after <= before * (1 + 1e-4), "the scales' fit made it worse: %g -> %g", before, after);
-    CHECK(refit_round(w, f, W, NULL, t, 0.03f, &e), "%s", e.text);
+    CHECK(refit_round(w, f, W, NULL, t, 0.03f, false, &e), "%s", e.text);
     double rounded = refit_error(w, f, W, NULL, t, 0.03f);
     CHECK(rounded <= after * 1.02 + 1e-5 * before, "half precision costs too much: %g -> %g", after, rounded);
     return relative_error(f, W, t);

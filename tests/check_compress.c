@@ -215,6 +215,38 @@ static void check_fitted(const char *original, const char *calib) {
     CHECK(same_tiers(plain, fitted, 2), "the tiers of the base changed");
 }
 
+static double bits_of(const char *path) {
+    bp_err e = {0};
+    file_view f;
+    CHECK(file_map(&f, path, &e), "%s", e.text);
+    model *m = model_load(f.bytes, (size_t)f.size, &e);
+    CHECK(m, "%s", e.text);
+    double bits = m ? (double)m->tier_bits[m->n_tiers - 1] / (double)m->linear_weights : NAN;
+    model_unload(m);
+    file_unmap(&f);
+    return bits;
+}
+
+/* Scales in 8 bits: fewer bytes, the same words; stages on top of either keep what is there. */
+static void check_scale_bits(const char *original, const char *calib) {
+    enum { TOKENS = 24 };
+    int32_t ids[TOKENS];
+    char eight[PATH], sixteen[PATH], out[PATH];
+    snprintf(eight, sizeof eight, "%s", in_folder("eight.gguf"));
+    snprintf(sixteen, sizeof sixteen, "%s", in_folder("sixteen.gguf"));
+    snprintf(out, sizeof out, "%s", in_folder("both.gguf"));
+    dense_nll(original, ids, TOKENS);
+    CHECK(run(original, eight, calib, OPTIONS("--stages", "1,1")) == 0 &&
+              run(original, sixteen, calib, OPTIONS("--stages", "1,1", "--scale-bits", "16")) == 0,
+          "compress failed");
+    double few = bits_of(eight), many = bits_of(sixteen), nll = file_nll(eight, 0, ids, TOKENS),
+           other = file_nll(sixteen, 0, ids, TOKENS);
+    CHECK(few < many - 0.1, "%.4f bits with scales in 8 bits, %.4f in 16", few, many);
+    CHECK(fabs(nll - other) < 0.15, "nll %.3f with scales in 8 bits, %.3f in 16", nll, other);
+    CHECK(run(original, out, calib, OPTIONS("--extend", sixteen, "--stages", "1")) == 0 && same_tiers(sixteen, out, 2),
+          "a file with both kinds");
+}
+
 /* Tokens weighed by their gradients: another file, the same one however it runs, also when the measurement is stopped. */
 static void check_weighed(const char *original, const char *calib) {
     char plain[PATH], one[PATH], two[PATH], resumed[PATH], work[PATH + 8], kept[PATH + 24], log[PATH];
@@ -272,6 +304,7 @@ static void check_refusals(const char *original, const char *calib) {
                  {original, fresh, calib, "--stages", "1,x", "--stages", 2},
                  {original, fresh, calib, "--embedding-bits", "3", "--embedding-bits", 2},
                  {original, fresh, calib, "--method", "magic", "--method", 2},
+                 {original, fresh, calib, "--scale-bits", "12", "--scale-bits", 2},
                  {original, fresh, calib, "--method=diagonal", "--token-weights", "--token-weights", 2},
                  {calib, fresh, calib, "--seed", "0", "GGUF", 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -301,6 +334,7 @@ int main(void) {
         check_extended(original, calib);
         check_fitted(original, calib);
         check_weighed(original, calib);
+        check_scale_bits(original, calib);
         check_refusals(original, calib);
     }
     remove_all();

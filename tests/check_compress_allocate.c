@@ -156,7 +156,8 @@ static void check_command(const char *dense, const char *calib) {
           "reuse failed");
     CHECK(same_files(one, two), "2 threads give other bytes than 1");
     CHECK(same_files(one, again), "a kept measurement gives other bytes");
-    CHECK(size_of(one) <= size_of(even) && (double)size_of(one) > 0.95 * (double)size_of(even),
+    const long padding = 32 * 5 * 2 * 7 * 2; /* of tensors, which allocation does not count: half of 64 bytes each */
+    CHECK(size_of(one) <= size_of(even) + padding && (double)size_of(one) > 0.95 * (double)size_of(even),
           "%ld bytes, uniform %ld", size_of(one), size_of(even));
     uint32_t k[2][MODEL_STAGES] = {{0}};
     size_t stages = middles(one, "0.attn_v", k[0]), different = 0;

@@ -9,15 +9,17 @@
 #include "engine.h"
 #include "io/source.h"
 #include "linalg/rng.h"
-#include "mathf.h"
 #include "tune/student.h"
 
 enum { N = 40, VOCAB = 2048, CONTEXT = 64, STAGES = 2, MIDDLE = 64 };
 
 /* ---- two files of one model ------------------------------------------------------------------------------------- */
 
-static void random_halves(rng *r, uint16_t *out, size_t n, float size) {
-    for (size_t i = 0; i < n; i++) out[i] = bp_half_from_float(size * (0.5f + (float)rng_uniform(r)));
+static void random_halves(rng *r, uint8_t *out, size_t n, float size) {
+    for (size_t i = 0; i < n; i++) {
+        const float x = size * (0.5f + (float)rng_uniform(r));
+        pack_scales(out + 2 * i, QUANT_F16, &x, 1);
+    }
 }
 
 static void random_signs(rng *r, uint8_t *out, size_t rows, size_t columns) {
@@ -28,36 +30,37 @@ static void random_signs(rng *r, uint8_t *out, size_t rows, size_t columns) {
 }
 
 static void random_factors(rng *r, factors *f, size_t n, size_t m) {
-    const uint32_t k[STAGES] = {MIDDLE, MIDDLE + 32};
+    const stage_shape shapes[STAGES] = {{MIDDLE, 1, false}, {MIDDLE + 32, 1, false}};
     bp_err e = {0};
-    CHECK(factors_open(f, n, m, k, NULL, STAGES, &e), "%s", e.text);
+    CHECK(factors_open(f, n, m, shapes, STAGES, &e), "%s", e.text);
     for (uint32_t i = 0; i < STAGES; i++) {
         factor_stage *s = &f->stages[i];
         random_halves(r, s->a, n, 0.1f);
-        random_halves(r, s->c, s->k, 0.1f);
+        random_halves(r, s->c, s->shape.k, 0.1f);
         random_halves(r, s->b, m, 0.5f);
-        random_signs(r, s->A, n, s->k);
-        random_signs(r, s->B, s->k, m);
+        random_signs(r, s->A, n, s->shape.k);
+        random_signs(r, s->B, s->shape.k, m);
     }
 }
 
 /* out <- rows [first, first + n) of a stack */
 static void take_rows(factors *out, const factors *f, size_t first, size_t n) {
-    uint32_t k[STAGES];
+    stage_shape shapes[STAGES];
     bp_err e = {0};
-    for (uint32_t i = 0; i < STAGES; i++) k[i] = f->stages[i].k;
-    CHECK(factors_open(out, n, f->m, k, NULL, STAGES, &e), "%s", e.text);
+    for (uint32_t i = 0; i < STAGES; i++) shapes[i] = f->stages[i].shape;
+    CHECK(factors_open(out, n, f->m, shapes, STAGES, &e), "%s", e.text);
     for (uint32_t i = 0; i < STAGES; i++) {
         const factor_stage *from = &f->stages[i];
         factor_stage *to = &out->stages[i];
-        float *A = malloc((size_t)f->n * k[i] * sizeof *A);
-        pack_unpack_signs(A, from->A, f->n, k[i]);
-        pack_signs(to->A, A + first * k[i], n, k[i]);
+        const size_t k = shapes[i].k;
+        float *A = malloc(f->n * k * sizeof *A);
+        pack_unpack_signs(A, from->A, f->n, k);
+        pack_signs(to->A, A + first * k, n, k);
         free(A);
-        memcpy(to->a, from->a + first, n * sizeof *to->a);
-        memcpy(to->c, from->c, k[i] * sizeof *to->c);
-        memcpy(to->b, from->b, f->m * sizeof *to->b);
-        memcpy(to->B, from->B, pack_bytes(k[i], f->m, 1));
+        memcpy(to->a, from->a + 2 * first, 2 * n);
+        memcpy(to->c, from->c, 2 * k);
+        memcpy(to->b, from->b, 2 * f->m);
+        memcpy(to->B, from->B, pack_bytes(k, f->m, 1));
     }
 }
 

@@ -116,7 +116,38 @@ static void check_middles(void) {
           "middle dimensions %u %u %u", factors_middle(1, 576, 576), factors_middle(1, 1536, 576),
           factors_middle(1, 192, 576));
     CHECK(factors_middle(0.01, 64, 64) == 32, "the least middle dimension is %u", factors_middle(0.01, 64, 64));
-    CHECK(factors_stage_bytes(576, 1536, 416) == 2 * (576 + 1536 + 416) + (576 * 416 + 416 * 1536) / 8, "stage bytes");
+    const size_t signs = (576 * 416 + 416 * 1536) / 8;
+    CHECK(factors_stage_bytes(576, 1536, (stage_shape){416, 1, false}) == signs + 2 * (576 + 1536 + 416),
+          "stage bytes");
+    CHECK(factors_stage_bytes(576, 1536, (stage_shape){416, 1, true}) == signs + (576 + 416) / 32 * 34 + 2 * 1536,
+          "stage bytes with scales in 8 bits");
+}
+
+/* Scales: as near as their type says, zeros stay, and what is read is stored as the same bytes again. */
+static void check_scales(bool eight, size_t n) {
+    enum { MOST = 100 };
+    float x[MOST], y[MOST], z[MOST];
+    uint8_t bytes[2 * MOST], again[2 * MOST];
+    rng r = rng_named(n, "scales");
+    const uint32_t type = pack_scales_type(eight, n);
+    const size_t size = pack_scales_bytes(type, n);
+    CHECK(type == (eight && n % 32 == 0 ? QUANT_Q8_0 : QUANT_F16), "type %u of %zu scales", (unsigned)type, n);
+    CHECK(size == (type == QUANT_Q8_0 ? n / 32 * 34 : 2 * n), "%zu bytes of %zu scales", size, n);
+    for (size_t i = 0; i < n; i++) x[i] = i < 32 ? 0 : (float)(rng_uniform(&r) - 0.3) * (i < 64 ? 0.02f : 40);
+    pack_scales(bytes, type, x, n);
+    quant_dequantize(type, bytes, y, n);
+    for (size_t i = 0; i < n; i++) {
+        float largest = fabsf(x[i]);
+        for (size_t j = i / 32 * 32; type == QUANT_Q8_0 && j < i / 32 * 32 + 32; j++)
+            largest = fmaxf(largest, fabsf(x[j]));
+        const float limit = largest * (type == QUANT_Q8_0 ? 0.502f / 127 : 0.0005f);
+        CHECK(fabsf(y[i] - x[i]) <= limit, "scale %zu: %g is stored as %g", i, (double)x[i], (double)y[i]);
+    }
+    pack_scales(again, type, y, n);
+    CHECK(memcmp(bytes, again, size) == 0, "%zu scales change when they are stored again", n);
+    memcpy(z, x, n * sizeof *z);
+    pack_round_scales(z, 1, eight, n);
+    CHECK(memcmp(z, y, n * sizeof *z) == 0, "rounding is not what is stored");
 }
 
 int main(void) {
@@ -126,5 +157,8 @@ int main(void) {
     check_table();
     check_exact_table();
     check_middles();
+    check_scales(true, 96);
+    check_scales(true, 97);
+    check_scales(false, 96);
     return check_end();
 }

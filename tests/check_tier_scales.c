@@ -6,28 +6,41 @@
 
 #include "compress/block.h"
 #include "compress/container.h"
-#include "mathf.h"
 #include "tune/student.h"
 
-/* Middle scale i of a stage with `more` stages after it, as half precision has it. */
-static uint16_t renewed(uint16_t c, uint32_t more) {
-    return bp_half_from_float(bp_half_to_float(c) * (more ? 0.75f + 0.125f * (float)more : 1));
+/* Middle scales c [k] of a stage with `more` stages after it, as a file holds them. */
+static void renew(float *c, uint32_t k, uint32_t more, bool eight) {
+    pack_round_scales(c, more ? 0.75 + 0.125 * more : 1, eight, k);
 }
 
-static bool write_renewed(const source *src, const char *path, container_summary *summary) {
+/* Rows of middle scales of a stage are made different. */
+static void renew_rows(factor_stage *f) {
+    const uint32_t k = f->shape.k;
+    const size_t row = (size_t)factors_middle_bytes(f->shape);
+    float *c = malloc(k * sizeof *c);
+    for (uint32_t i = 0; i < f->shape.n_c; i++) {
+        quant_dequantize(f->type_c, f->c + i * row, c, k);
+        renew(c, k, i, f->shape.eight);
+        pack_scales(f->c + i * row, f->type_c, c, k);
+    }
+    free(c);
+}
+
+static bool write_renewed(const source *src, const char *path, bool eight, container_summary *summary) {
     bp_err e = {0};
     student s = {0};
     packed_table table = {0};
     model *m = model_load(src->bytes, src->size, &e);
     bool ok = m && student_open(&s, m, false, true, &e) && packed_table_copy(&table, &m->embedding, &e);
     size_t n = m ? (size_t)m->config.n_layers * PARTS : 0;
+    if (ok) student_set_eight(&s, eight);
     factors *layers = calloc(n + 1, sizeof *layers);
     for (size_t i = 0; ok && i < n; i++) {
         ok = student_factors(&s.layers[i], &layers[i], &e);
         for (uint32_t j = 0; ok && j < layers[i].n_stages; j++) {
             factor_stage *f = &layers[i].stages[j];
-            CHECK(f->n_c == m->n_tiers - j, "rows of middle scales: %u", (unsigned)f->n_c);
-            for (uint32_t at = 0; at < f->n_c * f->k; at++) f->c[at] = renewed(f->c[at], at / f->k);
+            CHECK(f->shape.n_c == m->n_tiers - j, "rows of middle scales: %u", (unsigned)f->shape.n_c);
+            renew_rows(f);
         }
     }
     const container c = {.model = m,
@@ -46,8 +59,22 @@ static bool write_renewed(const source *src, const char *path, container_summary
     return ok;
 }
 
+/* Does y have the scales of x, those of the middle renewed? */
+static bool same_scales(const linear_stage *x, const linear_stage *y, const linear *w, uint32_t more, bool eight) {
+    float *a = malloc((w->n + x->k) * sizeof *a), *c = a + w->n;
+    memcpy(a, x->a, w->n * sizeof *a);
+    memcpy(c, x->c, x->k * sizeof *c);
+    pack_round_scales(a, 1, eight, w->n);
+    pack_round_scales(c, 1, eight, x->k);
+    renew(c, x->k, more, eight);
+    bool same = y->k == x->k && memcmp(a, y->a, w->n * sizeof *a) == 0 && memcmp(c, y->c, x->k * sizeof *c) == 0 &&
+                memcmp(x->b, y->b, w->m * sizeof *a) == 0;
+    free(a);
+    return same;
+}
+
 /* With each number of tiers the scales are those of that tier, and what was counted is what was written. */
-static void check_renewed(const source *old, const source *new, const container_summary *summary) {
+static void check_renewed(const source *old, const source *new, bool eight, const container_summary *summary) {
     bp_err e = {0};
     for (uint32_t tiers = 1; tiers <= 3; tiers++) {
         model *was = model_load_tiers(old->bytes, old->size, 3, &e);
@@ -58,9 +85,7 @@ static void check_renewed(const source *old, const source *new, const container_
                          *y = part_linear(&is->layers[i / PARTS], i % PARTS);
             bool same = y->n_stages == tiers;
             for (uint32_t s = 0; same && s < tiers; s++)
-                for (uint32_t j = 0; j < y->stages[s].k; j++)
-                    same &= y->stages[s].c[j] ==
-                            bp_half_to_float(renewed(bp_half_from_float(x->stages[s].c[j]), tiers - 1 - s));
+                same = same_scales(&x->stages[s], &y->stages[s], x, tiers - 1 - s, eight);
             CHECK(same, "layer %u with %u tiers", (unsigned)i, (unsigned)tiers);
         }
         if (is) {
@@ -76,21 +101,22 @@ static void check_renewed(const source *old, const source *new, const container_
     model *m = model_load(new->bytes, new->size, &e);
     CHECK(m && student_open(&again, m, false, false, &e), "%s", e.text);
     for (uint32_t s = 0; m && s < 3; s++)
-        CHECK(again.layers[0].stages[s].n_c == 3 - s, "rows read back: %u", (unsigned)again.layers[0].stages[s].n_c);
+        CHECK(again.layers[0].stages[s].n_c == 3 - s && again.layers[0].stages[s].eight == eight, "rows read back: %u",
+              (unsigned)again.layers[0].stages[s].n_c);
     student_close(&again);
     model_unload(m);
 }
 
-static void check_file(const source *src) {
+static void check_file(const source *src, bool eight) {
     char path[] = "/tmp/bitpair-tiers-XXXXXX";
     container_summary summary;
     source own = {0};
     bp_err e = {0};
     int fd = mkstemp(path);
     if (fd >= 0) close(fd);
-    if (write_renewed(src, path, &summary) && source_open(&own, path, &e)) {
+    if (write_renewed(src, path, eight, &summary) && source_open(&own, path, &e)) {
         CHECK(bp_verify(own.bytes, (size_t)own.size, &e), "%s", e.text);
-        check_renewed(src, &own, &summary);
+        check_renewed(src, &own, eight, &summary);
         check_growth(&own, 1);
         check_growth(&own, 3);
     }
@@ -103,7 +129,7 @@ int main(void) {
     source small;
     bp_err e = {0};
     CHECK(source_open(&small, BITPAIR_ROOT "/models/tinystories-656k.gguf", &e), "%s", e.text);
-    if (e.code == BP_OK) check_file(&small);
+    for (int eight = 0; e.code == BP_OK && eight < 2; eight++) check_file(&small, eight);
     source_close(&small);
     return check_end();
 }

@@ -221,6 +221,30 @@ static void check_fused(const char *teacher, const char *calib) {
     CHECK(read_kl(0, kl) && kl[1] < 0.97 * kl[0], "fused stacks: KL %.4f -> %.4f", kl[0], kl[1]);
 }
 
+static long tuned_size(const char *teacher, const char *file, const char *name, const char *calib, const char *bits) {
+    struct stat st;
+    const char *const stay[] = {"--steps", "1", "--scales-only", "--embedding-rate", "0", NULL},
+                      *const change[] = {"--steps", "1", "--scales-only", "--embedding-rate", "0", "--scale-bits",
+                                         bits,      NULL};
+    CHECK(wait_for(start(teacher, file, in_folder(name), calib, bits ? change : stay)) == 0, "tune failed");
+    return stat(in_folder(name), &st) == 0 ? (long)st.st_size : -1;
+}
+
+/* Scales are stored as they were, or as one wishes. */
+static void check_scale_bits(const char *teacher, const char *file, const char *calib) {
+    char small[PATH];
+    snprintf(small, sizeof small, "%s", in_folder("small.gguf"));
+    long as_was = tuned_size(teacher, file, "as-was.gguf", calib, NULL),
+         eight = tuned_size(teacher, file, "small.gguf", calib, "8"),
+         still = tuned_size(teacher, small, "still.gguf", calib, NULL),
+         back = tuned_size(teacher, small, "back.gguf", calib, "16");
+    CHECK(eight < as_was - 4000 && labs(still - eight) < 512 && labs(back - as_was) < 512,
+          "%ld bytes, in 8 bits %ld, tuned again %ld, back in 16 %ld", as_was, eight, still, back);
+    CHECK(wait_for(start(teacher, small, in_folder("never.gguf"), calib,
+                         OPTIONS("--steps", "1", "--scale-bits", "16", "--fix-shared"))) == 2,
+          "changes what is to stay");
+}
+
 static void check_refusals(const char *teacher, const char *file, const char *calib) {
     char out[PATH];
     snprintf(out, sizeof out, "%s", in_folder("no.gguf"));
@@ -248,6 +272,7 @@ int main(void) {
     check_new_table(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_tier_scales(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib, fixed);
     check_fused(teacher, calib);
+    check_scale_bits(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_refusals(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     remove_all();
     return check_end();

@@ -180,6 +180,8 @@ static int check_usage(compress_options *o, double bits, const char *stages, con
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--allocate goes without --extend: bits are spread as in that file");
     else if (o->token_weights && (!o->gradient_tokens || strcmp(method, "full") != 0))
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--token-weights takes gradients: --method full, and not --gradient-tokens 0");
+    else if (o->scale_bits != 8 && o->scale_bits != 16)
+        bp_fail(&e, BP_ERR_ARGUMENT, 0, "--scale-bits is 8 or 16");
     else if (o->embedding_bits != 0 && o->embedding_bits < 4)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--embedding-bits is 4 to 8, or 0 to keep the source's");
     else if (stages)
@@ -198,6 +200,7 @@ int cmd_compress(int argc, char **argv) {
                           .gradient_tokens = 32768,
                           .block_rate = 0.005,
                           .embedding_bits = 6,
+                          .scale_bits = 8,
                           .threads = machine_defaults().threads,
                           .damping = 0.3,
                           .lambda = -1,
@@ -232,6 +235,8 @@ int cmd_compress(int argc, char **argv) {
          "first step of a scale in it, relative to its vector's size (default 0.005)"},
         {"embedding-bits", 0, CLI_COUNT, &o.embedding_bits, 0, 8, "P",
          "bit planes of embedding and head, 4 to 8; 0 keeps the source's (default 6)"},
+        {"scale-bits", 0, CLI_COUNT, &o.scale_bits, 8, 16, "S",
+         "bits of the scales of rows and middles: 8 (in blocks of 32, 8.5 all in all) or 16 (default 8)"},
         {"method", 0, CLI_TEXT, &method, 0, 0, "NAME",
          "full: input covariances, corrected targets; diagonal: the paper's baseline; plain rounding as baselines: "
          "rtn (--bits 2, 3 or 4 in groups of 64), q8_0, q4_0 (which round embedding and head as well; default full)"},

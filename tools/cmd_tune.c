@@ -39,6 +39,8 @@ static void describe(const options *o, const model *compressed, char *out, size_
     if (n > 0 && (size_t)n < capacity && o->tune.embedding_bits)
         n += snprintf(out + n, capacity - (size_t)n, ", \"embedding_bits\": %llu",
                       (unsigned long long)o->tune.embedding_bits);
+    if (n > 0 && (size_t)n < capacity && t->scale_bits)
+        n += snprintf(out + n, capacity - (size_t)n, ", \"scale_bits\": %llu", (unsigned long long)t->scale_bits);
     if (n > 0 && (size_t)n < capacity) snprintf(out + n, capacity - (size_t)n, "}}");
 }
 
@@ -178,6 +180,10 @@ static int check_usage(const options *o) {
                             ? "--embedding-bits is 4 to 8, or 0 to take the student's"
                         : o->tune.embedding_bits && (o->tune.first_tier > 1 || o->tune.apart)
                             ? "--embedding-bits changes what all tiers use: not with --from-tier or --fix-shared"
+                        : o->tune.scale_bits && o->tune.scale_bits != 8 && o->tune.scale_bits != 16
+                            ? "--scale-bits is 8 or 16, or 0 to store scales as the student does"
+                        : o->tune.scale_bits && (o->tune.first_tier > 1 || o->tune.apart)
+                            ? "--scale-bits changes what all tiers use: not with --from-tier or --fix-shared"
                             : NULL;
     if (!wrong) return CLI_OK;
     fprintf(stderr, "bitpair tune: %s\nSee: bitpair tune --help\n", wrong);
@@ -215,10 +221,12 @@ int cmd_tune(int argc, char **argv) {
         {"embedding-bits", 0, CLI_COUNT, &o.tune.embedding_bits, 0, 8, "P",
          "round the teacher's embedding and head anew to P bit planes, 4 to 8, before tuning; 0: take the student's "
          "(default)"},
+        {"scale-bits", 0, CLI_COUNT, &o.tune.scale_bits, 0, 16, "S",
+         "store the scales of rows and middles in 8 bits or 16; 0: as the student does (default)"},
         {"from-tier", 0, CLI_COUNT, &from_tier, 1, MODEL_TIERS, "N",
          "train tier N and those after it; everything that earlier tiers use stays (default 1)"},
         {"tier-scales", 0, CLI_FLAG, &o.tune.tier_scales, 0, 0, NULL,
-         "every tier gets scales of its own in the middle of its products, 16 k bits each: tiers agree better"},
+         "every tier gets scales of its own in the middle of its products: tiers agree better"},
         {"fix-shared", 0, CLI_FLAG, &o.tune.apart, 0, 0, NULL,
          "train only what a single tier uses: its own middle scales, and the last tier's stage"},
         {"scales-only", 0, CLI_FLAG, &scales_only, 0, 0, NULL, "signs stay: half the time and a third of the memory"},

@@ -48,12 +48,12 @@ static bool make_layer(job *j, part p, const statistics *s, const metric *t, bp_
     factor_options options = {
         .seed = j->o->seed, .iterations = ITERATIONS, .damping = (float)j->o->damping, .tick = goes_on};
     layer_loss *loss = &j->losses[j->layer * PARTS + p];
-    uint32_t k[MODEL_STAGES];
+    stage_shape shapes[MODEL_STAGES];
     char name[NAME];
     factors f;
-    plan_middles(j->o, j->layer * PARTS + p, w.n, w.m, k);
+    plan_shapes(j->o, j->layer * PARTS + p, w.n, w.m, shapes);
     stack_name(name, sizeof name, j->layer, p, w.parts);
-    if (!factors_open(&f, w.n, w.m, k, NULL, j->o->n_stages, e)) return false;
+    if (!factors_open(&f, w.n, w.m, shapes, j->o->n_stages, e)) return false;
     bool ok = factors_make(j->w, &f, name, j->dense.W[p], s, t, false, &options, e) &&
               factors_dense(j->w, &f, j->coarse.W[p], e);
     memcpy(loss->error, f.report.validation, sizeof loss->error);
@@ -266,13 +266,13 @@ static uint64_t spread_at(double *factor, double level, const compress_options *
     tried.factors = factor;
     for (uint32_t i = 0; i < m->config.n_layers * PARTS; i++) {
         stack w = stack_of(&m->layers[i / PARTS], i % PARTS, o->fused);
-        uint32_t k[MODEL_STAGES];
+        stage_shape shapes[MODEL_STAGES];
         factor[i] = 1;
         if (!w.n) continue;
         double per_weight = fmax(losses[i].kl, SILENT) / ((double)w.n * (double)w.m);
         factor[i] = fmin(ALLOCATE_MOST, fmax(LEAST, 1 + (log2(per_weight) - level) / (RATE * total_bits(o))));
-        plan_middles(&tried, i, w.n, w.m, k);
-        for (uint32_t s = 0; s < o->n_stages; s++) bytes += factors_stage_bytes(w.n, w.m, k[s]);
+        plan_shapes(&tried, i, w.n, w.m, shapes);
+        for (uint32_t s = 0; s < o->n_stages; s++) bytes += factors_stage_bytes(w.n, w.m, shapes[s]);
     }
     return bytes;
 }

@@ -44,7 +44,7 @@ static void find_largest(const factors *layers, size_t *weights, size_t *scratch
         size_t n = layers[p].n, m = layers[p].m;
         *weights = bp_max(*weights, n * m);
         for (uint32_t s = 0; s < layers[p].n_stages; s++) {
-            size_t k = layers[p].stages[s].k;
+            size_t k = layers[p].stages[s].shape.k;
             *scratch = bp_max(*scratch, 2 * k * (n + m) + n + k + m);
         }
     }

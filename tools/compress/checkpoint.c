@@ -15,11 +15,12 @@ enum { PATH = 1400 };
 /* The beginning of a layer's file; then the factors, then the SHA-256 of everything before it. */
 typedef struct {
     char magic[8];
-    uint32_t n, m, n_stages, k[MODEL_STAGES];
+    uint32_t n, m, n_stages;
+    uint32_t k[MODEL_STAGES], eight[MODEL_STAGES];
     factor_report report;
 } layer_header;
 
-static const char MAGIC[8] = "bpwork1";
+static const char MAGIC[8] = "bpwork2";
 
 static void path_of(const checkpoint *c, char *path, const char *name) {
     snprintf(path, PATH, "%s/%s", c->folder, name);
@@ -101,7 +102,10 @@ static layer_header header_of(const factors *f) {
     h.n = f->n;
     h.m = f->m;
     h.n_stages = f->n_stages;
-    for (uint32_t s = 0; s < f->n_stages; s++) h.k[s] = f->stages[s].k;
+    for (uint32_t s = 0; s < f->n_stages; s++) {
+        h.k[s] = f->stages[s].shape.k;
+        h.eight[s] = f->stages[s].shape.eight;
+    }
     return h;
 }
 

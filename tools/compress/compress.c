@@ -155,16 +155,15 @@ static bool make_missing(group *g, bp_err *e) {
 static bool open_layer(job *j, part p, bp_err *e) {
     size_t index = j->layer * PARTS + p;
     stack w = layer_stack(j, p);
-    uint32_t k[MODEL_STAGES], n_c[MODEL_STAGES];
+    stage_shape shapes[MODEL_STAGES];
     const model *base = j->o->base;
     factors *f = &j->layers[index];
     char name[NAME];
     if (!w.n) return true;
     stack_name(name, sizeof name, j->layer, p, w.parts);
-    plan_middles(j->o, index, w.n, w.m, k);
-    for (uint32_t s = 0; s < j->o->n_stages; s++) n_c[s] = s < j->o->kept ? factors_middles(base->file, name, s) : 1;
+    plan_shapes(j->o, index, w.n, w.m, shapes);
     factors_close(f);
-    return factors_open(f, w.n, w.m, k, n_c, j->o->n_stages, e) &&
+    return factors_open(f, w.n, w.m, shapes, j->o->n_stages, e) &&
            (!base || factors_take(f, base, name, part_linear(&base->layers[j->layer], p), j->o->kept, e));
 }
 

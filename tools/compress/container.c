@@ -93,13 +93,18 @@ static void put_layer_vectors(builder *b, uint32_t i) {
     }
 }
 
+static void put_scales(builder *b, const char *name, uint32_t type, const uint8_t *bytes, size_t n) {
+    uint64_t dims[] = {n};
+    put(b, name, type, 1, dims, bytes, pack_scales_bytes(type, n));
+}
+
 /* Middle scales with which a tier renews those of an earlier stage. */
 static void put_renewed(builder *b, const char *layer, uint32_t index, uint32_t tier, const factors *f) {
     const factor_stage *s = &f->stages[index];
     char name[NAME];
-    if (tier - index >= s->n_c) return;
+    if (tier - index >= s->shape.n_c) return;
     snprintf(name, sizeof name, "%s.%u.c.%u", layer, (unsigned)index, (unsigned)tier);
-    put_vector(b, name, QUANT_F16, s->c + (size_t)(tier - index) * s->k, s->k, 2);
+    put_scales(b, name, s->type_c, s->c + (tier - index) * factors_middle_bytes(s->shape), s->shape.k);
 }
 
 static void put_stage(builder *b, const char *layer, uint32_t index, const factors *f) {
@@ -108,16 +113,19 @@ static void put_stage(builder *b, const char *layer, uint32_t index, const facto
     const struct {
         char letter;
         uint32_t type;
-        const void *bytes;
-        size_t count, item;
-    } tensors[] = {{'a', QUANT_F16, s->a, f->n, 2},
-                   {'A', QUANT_I8, s->A, pack_bytes(f->n, s->k, 1), 1},
-                   {'c', QUANT_F16, s->c, s->k, 2},
-                   {'B', QUANT_I8, s->B, pack_bytes(s->k, f->m, 1), 1},
-                   {'b', QUANT_F16, s->b, f->m, 2}};
+        const uint8_t *bytes;
+        size_t count;
+    } tensors[] = {{'a', s->type_a, s->a, f->n},
+                   {'A', QUANT_I8, s->A, pack_bytes(f->n, s->shape.k, 1)},
+                   {'c', s->type_c, s->c, s->shape.k},
+                   {'B', QUANT_I8, s->B, pack_bytes(s->shape.k, f->m, 1)},
+                   {'b', s->type_b, s->b, f->m}};
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
         snprintf(name, sizeof name, "%s.%u.%c", layer, (unsigned)index, tensors[i].letter);
-        put_vector(b, name, tensors[i].type, tensors[i].bytes, tensors[i].count, tensors[i].item);
+        if (tensors[i].type == QUANT_I8)
+            put_vector(b, name, QUANT_I8, tensors[i].bytes, tensors[i].count, 1);
+        else
+            put_scales(b, name, tensors[i].type, tensors[i].bytes, tensors[i].count);
     }
 }
 
@@ -171,21 +179,25 @@ static void put_linear_keys(builder *b) {
             const factors *f = &b->c->layers[i * PARTS + p];
             uint32_t shape[2 + MODEL_STAGES] = {f->n, f->m};
             if (!f->n) continue;
-            for (uint32_t s = 0; s < f->n_stages; s++) shape[2 + s] = f->stages[s].k;
+            for (uint32_t s = 0; s < f->n_stages; s++) shape[2 + s] = f->stages[s].shape.k;
             layer_name(b->c, i, p, name, sizeof name);
             snprintf(key, sizeof key, "bitpair.linear.%s", name);
             gguf_put_array(b->w, key, GGUF_U32, shape, 2 + f->n_stages);
         }
 }
 
-/* Readers of version 1 do not know of fused stacks and renewed middle scales. */
+/* Readers of version 1 do not know of fused stacks and renewed middle scales, those of version 2 of scales in 8 bits. */
 static uint32_t version(const container *c) {
-    for (size_t i = 0; i < (size_t)c->model->config.n_layers * PARTS; i++) {
-        if (is_fused(c, i / PARTS, i % PARTS)) return 2;
-        for (uint32_t s = 0; s < c->layers[i].n_stages; s++)
-            if (c->layers[i].stages[s].n_c > 1) return 2;
+    uint32_t version = 1;
+    for (uint32_t i = 0; i < c->model->config.n_layers * PARTS; i++) {
+        const factors *f = &c->layers[i];
+        if (f->n && is_fused(c, i / PARTS, i % PARTS) && version < 2) version = 2;
+        for (uint32_t s = 0; s < f->n_stages; s++) {
+            if (f->stages[s].shape.n_c > 1 && version < 2) version = 2;
+            if (f->stages[s].type_a == QUANT_Q8_0 || f->stages[s].type_c == QUANT_Q8_0) version = 3;
+        }
     }
-    return 1;
+    return version;
 }
 
 /* All keys; those that depend on the layout and the data with zeros of the right size. */
@@ -280,8 +292,8 @@ static void count_bits(const container *c, container_summary *s) {
             const factors *f = &c->layers[i];
             if (t == 0) weights += (uint64_t)f->n * f->m;
             for (uint32_t j = 0; j < bp_min(t, f->n_stages); j++)
-                if (t - j < f->stages[j].n_c) bytes += 2 * (uint64_t)f->stages[j].k;
-            if (t < f->n_stages) bytes += factors_stage_bytes(f->n, f->m, f->stages[t].k);
+                if (t - j < f->stages[j].shape.n_c) bytes += factors_middle_bytes(f->stages[j].shape);
+            if (t < f->n_stages) bytes += factors_stage_bytes(f->n, f->m, f->stages[t].shape);
         }
         s->bits_per_weight[t] = 8 * (double)bytes / (double)weights;
     }

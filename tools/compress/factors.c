@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "mathf.h"
 #include "pack.h"
 #include "refit.h"
 
@@ -16,29 +15,37 @@ uint32_t factors_middle(double bits, size_t n, size_t m) {
     return k < 32 ? 32 : (uint32_t)k;
 }
 
-uint64_t factors_stage_bytes(size_t n, size_t m, size_t k) {
-    return 2 * ((uint64_t)n + m + k) + pack_bytes(n, k, 1) + pack_bytes(k, m, 1);
+uint64_t factors_middle_bytes(stage_shape s) { return pack_scales_bytes(pack_scales_type(s.eight, s.k), s.k); }
+
+uint64_t factors_stage_bytes(size_t n, size_t m, stage_shape s) {
+    return pack_scales_bytes(pack_scales_type(s.eight, n), n) + factors_middle_bytes(s) +
+           pack_scales_bytes(QUANT_F16, m) + pack_bytes(n, s.k, 1) + pack_bytes(s.k, m, 1);
 }
 
 /* ---- storage --------------------------------------------------------------------------------------------------- */
 
-static void place_stage(factor_stage *s, uint8_t **at, size_t n, size_t m) {
-    /* bytes of a half array are even and those of signs multiples of 16, so every array keeps its alignment */
-    s->a = (uint16_t *)(void *)*at;
-    s->A = *at + 2 * n;
-    s->c = (uint16_t *)(void *)(s->A + pack_bytes(n, s->k, 1));
-    s->B = (uint8_t *)(s->c + (size_t)s->n_c * s->k);
-    s->b = (uint16_t *)(void *)(s->B + pack_bytes(s->k, m, 1));
-    *at = (uint8_t *)(s->b + m);
+static factor_stage make_empty(stage_shape shape, size_t n) {
+    return (factor_stage){.shape = shape,
+                          .type_a = pack_scales_type(shape.eight, n),
+                          .type_c = pack_scales_type(shape.eight, shape.k),
+                          .type_b = QUANT_F16};
 }
 
-bool factors_open(factors *f, size_t n, size_t m, const uint32_t *k, const uint32_t *n_c, uint32_t n_stages,
-                  bp_err *e) {
+static void place_stage(factor_stage *s, uint8_t **at, size_t n, size_t m) {
+    s->a = *at;
+    s->A = s->a + pack_scales_bytes(s->type_a, n);
+    s->c = s->A + pack_bytes(n, s->shape.k, 1);
+    s->B = s->c + s->shape.n_c * pack_scales_bytes(s->type_c, s->shape.k);
+    s->b = s->B + pack_bytes(s->shape.k, m, 1);
+    *at = s->b + pack_scales_bytes(s->type_b, m);
+}
+
+bool factors_open(factors *f, size_t n, size_t m, const stage_shape *shapes, uint32_t n_stages, bp_err *e) {
     *f = (factors){.n = (uint32_t)n, .m = (uint32_t)m, .n_stages = n_stages};
     for (uint32_t s = 0; s < n_stages; s++) {
-        f->stages[s].k = k[s];
-        f->stages[s].n_c = n_c ? n_c[s] : 1;
-        f->n_bytes += (size_t)factors_stage_bytes(n, m, k[s]) + 2 * (size_t)(f->stages[s].n_c - 1) * k[s];
+        f->stages[s] = make_empty(shapes[s], n);
+        f->n_bytes +=
+            (size_t)(factors_stage_bytes(n, m, shapes[s]) + (shapes[s].n_c - 1) * factors_middle_bytes(shapes[s]));
     }
     uint8_t *at = f->memory = malloc(bp_max(f->n_bytes, 1));
     if (!at) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for %zu bytes of factors", f->n_bytes);
@@ -51,61 +58,60 @@ void factors_close(factors *f) {
     *f = (factors){0};
 }
 
-static void halve(uint16_t *out, const float *x, size_t n) {
-    for (size_t i = 0; i < n; i++) out[i] = bp_half_from_float(x[i]);
-}
-
-static void widen(float *out, const uint16_t *x, size_t n) {
-    for (size_t i = 0; i < n; i++) out[i] = bp_half_to_float(x[i]);
-}
-
 static void store_stage(factor_stage *s, const binary_factors *b) {
-    halve(s->a, b->a, b->n);
-    halve(s->c, b->c, b->k);
-    halve(s->b, b->b, b->m);
+    pack_scales(s->a, s->type_a, b->a, b->n);
+    pack_scales(s->c, s->type_c, b->c, b->k);
+    pack_scales(s->b, s->type_b, b->b, b->m);
     pack_signs(s->A, b->A, b->n, b->k);
     pack_signs(s->B, b->B, b->k, b->m);
 }
 
 static void load_stage(binary_factors *b, const factor_stage *s) {
-    widen(b->a, s->a, b->n);
-    widen(b->c, s->c + (size_t)(s->n_c - 1) * s->k, b->k);
-    widen(b->b, s->b, b->m);
+    quant_dequantize(s->type_a, s->a, b->a, b->n);
+    quant_dequantize(s->type_c, s->c + (s->shape.n_c - 1) * factors_middle_bytes(s->shape), b->c, b->k);
+    quant_dequantize(s->type_b, s->b, b->b, b->m);
     pack_unpack_signs(b->A, s->A, b->n, b->k);
     pack_unpack_signs(b->B, s->B, b->k, b->m);
 }
 
-uint32_t factors_middles(const gguf *file, const char *name, uint32_t stage) {
-    uint32_t n_c = 1;
+static const gguf_tensor *find_middle(const gguf *file, const char *name, uint32_t stage, uint32_t tier) {
+    char tensor[96];
+    snprintf(tensor, sizeof tensor, tier > stage ? "%s.%u.c.%u" : "%s.%u.c", name, (unsigned)stage, (unsigned)tier);
+    return gguf_tensor_find(file, tensor);
+}
+
+stage_shape factors_shape(const gguf *file, const char *name, uint32_t stage, uint32_t k) {
+    const gguf_tensor *c = find_middle(file, name, stage, stage);
+    stage_shape shape = {k, 1, c && c->type == QUANT_Q8_0};
     for (uint32_t t = stage + 1; t < MODEL_TIERS; t++)
-        if (model_middle_renewed(file, name, stage, t)) n_c = t - stage + 1;
-    return n_c;
+        if (model_middle_renewed(file, name, stage, t)) shape.n_c = t - stage + 1;
+    return shape;
 }
 
 bool factors_read_middles(float *c, const gguf *file, const char *name, uint32_t stage, uint32_t k, uint32_t n_c,
                           bp_err *e) {
-    char tensor[96];
     for (uint32_t i = 0; i < n_c; i++, c += k) {
-        snprintf(tensor, sizeof tensor, i ? "%s.%u.c.%u" : "%s.%u.c", name, (unsigned)stage, (unsigned)(stage + i));
-        const gguf_tensor *t = gguf_tensor_find(file, tensor);
+        const gguf_tensor *t = find_middle(file, name, stage, stage + i);
         if (!t && i) { /* that tier goes on with the scales of the one before */
             memcpy(c, c - k, k * sizeof *c);
             continue;
         }
         const void *data = t && t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3] == k ? gguf_data(file, t) : NULL;
-        if (!data || (t->type != QUANT_F32 && t->type != QUANT_F16 && t->type != QUANT_BF16))
-            return bp_fail(e, BP_ERR_FORMAT, t ? t->offset : 0, "tensor '%s' is not %u floats", tensor, (unsigned)k);
+        if (!data || !model_scale_type(t->type))
+            return bp_fail(e, BP_ERR_FORMAT, t ? t->offset : 0, "layer '%s': stage %u has no %u middle scales", name,
+                           (unsigned)stage, (unsigned)k);
         quant_dequantize(t->type, data, c, k);
     }
     return true;
 }
 
 static bool take_middles(factor_stage *s, const gguf *file, const char *name, uint32_t stage, bp_err *e) {
-    size_t count = (size_t)s->n_c * s->k;
-    float *c = malloc(count * sizeof *c);
-    bool ok = c ? factors_read_middles(c, file, name, stage, s->k, s->n_c, e)
+    stage_shape shape = s->shape;
+    float *c = malloc((size_t)shape.n_c * shape.k * sizeof *c);
+    bool ok = c ? factors_read_middles(c, file, name, stage, shape.k, shape.n_c, e)
                 : bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the scales of %s", name);
-    if (ok) halve(s->c, c, count);
+    for (uint32_t i = 0; ok && i < shape.n_c; i++)
+        pack_scales(s->c + i * factors_middle_bytes(shape), s->type_c, c + (size_t)i * shape.k, shape.k);
     free(c);
     return ok;
 }
@@ -114,10 +120,10 @@ bool factors_take(factors *f, const model *m, const char *name, const linear *l,
     for (uint32_t i = 0; i < count; i++) {
         factor_stage *s = &f->stages[i];
         const linear_stage *from = &l->stages[i];
-        halve(s->a, from->a, f->n);
-        halve(s->b, from->b, f->m);
-        memcpy(s->A, from->A.bytes, pack_bytes(f->n, s->k, 1));
-        memcpy(s->B, from->B.bytes, pack_bytes(s->k, f->m, 1));
+        pack_scales(s->a, s->type_a, from->a, f->n);
+        pack_scales(s->b, s->type_b, from->b, f->m);
+        memcpy(s->A, from->A.bytes, pack_bytes(f->n, s->shape.k, 1));
+        memcpy(s->B, from->B.bytes, pack_bytes(s->shape.k, f->m, 1));
         if (!take_middles(s, m->file, name, i, e)) return false;
     }
     return true;
@@ -125,7 +131,7 @@ bool factors_take(factors *f, const model *m, const char *name, const linear *l,
 
 static size_t widest_middle(const factors *f) {
     size_t k = 0;
-    for (uint32_t s = 0; s < f->n_stages; s++) k = bp_max(k, f->stages[s].k);
+    for (uint32_t s = 0; s < f->n_stages; s++) k = bp_max(k, f->stages[s].shape.k);
     return k;
 }
 
@@ -137,7 +143,7 @@ bool factors_dense(workers *w, const factors *f, float *W, bp_err *e) {
     memset(W, 0, n * m * sizeof *W);
     for (uint32_t s = 0; ok && s < f->n_stages; s++) {
         binary_factors b;
-        ok = binary_factors_open(&b, n, m, f->stages[s].k, e);
+        ok = binary_factors_open(&b, n, m, f->stages[s].shape.k, e);
         if (!ok) break;
         load_stage(&b, &f->stages[s]);
         binary_factors_product(w, &b, V, V + n * m);
@@ -175,7 +181,7 @@ static void subtract_stage(making *k, const binary_factors *b) {
 
 static bool keep_stage(making *k, uint32_t index, bp_err *e) {
     binary_factors b;
-    if (!binary_factors_open(&b, k->f->n, k->f->m, k->f->stages[index].k, e)) return false;
+    if (!binary_factors_open(&b, k->f->n, k->f->m, k->f->stages[index].shape.k, e)) return false;
     load_stage(&b, &k->f->stages[index]);
     subtract_stage(k, &b);
     binary_factors_close(&b);
@@ -189,11 +195,11 @@ static bool make_stage(making *k, uint32_t index, bp_err *e) {
     snprintf(stream, sizeof stream, "%s/%u", k->name, (unsigned)index);
     rng random = rng_named(k->options->seed, stream);
     binary_factors b;
-    if (!binary_factors_open(&b, f->n, f->m, f->stages[index].k, e)) return false;
+    if (!binary_factors_open(&b, f->n, f->m, f->stages[index].shape.k, e)) return false;
     const float *weights = k->options->weights;
     bool ok = admm_factorize(k->w, &b, k->left, weights, k->t, &options, &random, e) &&
               refit_scales(k->w, &b, k->left, weights, k->t, REFIT_DAMPING, REFIT_ROUNDS, e) &&
-              refit_round(k->w, &b, k->left, weights, k->t, REFIT_DAMPING, e);
+              refit_round(k->w, &b, k->left, weights, k->t, REFIT_DAMPING, f->stages[index].shape.eight, e);
     if (ok) {
         store_stage(&f->stages[index], &b);
         subtract_stage(k, &b);

@@ -6,11 +6,18 @@
 #include "model.h"
 #include "target.h"
 
-/* One stage: half-precision scales, signs in tile16. */
 typedef struct {
-    uint32_t k, n_c;     /* n_c >= 1: middle scales for so many tiers */
-    uint16_t *a, *c, *b; /* [n], [n_c, k], [m]; row i of c from the i-th tier after the stage's own on */
-    uint8_t *A, *B;      /* [pack_bytes(n, k)], [pack_bytes(k, m)] */
+    uint32_t k;   /* middle dimension */
+    uint32_t n_c; /* >= 1: middle scales for so many tiers */
+    bool eight;   /* a and c are stored in 8 bits where their number allows */
+} stage_shape;
+
+/* One stage as the file has it: scales of these types (pack_scales), signs in tile16. */
+typedef struct {
+    stage_shape shape;
+    uint32_t type_a, type_c, type_b;
+    uint8_t *a, *c, *b; /* [n], [n_c][k], [m]; row i of c from the i-th tier after the stage's own on */
+    uint8_t *A, *B;     /* [pack_bytes(n, k)], [pack_bytes(k, m)] */
 } factor_stage;
 
 /* What is known about the quality of a layer. Errors are relative to the energy of the dense layer's output. */
@@ -31,21 +38,22 @@ typedef struct {
 /* Middle dimension of a stage of `bits` per weight: max(32, 32 round(bits n m / (n + m) / 32)). */
 uint32_t factors_middle(double bits, size_t n, size_t m);
 
-/* Bytes of a stage in the file, scales counted, padding between tensors not. */
-uint64_t factors_stage_bytes(size_t n, size_t m, size_t k);
+/* Bytes of a stage in the file with one row of middle scales, padding between tensors not counted; and of one more row. */
+uint64_t factors_stage_bytes(size_t n, size_t m, stage_shape shape);
+uint64_t factors_middle_bytes(stage_shape shape);
 
-/* Room for a stack with these middle dimensions, n_c [n_stages] rows of middle scales in each (NULL: one); its arrays
- * point into memory. BP_ERR_MEMORY. */
-bool factors_open(factors *f, size_t n, size_t m, const uint32_t *k, const uint32_t *n_c, uint32_t n_stages, bp_err *e);
+/* Room for a stack of such stages; its arrays point into memory. BP_ERR_MEMORY. */
+bool factors_open(factors *f, size_t n, size_t m, const stage_shape *shapes, uint32_t n_stages, bp_err *e);
 void factors_close(factors *f);
 
 /* W [n, m] <- what the stored stages mean, with the last middle scales of each. BP_ERR_MEMORY. */
 bool factors_dense(workers *w, const factors *f, float *W, bp_err *e);
 
-/* Rows of middle scales that a file has for a stage of a layer (blk.N.PART). */
-uint32_t factors_middles(const gguf *file, const char *name, uint32_t stage);
+/* What a file has for a stage of a layer (blk.N.PART) with middle dimension k. */
+stage_shape factors_shape(const gguf *file, const char *name, uint32_t stage, uint32_t k);
 
-/* c [n_c, k] <- those, for the n_c of factors_middles. BP_ERR_FORMAT: another length, not a float type, not there. */
+/* c [n_c, k] <- its middle scales; rows that it does not have are as the one before. BP_ERR_FORMAT: another length or
+ * type, not there. */
 bool factors_read_middles(float *c, const gguf *file, const char *name, uint32_t stage, uint32_t k, uint32_t n_c,
                           bp_err *e);
 

@@ -41,6 +41,44 @@ int pack_nearest_odd(float x, int top) {
     return q > (float)top ? top : q < (float)-top ? -top : (int)q;
 }
 
+enum { SCALES = 32 }; /* in a block of Q8_0 */
+
+uint32_t pack_scales_type(bool eight, size_t n) { return eight && n % SCALES == 0 ? QUANT_Q8_0 : QUANT_F16; }
+
+size_t pack_scales_bytes(uint32_t type, size_t n) { return type == QUANT_Q8_0 ? n / SCALES * (SCALES + 2) : 2 * n; }
+
+/* A half and 32 integers; the largest is +-127 of them. */
+static void pack_block(uint8_t *out, const float *x) {
+    float largest = 0;
+    for (size_t i = 0; i < SCALES; i++) largest = fmaxf(largest, fabsf(x[i]));
+    uint16_t unit = bp_half_from_float(largest / 127);
+    float d = bp_half_to_float(unit);
+    memcpy(out, &unit, sizeof unit);
+    for (size_t i = 0; i < SCALES; i++) {
+        float q = d > 0 ? fminf(fmaxf(roundf(x[i] / d), -127), 127) : 0;
+        out[2 + i] = (uint8_t)(int8_t)q;
+    }
+}
+
+void pack_scales(uint8_t *out, uint32_t type, const float *x, size_t n) {
+    for (size_t i = 0; i < n && type == QUANT_Q8_0; i += SCALES, out += SCALES + 2) pack_block(out, x + i);
+    for (size_t i = 0; i < n && type != QUANT_Q8_0; i++) {
+        uint16_t half = bp_half_from_float(x[i]);
+        memcpy(out + 2 * i, &half, sizeof half);
+    }
+}
+
+void pack_round_scales(float *x, double factor, bool eight, size_t n) {
+    uint8_t bytes[2 * SCALES];
+    uint32_t type = pack_scales_type(eight, n);
+    for (size_t i = 0; i < n; i++) x[i] = (float)(x[i] * factor);
+    for (size_t i = 0; i < n; i += SCALES) {
+        size_t count = bp_min(SCALES, n - i);
+        pack_scales(bytes, type, x + i, count);
+        quant_dequantize(type, bytes, x + i, count);
+    }
+}
+
 static float half(float x) { return bp_half_to_float(bp_half_from_float(x)); }
 
 /* weighted squared error of x [n] with a scale, and the least-squares scale for its roundings */

@@ -15,6 +15,16 @@ void pack_signs(uint8_t *out, const float *S, size_t rows, size_t columns);
 /* The inverse: S = +1 or -1. */
 void pack_unpack_signs(float *S, const uint8_t *bytes, size_t rows, size_t columns);
 
+/* How a file stores n scales: in half precision, or, with `eight`, in 8.5 bits each (Q8_0) where n is a multiple of 32. */
+uint32_t pack_scales_type(bool eight, size_t n);
+size_t pack_scales_bytes(uint32_t type, size_t n);
+
+/* out [pack_scales_bytes] <- x [n], rounded; what quant_dequantize makes of them is rounded to the same bytes again. */
+void pack_scales(uint8_t *out, uint32_t type, const float *x, size_t n);
+
+/* x [n] <- what a file holds of factor x. */
+void pack_round_scales(float *x, double factor, bool eight, size_t n);
+
 /* The odd integer nearest to x in [-top, top]; top is odd. */
 int pack_nearest_odd(float x, int top);
 

@@ -85,35 +85,46 @@ bool plan_extend(compress_options *o, const model *m, const model *base, bp_err 
     return true;
 }
 
-void plan_middles(const compress_options *o, size_t index, size_t n, size_t m, uint32_t k[MODEL_STAGES]) {
+/* Those of the base as it has them. */
+static void kept_shapes(const compress_options *o, size_t index, stage_shape *shapes) {
+    const model_layer *layer = &o->base->layers[index / PARTS];
+    stack w = stack_of(layer, index % PARTS, o->fused);
+    char name[64];
+    stack_name(name, sizeof name, (uint32_t)(index / PARTS), index % PARTS, w.parts);
+    for (uint32_t s = 0; s < o->kept; s++)
+        shapes[s] = factors_shape(o->base->file, name, s, part_linear(layer, index % PARTS)->stages[s].k);
+}
+
+void plan_shapes(const compress_options *o, size_t index, size_t n, size_t m, stage_shape shapes[MODEL_STAGES]) {
     double factor = o->factors ? o->factors[index] : 1;
     if (o->base) {
         const linear *l = part_linear(&o->base->layers[index / PARTS], index % PARTS);
         factor = middles_bits(l) / ((double)n * (double)m) / o->base_bits;
-        for (uint32_t s = 0; s < o->kept; s++) k[s] = l->stages[s].k;
+        kept_shapes(o, index, shapes);
     }
-    for (uint32_t s = o->kept; s < o->n_stages; s++) k[s] = factors_middle(factor * o->stage_bits[s], n, m);
+    for (uint32_t s = o->kept; s < o->n_stages; s++)
+        shapes[s] = (stage_shape){factors_middle(factor * o->stage_bits[s], n, m), 1, o->scale_bits == 8};
 }
 
 uint64_t plan_factor_bytes(const compress_options *o, const model *m) {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < m->config.n_layers * PARTS; i++) {
         stack w = stack_of(&m->layers[i / PARTS], i % PARTS, o->fused);
-        uint32_t k[MODEL_STAGES] = {0};
+        stage_shape shapes[MODEL_STAGES];
         if (!w.n) continue;
-        plan_middles(o, i, w.n, w.m, k);
-        for (uint32_t s = 0; s < o->n_stages; s++) bytes += factors_stage_bytes(w.n, w.m, k[s]);
+        plan_shapes(o, i, w.n, w.m, shapes);
+        for (uint32_t s = 0; s < o->n_stages; s++) bytes += factors_stage_bytes(w.n, w.m, shapes[s]);
     }
     return bytes;
 }
 
 double plan_layer_work(const compress_options *o, size_t index, size_t n, size_t m) {
-    uint32_t k[MODEL_STAGES] = {0};
+    stage_shape shapes[MODEL_STAGES];
     double work = 0;
     if (!n) return 0;
-    plan_middles(o, index, n, m, k);
+    plan_shapes(o, index, n, m, shapes);
     for (uint32_t s = o->kept; s < o->n_stages; s++)
-        work += admm_work(n, m, k[s], (unsigned)o->iterations, !o->diagonal);
+        work += admm_work(n, m, shapes[s].k, (unsigned)o->iterations, !o->diagonal);
     return work;
 }
 
@@ -279,16 +290,18 @@ void plan_recipe(const compress_options *o, char *out, size_t capacity) {
             (size_t)snprintf(stages + used, sizeof stages - used, "%s%.6g", s > o->kept ? ", " : "", o->stage_bits[s]);
     if (o->lambda >= 0) snprintf(lambda, sizeof lambda, "%.6g", o->lambda);
     snprintf(out, capacity,
-             "{%s%s%s\"stages\": [%s], \"fused\": %s, \"allocate\": \"%s\", \"method\": \"%s\", \"iterations\": %llu, "
+             "{%s%s%s\"stages\": [%s], \"scale_bits\": %llu, \"fused\": %s, \"allocate\": \"%s\", \"method\": \"%s\", "
+             "\"iterations\": %llu, "
              "\"calib_tokens\": "
              "%llu, \"ctx\": %llu, \"gradient_tokens\": %llu, \"token_weights\": %s, \"block_steps\": %llu, "
              "\"block_rate\": %.6g, "
              "\"embedding_bits\": %llu, "
              "\"damping\": %.6g, \"lambda\": %s, \"clip\": %.6g, \"seed\": %llu}",
              o->base_recipe ? "\"extends\": " : "", o->base_recipe ? o->base_recipe : "", o->base_recipe ? ", " : "",
-             stages, o->fused ? "true" : "false", o->equal_loss ? "equal-loss" : "uniform",
-             o->diagonal ? "diagonal" : "full", (unsigned long long)o->iterations, (unsigned long long)o->calib_tokens,
-             (unsigned long long)o->ctx, (unsigned long long)o->gradient_tokens, o->token_weights ? "true" : "false",
+             stages, (unsigned long long)o->scale_bits, o->fused ? "true" : "false",
+             o->equal_loss ? "equal-loss" : "uniform", o->diagonal ? "diagonal" : "full",
+             (unsigned long long)o->iterations, (unsigned long long)o->calib_tokens, (unsigned long long)o->ctx,
+             (unsigned long long)o->gradient_tokens, o->token_weights ? "true" : "false",
              (unsigned long long)(plan_fits_blocks(o) ? o->block_steps : 0), o->block_rate,
              (unsigned long long)o->embedding_bits, o->damping, lambda, o->clip, (unsigned long long)o->seed);
 }

@@ -2,6 +2,7 @@
 #ifndef BITPAIR_PLAN_H
 #define BITPAIR_PLAN_H
 
+#include "factors.h"
 #include "io/file.h"
 #include "model.h"
 
@@ -16,6 +17,7 @@ typedef struct {
     const char *base_description, *base_recipe;
     uint64_t calib_tokens, ctx, iterations, embedding_bits, seed, threads;
     uint64_t gradient_tokens;     /* for the weights of outputs; 0: all outputs weigh the same */
+    uint64_t scale_bits;          /* 8 or 16: how a and c are stored (pack.h) */
     bool token_weights;           /* tokens weigh by their gradients: those of all tokens are taken */
     uint64_t max_memory;          /* MB; 0: no limit */
     bool streamed;                /* activations in a scratch file beside the output */
@@ -49,8 +51,8 @@ typedef struct {
     double seconds;         /* at the speed of a present-day core */
 } compress_plan;
 
-/* Middle dimensions of stack `index` (block * PARTS + part) [n, m]: one per stage. */
-void plan_middles(const compress_options *o, size_t index, size_t n, size_t m, uint32_t k[MODEL_STAGES]);
+/* The stages of stack `index` (block * PARTS + part) [n, m]. */
+void plan_shapes(const compress_options *o, size_t index, size_t n, size_t m, stage_shape shapes[MODEL_STAGES]);
 
 /* Bytes of all factorized layers, scales counted. */
 uint64_t plan_factor_bytes(const compress_options *o, const model *m);

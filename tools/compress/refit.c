@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "linalg/linalg.h"
-#include "mathf.h"
+#include "pack.h"
 
 /* In scaled columns everything is a plain weighted least squares: target T = diag(sqrt w) W S, metric M = M0 + damping
  * I, V = diag(alpha) A diag(c) B diag(beta) with alpha = sqrt(w) a, beta = b S. */
@@ -165,20 +165,16 @@ static double mean_log(const float *x, size_t n) {
     return count ? sum / (double)count : 0;
 }
 
-static void round_scaled(float *x, double factor, size_t n) {
-    for (size_t i = 0; i < n; i++) x[i] = bp_half_to_float(bp_half_from_float((float)(x[i] * factor)));
-}
-
 bool refit_round(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, float damping,
-                 bp_err *e) {
+                 bool eight, bp_err *e) {
     fit r;
     double la = mean_log(f->a, f->n), lc = mean_log(f->c, f->k), lb = mean_log(f->b, f->m), each = (la + lc + lb) / 3;
-    round_scaled(f->a, exp(each - la), f->n);
-    round_scaled(f->b, exp(each - lb), f->m);
+    pack_round_scales(f->a, exp(each - la), eight, f->n);
+    pack_round_scales(f->b, exp(each - lb), false, f->m);
     for (size_t i = 0; i < f->k; i++) f->c[i] *= (float)exp(each - lc);
     if (!fit_open(&r, w, f, W, weights, t, damping, e)) return false;
     fit_c(&r);
-    round_scaled(f->c, 1, f->k);
+    pack_round_scales(f->c, 1, eight, f->k);
     free(r.memory);
     return true;
 }

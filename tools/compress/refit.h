@@ -1,4 +1,4 @@
-/* refit.h - least-squares scales for given signs (docs/DBF.md (10)-(12)), and their rounding to half precision. */
+/* refit.h - least-squares scales for given signs (docs/DBF.md (10)-(12)), and their rounding. */
 #ifndef BITPAIR_REFIT_H
 #define BITPAIR_REFIT_H
 
@@ -10,10 +10,10 @@
 bool refit_scales(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, float damping,
                   unsigned rounds, bp_err *e);
 
-/* Rounds all scales to half precision, balanced so that a, c and b have equal geometric means (far from both ends of
+/* Rounds all scales as a file stores them, a and c in 8 bits if `eight` (pack.h), balanced so that a, c and b have equal geometric means (far from both ends of
  * the range); c is fitted again after a and b are rounded. Afterwards f holds exactly what a file stores. */
 bool refit_round(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, float damping,
-                 bp_err *e);
+                 bool eight, bp_err *e);
 
 /* tr(w (W-V) H (W-V)') of V = f: the error that both reduce, damping included. scratch-free; for reports and tests.
  * NAN without memory. */

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "compress/pack.h"
-#include "mathf.h"
 #include "vector.h"
 
 enum { ROWS = 16, COLUMNS = 64 };         /* of one item of work */
@@ -36,9 +35,10 @@ static float mean_size(const float *x, size_t n) {
     return (float)(sum / (double)n);
 }
 
-static bool stage_open(student_stage *s, size_t n, size_t m, size_t k, size_t n_c, bool signs, bp_err *e) {
-    size_t scales = scale_count(n, m, k, n_c), all = scales + sign_count(n, m, k);
-    *s = (student_stage){.n = (uint32_t)n, .m = (uint32_t)m, .k = (uint32_t)k, .n_c = (uint32_t)n_c, .count = all};
+static bool stage_open(student_stage *s, size_t n, size_t m, stage_shape shape, bool signs, bp_err *e) {
+    size_t k = shape.k, n_c = shape.n_c, scales = scale_count(n, m, k, n_c), all = scales + sign_count(n, m, k);
+    *s = (student_stage){
+        .n = (uint32_t)n, .m = (uint32_t)m, .k = (uint32_t)k, .n_c = (uint32_t)n_c, .eight = shape.eight, .count = all};
     s->kept = signs ? all : scales;
     float *p = s->memory = calloc(s->count + 2 * s->kept, sizeof *p);
     if (!p) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the parameters of the student");
@@ -61,10 +61,10 @@ static void stage_begin(student_stage *s, const uint8_t *A, const uint8_t *B) {
 
 /* n_c rows of middle scales; those that the file does not have are as its last. */
 static bool stage_read(student_stage *s, const gguf *file, const char *name, const linear *l, uint32_t index,
-                       uint32_t n_c, bool signs, bp_err *e) {
+                       stage_shape shape, bool signs, bp_err *e) {
     const linear_stage *from = &l->stages[index];
-    if (!stage_open(s, l->n, l->m, from->k, n_c, signs, e) ||
-        !factors_read_middles(s->c, file, name, index, s->k, n_c, e))
+    if (!stage_open(s, l->n, l->m, shape, signs, e) ||
+        !factors_read_middles(s->c, file, name, index, shape.k, shape.n_c, e))
         return false;
     memcpy(s->a, from->a, s->n * sizeof *s->a);
     memcpy(s->b, from->b, s->m * sizeof *s->b);
@@ -72,19 +72,15 @@ static bool stage_read(student_stage *s, const gguf *file, const char *name, con
     return true;
 }
 
-static void widen(float *out, const uint16_t *x, size_t n) {
-    for (size_t i = 0; i < n; i++) out[i] = bp_half_to_float(x[i]);
-}
-
 bool student_layer_open(student_layer *l, const factors *f, bool signs, bp_err *e) {
     *l = (student_layer){.n = f->n, .m = f->m};
     for (; l->n_stages < f->n_stages; l->n_stages++) {
         student_stage *s = &l->stages[l->n_stages];
         const factor_stage *from = &f->stages[l->n_stages];
-        if (!stage_open(s, f->n, f->m, from->k, from->n_c, signs, e)) return false;
-        widen(s->a, from->a, s->n);
-        widen(s->c, from->c, (size_t)s->n_c * s->k);
-        widen(s->b, from->b, s->m);
+        if (!stage_open(s, f->n, f->m, from->shape, signs, e)) return false;
+        quant_dequantize(from->type_a, from->a, s->a, s->n);
+        quant_dequantize(from->type_c, from->c, s->c, (size_t)s->n_c * s->k);
+        quant_dequantize(from->type_b, from->b, s->b, s->m);
         stage_begin(s, from->A, from->B);
     }
     return true;
@@ -99,8 +95,10 @@ static bool layer_read(student_layer *layer, const model *m, const char *name, c
                        bool tier_scales, bp_err *e) {
     *layer = (student_layer){.n = l->n, .m = l->m};
     for (; layer->n_stages < l->n_stages; layer->n_stages++) {
-        uint32_t i = layer->n_stages, n_c = tier_scales ? m->n_tiers - i : factors_middles(m->file, name, i);
-        if (!stage_read(&layer->stages[i], m->file, name, l, i, n_c, signs, e)) return false;
+        uint32_t i = layer->n_stages;
+        stage_shape shape = factors_shape(m->file, name, i, l->stages[i].k);
+        if (tier_scales) shape.n_c = m->n_tiers - i;
+        if (!stage_read(&layer->stages[i], m->file, name, l, i, shape, signs, e)) return false;
     }
     return true;
 }
@@ -305,24 +303,24 @@ void student_update(workers *w, product_kind kind, student_layer *l, student_tur
 
 /* ---- the stored form -------------------------------------------------------------------------------------------- */
 
-static void halve(uint16_t *out, const float *x, size_t n) {
-    for (size_t i = 0; i < n; i++) out[i] = bp_half_from_float(x[i]);
+void student_set_eight(student *s, bool eight) {
+    for (uint32_t i = 0; i < s->n_layers * PARTS; i++)
+        for (uint32_t j = 0; j < s->layers[i].n_stages; j++) s->layers[i].stages[j].eight = eight;
 }
 
 bool student_factors(const student_layer *l, factors *f, bp_err *e) {
-    uint32_t k[MODEL_STAGES], n_c[MODEL_STAGES];
-    for (uint32_t i = 0; i < l->n_stages; i++) {
-        k[i] = l->stages[i].k;
-        n_c[i] = l->stages[i].n_c;
-    }
-    if (!factors_open(f, l->n, l->m, k, n_c, l->n_stages, e)) return false;
+    stage_shape shapes[MODEL_STAGES];
+    for (uint32_t i = 0; i < l->n_stages; i++)
+        shapes[i] = (stage_shape){l->stages[i].k, l->stages[i].n_c, l->stages[i].eight};
+    if (!factors_open(f, l->n, l->m, shapes, l->n_stages, e)) return false;
     for (uint32_t i = 0; i < l->n_stages; i++) {
         const student_stage *s = &l->stages[i];
-        halve(f->stages[i].a, s->a, s->n);
-        halve(f->stages[i].c, s->c, (size_t)s->n_c * s->k);
-        halve(f->stages[i].b, s->b, s->m);
-        pack_signs(f->stages[i].A, s->A, s->n, s->k);
-        pack_signs(f->stages[i].B, s->B, s->k, s->m);
+        factor_stage *to = &f->stages[i];
+        pack_scales(to->a, to->type_a, s->a, s->n);
+        pack_scales(to->c, to->type_c, s->c, (size_t)s->n_c * s->k);
+        pack_scales(to->b, to->type_b, s->b, s->m);
+        pack_signs(to->A, s->A, s->n, s->k);
+        pack_signs(to->B, s->B, s->k, s->m);
     }
     return true;
 }

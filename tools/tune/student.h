@@ -17,6 +17,7 @@
  * further on. */
 typedef struct {
     uint32_t n, m, k, n_c;
+    bool eight;                    /* stored with a and c in 8 bits (factors.h) */
     float *a, *c, *b;              /* [n], [n_c, k], [m]; row i of c with i stages after this one, the last with more */
     float *A, *B;                  /* signs [n, k], [k, m] */
     float size_a, size_c, size_b;  /* mean magnitudes at the start: steps are relative to them */
@@ -75,6 +76,9 @@ void student_dense(workers *w, product_kind kind, const student_layer *l, uint32
 /* One step from dW [n, m] = dL/dW (docs/DBF.md (18)). */
 void student_update(workers *w, product_kind kind, student_layer *l, student_turn turn, const float *dW,
                     const student_rates *rates, float *scratch);
+
+/* From now on all stages are stored with a and c in 8 bits, or in half precision. */
+void student_set_eight(student *s, bool eight);
 
 /* f (closed before) <- the layer as it is stored. BP_ERR_MEMORY. */
 bool student_factors(const student_layer *l, factors *f, bp_err *e);

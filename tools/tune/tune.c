@@ -201,6 +201,7 @@ static bool tuner_open(tuner *t, bp_err *e) {
         !student_open(&t->model, t->file, t->o->signs, t->o->tier_scales, e) ||
         !network_open(&t->net, t->w, t->file, t->text->ctx, n_seqs, t->kind, e) || !open_arrays(t, e))
         return false;
+    if (t->o->scale_bits) student_set_eight(&t->model, t->o->scale_bits == 8);
     if (!open_tables(t)) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the embedding");
     if (!open_trained_tables(t, e)) return false;
     uint64_t spent = t->n_tables * table_bytes(c->vocab, c->d_model, t->o->threads) +
@@ -378,10 +379,11 @@ static void fingerprint(const tuner *t, const char *origin, uint8_t digest[32]) 
     const tune_options *o = t->o;
     sha256 h;
     sha256_init(&h);
-    int n = snprintf(line, sizeof line, "tune 5 %g %llu %llu %g %g %llu %u %d %d %d %g %g %llu %d %s", o->minutes,
+    int n = snprintf(line, sizeof line, "tune 6 %g %llu %llu %g %g %llu %u %d %d %d %g %g %llu %llu %d %s", o->minutes,
                      (unsigned long long)o->steps, (unsigned long long)o->sequences, o->rate_scales, o->rate_tables,
                      (unsigned long long)o->embedding_bits, (unsigned)o->first_tier, o->tier_scales, o->apart, o->signs,
-                     o->curvature, o->noise, (unsigned long long)o->seed, o->exact, origin);
+                     o->curvature, o->noise, (unsigned long long)o->seed, (unsigned long long)o->scale_bits, o->exact,
+                     origin);
     sha256_update(&h, line, bp_min((size_t)n, sizeof line - 1));
     sha256_update(&h, o->tier_weights, sizeof o->tier_weights);
     sha256_update(&h, t->text->digest, sizeof t->text->digest);

@@ -16,6 +16,7 @@ typedef struct {
     double rate_tables; /* first step of an entry of embedding and head, relative to their mean size; 0: fixed */
     uint64_t
         embedding_bits;  /* the teacher's embedding and head are rounded anew to so many planes first; 0: the file's */
+    uint64_t scale_bits; /* 8 or 16: how scales of rows and middles are stored; 0: as the file has them */
     uint32_t first_tier; /* 1..: tiers before it, and what they share with it, stay as they are */
     bool tier_scales;    /* every tier gets middle scales of its own */
     bool apart;          /* what several tiers use stays as it is */
