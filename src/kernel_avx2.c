@@ -239,45 +239,37 @@ static float largest_magnitude(const float *p, size_t n) {
     return largest_lane(s);
 }
 
-/* Bits of 32 activations: bit plane b of the four groups from one movemask. Returns the sum of q by 8 lanes. */
-static inline __m256i popcount_bits(uint8_t *bits, const float *p, __m256 inverse) {
+#define POPCOUNT_STEP 32
+
+typedef __m256i popcount_sums;
+
+/* Bit plane b of the four groups from one movemask. */
+static inline void popcount_bits(uint8_t *bits, const float *p, float inverse, popcount_sums *sums) {
     __m256i q[4];
-    for (int i = 0; i < 4; i++) q[i] = round_entries(_mm256_loadu_ps(p + 8 * i), inverse);
+    for (int i = 0; i < 4; i++) q[i] = round_entries(_mm256_loadu_ps(p + 8 * i), _mm256_set1_ps(inverse));
     const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
     const __m256i bytes = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     for (int bit = 0; bit < 8; bit++) {
         const uint32_t plane = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(bytes, 7 - bit));
         for (int g = 0; g < 4; g++) bits[8 * g + bit] = (uint8_t)(plane >> 8 * g);
     }
-    return _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
+    for (int i = 0; i < 4; i++) *sums = _mm256_add_epi32(*sums, q[i]);
 }
 
-static void popcount_prepare_avx2(void *input, const float *x, const float *b, size_t cols, size_t groups) {
-    const size_t blocks = kernel_blocks(groups), offset = popcount_bits_offset(groups);
-    const size_t used = offset + groups * 8, size = bp_round_up(used, BP_ALIGN);
-    float *scales = input;
-    int32_t *sums = (int32_t *)input + blocks;
-    uint8_t *bits = (uint8_t *)input + offset;
-    memset(input, 0, offset);
-    memset((uint8_t *)input + used, 0, size - used);
-    for (size_t block = 0; block < blocks; block++) {
-        const size_t n = kernel_block_groups(groups, block) * 8, first = block * KERNEL_BLOCK;
-        float p[KERNEL_BLOCK];
-        int32_t lanes[8];
-        scale_block(p, x, b, first, cols, n);
-        const float s = largest_magnitude(p, n);
-        const __m256 inverse = _mm256_set1_ps(kernel_inverse(s));
-        __m256i sum = _mm256_setzero_si256();
-        for (size_t i = 0; i < n; i += 32) sum = _mm256_add_epi32(sum, popcount_bits(bits + first + i, p + i, inverse));
-        _mm256_storeu_si256((void *)lanes, sum);
-        scales[block] = kernel_scale(s);
-        for (int i = 0; i < 8; i++) sums[block] += lanes[i];
-    }
+static inline int32_t popcount_total(popcount_sums sums) {
+    int32_t lanes[8], total = 0;
+    _mm256_storeu_si256((void *)lanes, sums);
+    for (int i = 0; i < 8; i++) total += lanes[i];
+    return total;
 }
+
+typedef __m256i popcount_mask;
+
+enum { POPCOUNT_MASKS = KERNEL_BLOCK_GROUPS / 2 * 16 };
 
 /* The bit planes of one block as masks for both nibbles: masks [pair of groups][bit][low, high], the first group of a
  * pair in the low lane */
-static void popcount_masks(__m256i *masks, const uint8_t *bits, size_t groups) {
+static void popcount_masks(popcount_mask *masks, const uint8_t *bits, size_t groups) {
     const __m256i nibble = _mm256_set1_epi8(15);
     for (size_t g = 0; g < groups; g += 2)
         for (int bit = 0; bit < 8; bit++) {
@@ -291,7 +283,7 @@ static void popcount_masks(__m256i *masks, const uint8_t *bits, size_t groups) {
 
 /* Sum of q over the set bits of one tile. A byte counts up to 16 pairs * 8 bits in each lane; weighted by 2^bit the
  * counts fit 16 bits, since |sum of q| <= 127 * 256. */
-static inline rows_i16 popcount_tile(const uint8_t *bytes, const __m256i *masks, size_t groups) {
+static inline rows_i16 popcount_tile(const uint8_t *bytes, const popcount_mask *masks, size_t groups) {
     const __m256i nibble = _mm256_set1_epi8(15), low_byte = _mm256_set1_epi16(0xff);
     const __m256i counts = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
     __m256i sums[8], even = _mm256_setzero_si256(), odd = even;
@@ -315,33 +307,16 @@ static inline rows_i16 popcount_tile(const uint8_t *bytes, const __m256i *masks,
                       _mm_add_epi16(_mm256_castsi256_si128(odd), _mm256_extracti128_si256(odd, 1))};
 }
 
-static void popcount_product_avx2(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
-    const size_t groups = w->groups, blocks = kernel_blocks(groups);
-    const float *scales = input;
-    const int32_t *totals = (const int32_t *)input + blocks;
-    const uint8_t *bits = (const uint8_t *)input + popcount_bits_offset(groups);
-    for (size_t block = 0; block < blocks; block++) {
-        const size_t g = block * KERNEL_BLOCK_GROUPS, n = kernel_block_groups(groups, block);
-        const __m256i total = _mm256_set1_epi32(totals[block]);
-        __m256i masks[KERNEL_BLOCK_GROUPS / 2 * 16];
-        popcount_masks(masks, bits + 8 * g, n);
-        for (size_t t = first; t < end; t++) {
-            const size_t row = t * KERNEL_TILE;
-            rows_i32 sums = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-            for (size_t p = 0; p < w->planes; p++) {
-                const uint8_t *bytes = w->bytes + ((t * w->planes + p) * groups + g) * KERNEL_TILE;
-                const __m128i shift = _mm_cvtsi32_si128((int)p);
-                const rows_i32 set = rows_widen(popcount_tile(bytes, masks, n));
-                const __m256i low = _mm256_sub_epi32(_mm256_slli_epi32(set.low, 1), total);
-                const __m256i high = _mm256_sub_epi32(_mm256_slli_epi32(set.high, 1), total);
-                sums.low = _mm256_add_epi32(sums.low, _mm256_sll_epi32(low, shift));
-                sums.high = _mm256_add_epi32(sums.high, _mm256_sll_epi32(high, shift));
-            }
-            rows_flush(y + row, sums, scales[block], w->row_scales ? w->row_scales + row * blocks + block : NULL,
-                       blocks, block == 0);
-        }
-    }
+static inline rows_i32 popcount_rows(rows_i32 sum, rows_i16 set, int32_t total, int shift) {
+    const __m128i by = _mm_cvtsi32_si128(shift);
+    const __m256i all = _mm256_set1_epi32(total);
+    const rows_i32 rows = rows_widen(set);
+    return (rows_i32){
+        _mm256_add_epi32(sum.low, _mm256_sll_epi32(_mm256_sub_epi32(_mm256_slli_epi32(rows.low, 1), all), by)),
+        _mm256_add_epi32(sum.high, _mm256_sll_epi32(_mm256_sub_epi32(_mm256_slli_epi32(rows.high, 1), all), by))};
 }
+
+#include "kernel_popcount.h"
 
 void kernel_fill_avx2(kernel_table *table) {
     table->lut8.prepare = lut8_prepare_avx2;
@@ -349,8 +324,8 @@ void kernel_fill_avx2(kernel_table *table) {
     table->lut8.product = lut8_product_streams;
     table->lut8.batch = lut8_batch_streams;
     table->lut8.batch_from = 2;
-    table->popcount.prepare = popcount_prepare_avx2;
-    table->popcount.product = popcount_product_avx2;
+    table->popcount.prepare = popcount_prepare_planes;
+    table->popcount.product = popcount_product_tiles;
     table->dots = dots_vec;
     table->rmsnorm = rmsnorm_vec;
     table->swiglu = swiglu_vec;

@@ -146,8 +146,12 @@ static void lut8_batch_avx512(float *y, size_t y_stride, const kernel_signs *w, 
 
 /* ---- popcount ---- */
 
-/* The bit planes of one block: masks [four groups][bit], a group in a lane */
-static void popcount_masks(__m512i *masks, const uint8_t *bits, size_t groups) {
+typedef __m512i popcount_mask;
+
+enum { POPCOUNT_MASKS = KERNEL_BLOCK_GROUPS / REGISTER_GROUPS * 8 };
+
+/* masks [four groups][bit], a group in a lane */
+static void popcount_masks(popcount_mask *masks, const uint8_t *bits, size_t groups) {
     for (size_t g = 0; g < groups; g += REGISTER_GROUPS, bits += 8 * REGISTER_GROUPS)
         for (int bit = 0; bit < 8; bit++) {
             uint8_t mask[REGISTER_GROUPS][KERNEL_TILE];
@@ -157,7 +161,7 @@ static void popcount_masks(__m512i *masks, const uint8_t *bits, size_t groups) {
 }
 
 /* Sum of q over the set bits of one tile. A byte counts up to 8 registers * 8 bits; bit 7 of q weighs -128. */
-INLINE __m512i popcount_tile(const uint8_t *bytes, const __m512i *masks, size_t groups) {
+INLINE __m512i popcount_tile(const uint8_t *bytes, const popcount_mask *masks, size_t groups) {
     __m512i counts[8], sum = _mm512_setzero_si512();
     for (int bit = 0; bit < 8; bit++) counts[bit] = _mm512_setzero_si512();
     for (size_t g = 0; g < groups; g += REGISTER_GROUPS, masks += 8) {
@@ -171,32 +175,14 @@ INLINE __m512i popcount_tile(const uint8_t *bytes, const __m512i *masks, size_t 
     return sum;
 }
 
-static void popcount_product_avx512(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
-    const size_t groups = w->groups, blocks = kernel_blocks(groups);
-    const float *scales = input;
-    const int32_t *totals = (const int32_t *)input + blocks;
-    const uint8_t *bits = (const uint8_t *)input + popcount_bits_offset(groups);
-    for (size_t block = 0; block < blocks; block++) {
-        const size_t g = block * KERNEL_BLOCK_GROUPS, n = kernel_block_groups(groups, block);
-        const __m512i total = _mm512_set1_epi32(totals[block]);
-        __m512i masks[KERNEL_BLOCK_GROUPS / REGISTER_GROUPS * 8];
-        popcount_masks(masks, bits + 8 * g, n);
-        for (size_t t = first; t < end; t++) {
-            const size_t row = t * KERNEL_TILE;
-            rows_i32 sums = {_mm512_setzero_si512()};
-            for (size_t p = 0; p < w->planes; p++) {
-                const uint8_t *bytes = w->bytes + ((t * w->planes + p) * groups + g) * KERNEL_TILE;
-                const __m512i set = popcount_tile(bytes, masks, n);
-                sums = rows_add(sums, (rows_i16){_mm512_sub_epi32(_mm512_slli_epi32(set, 1), total)}, (int)p);
-            }
-            rows_flush(y + row, sums, scales[block], w->row_scales ? w->row_scales + row * blocks + block : NULL,
-                       blocks, block == 0);
-        }
-    }
+INLINE rows_i32 popcount_rows(rows_i32 sum, __m512i set, int32_t total, int shift) {
+    return rows_add(sum, (rows_i16){_mm512_sub_epi32(_mm512_slli_epi32(set, 1), _mm512_set1_epi32(total))}, shift);
 }
+
+#include "kernel_popcount.h"
 
 void kernel_fill_avx512(kernel_table *table) {
     table->lut8.product = lut8_product_streams;
     table->lut8.batch = lut8_batch_avx512;
-    table->popcount.product = popcount_product_avx512;
+    table->popcount.product = popcount_product_tiles;
 }

@@ -194,52 +194,40 @@ static float largest_magnitude(const float *p, size_t n) {
     return vmaxvq_f32(s);
 }
 
-/* Bit b of each of 16 activations, gathered by adding up the weights of set bits: byte b of a group is bit plane b.
- * Returns the sum of q by 4 lanes. */
-static inline int32x4_t popcount_bits(uint8_t *bits, const float *p, float32x4_t inverse) {
+#define POPCOUNT_STEP 16
+
+typedef int32x4_t popcount_sums;
+
+/* Bit b of each activation, gathered by adding up the weights of set bits: byte b of a group is bit plane b. */
+static inline void popcount_bits(uint8_t *bits, const float *p, float inverse, popcount_sums *sums) {
     static const uint8_t place[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     const uint8x16_t weights = vld1q_u8(place);
     int32x4_t q[4];
-    for (int i = 0; i < 4; i++) q[i] = round_entries(vld1q_f32(p + 4 * i), inverse);
+    for (int i = 0; i < 4; i++) q[i] = round_entries(vld1q_f32(p + 4 * i), vdupq_n_f32(inverse));
     const uint8x16_t bytes = narrow_bytes(q);
     for (int bit = 0; bit < 8; bit++) {
         const uint8x16_t set = vandq_u8(vtstq_u8(bytes, vdupq_n_u8((uint8_t)(1 << bit))), weights);
         bits[bit] = vaddv_u8(vget_low_u8(set));
         bits[8 + bit] = vaddv_u8(vget_high_u8(set));
     }
-    return vaddq_s32(vaddq_s32(q[0], q[1]), vaddq_s32(q[2], q[3]));
+    for (int i = 0; i < 4; i++) *sums = vaddq_s32(*sums, q[i]);
 }
 
-static void popcount_prepare_neon(void *input, const float *x, const float *b, size_t cols, size_t groups) {
-    const size_t blocks = kernel_blocks(groups), offset = popcount_bits_offset(groups);
-    const size_t used = offset + groups * 8, size = bp_round_up(used, BP_ALIGN);
-    float *scales = input;
-    int32_t *sums = (int32_t *)input + blocks;
-    uint8_t *bits = (uint8_t *)input + offset;
-    memset(input, 0, offset);
-    memset((uint8_t *)input + used, 0, size - used);
-    for (size_t block = 0; block < blocks; block++) {
-        const size_t n = kernel_block_groups(groups, block) * 8, first = block * KERNEL_BLOCK;
-        float p[KERNEL_BLOCK];
-        scale_block(p, x, b, first, cols, n);
-        const float s = largest_magnitude(p, n);
-        const float32x4_t inverse = vdupq_n_f32(kernel_inverse(s));
-        int32x4_t sum = vdupq_n_s32(0);
-        for (size_t i = 0; i < n; i += 16) sum = vaddq_s32(sum, popcount_bits(bits + first + i, p + i, inverse));
-        scales[block] = kernel_scale(s);
-        sums[block] = vaddvq_s32(sum);
-    }
-}
+static inline int32_t popcount_total(popcount_sums sums) { return vaddvq_s32(sums); }
 
-/* The bit planes of one block, each byte in all lanes: masks [groups][8] */
-static void popcount_masks(uint8x16_t *masks, const uint8_t *bits, size_t groups) {
+typedef uint8x16_t popcount_mask;
+
+enum { POPCOUNT_MASKS = KERNEL_BLOCK_GROUPS * 8 };
+
+/* Each byte in all lanes: masks [groups][8] */
+static void popcount_masks(popcount_mask *masks, const uint8_t *bits, size_t groups) {
     for (size_t i = 0; i < 8 * groups; i++) masks[i] = vdupq_n_u8(bits[i]);
 }
 
 /* Sum of q over the set bits of one tile: 24 vector instructions per 128 binary MACs, three times those of lut8, although
  * counting takes one only; so lut8 is the default here too. Counts of 16 groups fit a byte; weighted by 2^bit they fit 16 bits, since
  * |sum of q| <= 127 * 256. */
-static inline rows_i16 popcount_tile(const uint8_t *bytes, const uint8x16_t *masks, size_t groups) {
+static inline rows_i16 popcount_tile(const uint8_t *bytes, const popcount_mask *masks, size_t groups) {
     uint16x8_t even = vdupq_n_u16(0), odd = even;
     for (size_t half = 0; half < groups; half += 16) {
         uint8x16_t counts[8];
@@ -259,39 +247,16 @@ static inline rows_i16 popcount_tile(const uint8_t *bytes, const uint8x16_t *mas
     return (rows_i16){vreinterpretq_s16_u16(even), vreinterpretq_s16_u16(odd)};
 }
 
-/* 2 * (sum of q over the set bits) - sum over all, of the 16 rows of tile t, planes weighted */
-static inline rows_i32 popcount_rows(const kernel_signs *w, size_t t, size_t g, size_t groups, const uint8x16_t *masks,
-                                     int32x4_t total) {
-    rows_i32 sums = {{vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)}};
-    for (size_t p = 0; p < w->planes; p++) {
-        const uint8_t *bytes = w->bytes + ((t * w->planes + p) * w->groups + g) * KERNEL_TILE;
-        const rows_i32 plane = rows_widen(popcount_tile(bytes, masks, groups));
-        const int32x4_t shift = vdupq_n_s32((int)p);
-        for (int i = 0; i < 4; i++) {
-            const int32x4_t v = vsubq_s32(vaddq_s32(plane.part[i], plane.part[i]), total);
-            sums.part[i] = vaddq_s32(sums.part[i], vshlq_s32(v, shift));
-        }
+static inline rows_i32 popcount_rows(rows_i32 sum, rows_i16 set, int32_t total, int shift) {
+    const rows_i32 rows = rows_widen(set);
+    for (int i = 0; i < 4; i++) {
+        const int32x4_t v = vsubq_s32(vaddq_s32(rows.part[i], rows.part[i]), vdupq_n_s32(total));
+        sum.part[i] = vaddq_s32(sum.part[i], vshlq_s32(v, vdupq_n_s32(shift)));
     }
-    return sums;
+    return sum;
 }
 
-static void popcount_product_neon(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
-    const size_t groups = w->groups, blocks = kernel_blocks(groups);
-    const float *scales = input;
-    const int32_t *totals = (const int32_t *)input + blocks;
-    const uint8_t *bits = (const uint8_t *)input + popcount_bits_offset(groups);
-    for (size_t block = 0; block < blocks; block++) {
-        const size_t g = block * KERNEL_BLOCK_GROUPS, n = kernel_block_groups(groups, block);
-        const int32x4_t total = vdupq_n_s32(totals[block]);
-        uint8x16_t masks[KERNEL_BLOCK_GROUPS * 8];
-        popcount_masks(masks, bits + 8 * g, n);
-        for (size_t t = first; t < end; t++) {
-            const size_t row = t * KERNEL_TILE;
-            rows_flush(y + row, popcount_rows(w, t, g, n, masks, total), scales[block],
-                       w->row_scales ? w->row_scales + row * blocks + block : NULL, blocks, block == 0);
-        }
-    }
-}
+#include "kernel_popcount.h"
 
 void kernel_fill_neon(kernel_table *table) {
     table->lut8.prepare = lut8_prepare_neon;
@@ -299,8 +264,8 @@ void kernel_fill_neon(kernel_table *table) {
     table->lut8.batch_scratch = lut8_batch_scratch;
     table->lut8.batch = lut8_batch_choice;
     table->lut8.batch_from = 2;
-    table->popcount.prepare = popcount_prepare_neon;
-    table->popcount.product = popcount_product_neon;
+    table->popcount.prepare = popcount_prepare_planes;
+    table->popcount.product = popcount_product_tiles;
     table->dots = dots_vec;
     table->rmsnorm = rmsnorm_vec;
     table->swiglu = swiglu_vec;

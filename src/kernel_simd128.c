@@ -232,10 +232,14 @@ static float largest_magnitude(const float *p, size_t n) {
     return largest_lane(s);
 }
 
-/* Bits of 16 activations: bit plane b of two groups from one bitmask. Returns the sum of q by 4 lanes. */
-static inline v128_t popcount_bits(uint8_t *bits, const float *p, v128_t inverse) {
+#define POPCOUNT_STEP 16
+
+typedef v128_t popcount_sums;
+
+/* Bit plane b of two groups from one bitmask. */
+static inline void popcount_bits(uint8_t *bits, const float *p, float inverse, popcount_sums *sums) {
     v128_t q[4];
-    for (int i = 0; i < 4; i++) q[i] = round_entries(wasm_v128_load(p + 4 * i), inverse);
+    for (int i = 0; i < 4; i++) q[i] = round_entries(wasm_v128_load(p + 4 * i), wasm_f32x4_splat(inverse));
     const v128_t bytes =
         wasm_i8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(q[0], q[1]), wasm_i16x8_narrow_i32x4(q[2], q[3]));
     for (int bit = 0; bit < 8; bit++) {
@@ -243,42 +247,33 @@ static inline v128_t popcount_bits(uint8_t *bits, const float *p, v128_t inverse
         bits[bit] = (uint8_t)plane;
         bits[8 + bit] = (uint8_t)(plane >> 8);
     }
-    return wasm_i32x4_add(wasm_i32x4_add(q[0], q[1]), wasm_i32x4_add(q[2], q[3]));
+    for (int i = 0; i < 4; i++) *sums = wasm_i32x4_add(*sums, q[i]);
 }
 
-static void popcount_prepare_simd128(void *input, const float *x, const float *b, size_t cols, size_t groups) {
-    const size_t blocks = kernel_blocks(groups), offset = popcount_bits_offset(groups);
-    const size_t used = offset + groups * 8, size = bp_round_up(used, BP_ALIGN);
-    float *scales = input;
-    int32_t *sums = (int32_t *)input + blocks;
-    uint8_t *bits = (uint8_t *)input + offset;
-    memset(input, 0, offset);
-    memset((uint8_t *)input + used, 0, size - used);
-    for (size_t block = 0; block < blocks; block++) {
-        const size_t n = kernel_block_groups(groups, block) * 8, first = block * KERNEL_BLOCK;
-        float p[KERNEL_BLOCK];
-        int32_t lanes[4];
-        scale_block(p, x, b, first, cols, n);
-        const float s = largest_magnitude(p, n);
-        const v128_t inverse = wasm_f32x4_splat(kernel_inverse(s));
-        v128_t sum = wasm_i64x2_const(0, 0);
-        for (size_t i = 0; i < n; i += 16) sum = wasm_i32x4_add(sum, popcount_bits(bits + first + i, p + i, inverse));
-        wasm_v128_store(lanes, sum);
-        scales[block] = kernel_scale(s);
-        for (int i = 0; i < 4; i++) sums[block] += lanes[i];
-    }
+static inline int32_t popcount_total(popcount_sums sums) {
+    return wasm_i32x4_extract_lane(sums, 0) + wasm_i32x4_extract_lane(sums, 1) + wasm_i32x4_extract_lane(sums, 2) +
+           wasm_i32x4_extract_lane(sums, 3);
+}
+
+typedef uint8_t popcount_mask;
+
+enum { POPCOUNT_MASKS = KERNEL_BLOCK_GROUPS * 8 };
+
+/* The bytes themselves: a load puts one into all lanes. */
+static void popcount_masks(popcount_mask *masks, const uint8_t *bits, size_t groups) {
+    memcpy(masks, bits, 8 * groups);
 }
 
 /* Sum of q over the set bits of one tile in `groups` groups of one block. Counts of 16 groups fit a byte;
  * weighted by 2^bit they fit 16 bits, since |sum of q| <= 127 * 256. */
-INLINE rows_i16 popcount_tile(const uint8_t *bytes, const uint8_t *bits, size_t groups) {
+INLINE rows_i16 popcount_tile(const uint8_t *bytes, const popcount_mask *masks, size_t groups) {
     v128_t even = wasm_i64x2_const(0, 0), odd = even;
     for (size_t half = 0; half < groups; half += 16)
         for (int bit = 0; bit < 8; bit++) {
             v128_t count = wasm_i64x2_const(0, 0);
             for (size_t g = half; g < groups && g < half + 16; g++) {
                 const v128_t v =
-                    wasm_v128_and(wasm_v128_load(bytes + KERNEL_TILE * g), wasm_v128_load8_splat(bits + 8 * g + bit));
+                    wasm_v128_and(wasm_v128_load(bytes + KERNEL_TILE * g), wasm_v128_load8_splat(masks + 8 * g + bit));
                 count = wasm_i8x16_add(count, wasm_i8x16_popcnt(v));
             }
             const v128_t low = wasm_i16x8_shl(wasm_v128_and(count, wasm_i16x8_const_splat(0xff)), (uint32_t)bit);
@@ -289,30 +284,16 @@ INLINE rows_i16 popcount_tile(const uint8_t *bytes, const uint8_t *bits, size_t 
     return (rows_i16){even, odd};
 }
 
-static void popcount_product_simd128(float *y, const kernel_signs *w, const void *input, size_t first, size_t end) {
-    const size_t groups = w->groups, blocks = kernel_blocks(groups);
-    const float *scales = input;
-    const int32_t *totals = (const int32_t *)input + blocks;
-    const uint8_t *bits = (const uint8_t *)input + popcount_bits_offset(groups);
-    for (size_t t = first; t < end; t++)
-        for (size_t block = 0; block < blocks; block++) {
-            const size_t g = block * KERNEL_BLOCK_GROUPS, row = t * KERNEL_TILE;
-            const v128_t total = wasm_i32x4_splat(totals[block]);
-            rows_i32 rows = {
-                {wasm_i64x2_const(0, 0), wasm_i64x2_const(0, 0), wasm_i64x2_const(0, 0), wasm_i64x2_const(0, 0)}};
-            for (size_t p = 0; p < w->planes; p++) {
-                const uint8_t *bytes = w->bytes + ((t * w->planes + p) * groups + g) * KERNEL_TILE;
-                const rows_i32 plane =
-                    rows_widen(popcount_tile(bytes, bits + 8 * g, kernel_block_groups(groups, block)));
-                for (int i = 0; i < 4; i++) {
-                    const v128_t v = wasm_i32x4_sub(wasm_i32x4_shl(plane.part[i], 1), total);
-                    rows.part[i] = wasm_i32x4_add(rows.part[i], wasm_i32x4_shl(v, (uint32_t)p));
-                }
-            }
-            rows_flush(y + row, rows, scales[block], w->row_scales ? w->row_scales + row * blocks + block : NULL,
-                       blocks, block == 0);
-        }
+INLINE rows_i32 popcount_rows(rows_i32 sum, rows_i16 set, int32_t total, int shift) {
+    const rows_i32 rows = rows_widen(set);
+    for (int i = 0; i < 4; i++) {
+        const v128_t v = wasm_i32x4_sub(wasm_i32x4_shl(rows.part[i], 1), wasm_i32x4_splat(total));
+        sum.part[i] = wasm_i32x4_add(sum.part[i], wasm_i32x4_shl(v, (uint32_t)shift));
+    }
+    return sum;
 }
+
+#include "kernel_popcount.h"
 
 void kernel_fill_simd128(kernel_table *table) {
     table->lut8.prepare = lut8_prepare_simd128;
@@ -320,8 +301,8 @@ void kernel_fill_simd128(kernel_table *table) {
     table->lut8.batch_scratch = lut8_batch_scratch;
     table->lut8.batch = lut8_batch_choice;
     table->lut8.batch_from = 2;
-    table->popcount.prepare = popcount_prepare_simd128;
-    table->popcount.product = popcount_product_simd128;
+    table->popcount.prepare = popcount_prepare_planes;
+    table->popcount.product = popcount_product_tiles;
     table->dots = dots_vec;
     table->rmsnorm = rmsnorm_vec;
     table->swiglu = swiglu_vec;
