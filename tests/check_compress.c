@@ -242,7 +242,7 @@ static void check_scale_bits(const char *original, const char *calib) {
           "a file with both kinds");
 }
 
-/* Tokens weighed by their gradients: another file, the same one however it runs, also when the measurement is stopped. */
+/* Tokens weighed by their gradients: one file however it runs, also where the measurement is stopped. */
 static void check_weighed(const char *original, const char *calib) {
     char plain[PATH], one[PATH], two[PATH], resumed[PATH], work[PATH + 8], kept[PATH + 24], log[PATH];
     snprintf(plain, sizeof plain, "%s", in_folder("unweighed.gguf"));

@@ -1,5 +1,6 @@
 /* checkpoint.h - the work folder of a run, OUT.gguf.work: one file per finished layer, one of what was measured before
- * them, and a fingerprint of what they were made from. Chains of activations are not stored: they follow from the factors. */
+ * them, and a fingerprint of what they were made from. Chains of activations are not stored: they follow from the
+ * factors. */
 #ifndef BITPAIR_CHECKPOINT_H
 #define BITPAIR_CHECKPOINT_H
 

@@ -10,8 +10,9 @@
 bool refit_scales(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, float damping,
                   unsigned rounds, bp_err *e);
 
-/* Rounds all scales as a file stores them, a and c in 8 bits if `eight` (pack.h), balanced so that a, c and b have equal geometric means (far from both ends of
- * the range); c is fitted again after a and b are rounded. Afterwards f holds exactly what a file stores. */
+/* Rounds all scales as a file stores them, a and c in 8 bits if `eight` (pack.h), balanced so that a, c and b have equal
+ * geometric means (far from both ends of the range); c is fitted again after a and b are rounded. Afterwards f holds
+ * exactly what a file stores. */
 bool refit_round(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, float damping,
                  bool eight, bp_err *e);
 

@@ -3,9 +3,9 @@
  *     H = mean w x_q x_q'     C = mean w x_d x_q'     R = mean w (r_d - r_q) x_q'
  *
  * x: input in the dense (d) and the student's (q) chain; r: residual stream that the layer's output is added to; w:
- * weight of a token, which caps the few with huge activations and may count more where the model minds. Taken over the training tokens, and over the validation
- * tokens, where also the energy of the target is needed: D = mean w x_d x_d', E = mean w (r_d - r_q) x_d', delta =
- * mean w |r_d - r_q|^2. */
+ * weight of a token, which caps the few with huge activations and may count more where the model minds. Taken over the
+ * training tokens, and over the validation tokens, where also the energy of the target is needed: D = mean w x_d x_d',
+ * E = mean w (r_d - r_q) x_d', delta = mean w |r_d - r_q|^2. */
 #ifndef BITPAIR_STATISTICS_H
 #define BITPAIR_STATISTICS_H
 
