@@ -1,5 +1,5 @@
-/* ADMM, its projection, the scales: planted factorizations, published error levels, the gain of the metric, and the
- * same bytes at any number of threads. */
+/* ADMM, its projection, the scales: planted factorizations, published error levels, the gain of the metrics of inputs
+ * and outputs, and the same bytes at any number of threads. */
 #include "check.h"
 
 #include <math.h>
@@ -43,8 +43,15 @@ static float *gaussian(size_t n, size_t m) {
     return W;
 }
 
-/* Error of f relative to that of nothing, in the metric. */
-static double relative_error(const binary_factors *f, const float *W, const metric *t) {
+static output_metric opened(const float *weights, size_t n) {
+    output_metric o;
+    bp_err e;
+    CHECK(output_metric_open(&o, weights, n, &e), "%s", e.text);
+    return o;
+}
+
+/* Error of f relative to that of nothing, in the metrics. */
+static double relative_error(const binary_factors *f, const float *W, const metric *t, const output_metric *o) {
     binary_factors none;
     binary_factors_open(&none, f->n, f->m, f->k, NULL);
     for (size_t i = 0; i < f->n; i++) none.a[i] = 0;
@@ -52,30 +59,34 @@ static double relative_error(const binary_factors *f, const float *W, const metr
     for (size_t j = 0; j < f->m; j++) none.b[j] = 0;
     for (size_t i = 0; i < f->n * f->k; i++) none.A[i] = 1;
     for (size_t i = 0; i < f->k * f->m; i++) none.B[i] = 1;
-    double error = refit_error(NULL, f, W, NULL, t, 0) / refit_error(NULL, &none, W, NULL, t, 0);
+    double error = refit_error(NULL, f, W, o, t, 0) / refit_error(NULL, &none, W, o, t, 0);
     binary_factors_close(&none);
     return error;
 }
 
 /* Factorizes, improves and rounds; also checks that each step does what it promises. */
-static double factorize_for(unsigned iterations, binary_factors *f, const float *W, const metric *t, workers *w,
-                            const char *stream) {
+static double factorize_for(unsigned iterations, binary_factors *f, const float *W, const metric *t,
+                            const output_metric *o, workers *w, const char *stream) {
     rng r = rng_named(0, stream);
     bp_err e;
     admm_options options = {.iterations = iterations, .damping = 0.3f};
-    CHECK(admm_factorize(w, f, W, NULL, t, &options, &r, &e), "%s", e.text);
-    double before = refit_error(w, f, W, NULL, t, 0.03f);
-    CHECK(refit_scales(w, f, W, NULL, t, 0.03f, 2, &e), "%s", e.text);
-    double after = refit_error(w, f, W, NULL, t, 0.03f);
+    CHECK(admm_factorize(w, f, W, o, t, &options, &r, &e), "%s", e.text);
+    double before = refit_error(w, f, W, o, t, 0.03f);
+    CHECK(refit_scales(w, f, W, o, t, 0.03f, 2, &e), "%s", e.text);
+    double after = refit_error(w, f, W, o, t, 0.03f);
     CHECK(after <= before * (1 + 1e-4), "the scales' fit made it worse: %g -> %g", before, after);
-    CHECK(refit_round(w, f, W, NULL, t, 0.03f, false, &e), "%s", e.text);
-    double rounded = refit_error(w, f, W, NULL, t, 0.03f);
+    CHECK(refit_round(w, f, W, o, t, 0.03f, false, &e), "%s", e.text);
+    double rounded = refit_error(w, f, W, o, t, 0.03f);
     CHECK(rounded <= after * 1.02 + 1e-5 * before, "half precision costs too much: %g -> %g", after, rounded);
-    return relative_error(f, W, t);
+    return relative_error(f, W, t, o);
 }
 
-static double factorize(binary_factors *f, const float *W, const metric *t, workers *w, const char *stream) {
-    return factorize_for(OPTIONS.iterations, f, W, t, w, stream);
+/* All outputs weigh the same. */
+static double factorize(binary_factors *f, const float *W, const metric *t, const char *stream) {
+    output_metric o = opened(NULL, f->n);
+    double error = factorize_for(OPTIONS.iterations, f, W, t, &o, NULL, stream);
+    output_metric_close(&o);
+    return error;
 }
 
 static void check_svid(void) {
@@ -118,8 +129,10 @@ static void check_planted(void) {
     for (size_t j = 0; j < COLUMNS; j++) planted.b[j] = (float)(0.5 + rng_uniform(&r));
     binary_factors_product(NULL, &planted, W, scratch);
     CHECK(metric_open(&t, H, COLUMNS, true, &e), "%s", e.text);
-    double error = factorize_for(100, &found, W, &t, NULL, "planted");
+    output_metric o = opened(NULL, ROWS);
+    double error = factorize_for(100, &found, W, &t, &o, NULL, "planted");
     CHECK(error < 1e-3, "planted factorization is not recovered: error %g", error);
+    output_metric_close(&o);
     metric_close(&t);
     binary_factors_close(&planted);
     binary_factors_close(&found);
@@ -141,7 +154,7 @@ static void check_stacking(void) {
     binary_factors_open(&f, SIZE, SIZE, MIDDLE, &e);
     double total = 1;
     for (int s = 0; s < 2; s++) {
-        total *= factorize(&f, W, &t, NULL, s ? "second" : "first");
+        total *= factorize(&f, W, &t, s ? "second" : "first");
         CHECK(total < bound[s] && total > 0.8 * bound[s], "error after %d bits: %g", s + 1, total);
         binary_factors_product(NULL, &f, V, scratch);
         for (size_t i = 0; i < SIZE * SIZE; i++) W[i] -= V[i];
@@ -167,10 +180,12 @@ static void check_metric(void) {
     CHECK(fabs(trace / (double)COLUMNS - 1) < 1e-3, "the metric's diagonal is not 1 on average but %g",
           trace / (double)COLUMNS);
     binary_factors_open(&f, ROWS, COLUMNS, MIDDLE, &e);
-    factorize(&f, W, &diagonal, NULL, "diagonal");
-    double blind = relative_error(&f, W, &full);
-    double seeing = factorize(&f, W, &full, NULL, "full");
+    output_metric o = opened(NULL, ROWS);
+    factorize(&f, W, &diagonal, "diagonal");
+    double blind = relative_error(&f, W, &full, &o);
+    double seeing = factorize(&f, W, &full, "full");
     CHECK(seeing < 0.8 * blind, "full metric %g, diagonal %g", seeing, blind);
+    output_metric_close(&o);
     metric_close(&full);
     metric_close(&diagonal);
     binary_factors_close(&f);
@@ -189,11 +204,9 @@ static void check_weights(void) {
     for (size_t i = 0; i < ROWS; i++) weights[i] = i < ROWS / 4 ? 10 : 0.1f;
     metric_open(&t, H, COLUMNS, true, &e);
     binary_factors_open(&f, ROWS, COLUMNS, MIDDLE, &e);
-    rng r = rng_named(0, "weights");
-    CHECK(admm_factorize(NULL, &f, W, weights, &t, &OPTIONS, &r, &e), "%s", e.text);
-    double before = refit_error(NULL, &f, W, weights, &t, 0.03f);
-    CHECK(refit_scales(NULL, &f, W, weights, &t, 0.03f, 2, &e), "%s", e.text);
-    CHECK(refit_error(NULL, &f, W, weights, &t, 0.03f) <= before * (1 + 1e-4), "the weighted fit made it worse");
+    output_metric o = opened(weights, ROWS);
+    factorize_for(OPTIONS.iterations, &f, W, &t, &o, NULL, "weights");
+    output_metric_close(&o);
     binary_factors_product(NULL, &f, V, scratch);
     double heavy = 0, light = 0;
     for (size_t i = 0; i < ROWS; i++)
@@ -208,6 +221,60 @@ static void check_weights(void) {
     free(H);
 }
 
+/* tr(G D H D'), D = W - V, entry by entry, for a metric with one block. */
+static double error_by_entries(const binary_factors *f, const float *W, const float *H, const output_metric *o) {
+    float *V = malloc((f->n + f->k) * f->m * sizeof *V), *DH = malloc(f->n * f->m * sizeof *DH);
+    double sum = 0;
+    binary_factors_product(NULL, f, V, V + f->n * f->m);
+    for (size_t i = 0; i < f->n * f->m; i++) V[i] = W[i] - V[i];
+    linalg_gemm(false, false, f->n, f->m, f->m, 1, V, f->m, H, f->m, 0, DH, f->m);
+    const output_block *b = &o->blocks[0];
+    for (size_t i = 0; i < f->n; i++)
+        for (size_t j = 0; j < f->n; j++) {
+            bool inside = i >= b->first && j >= b->first && i < b->first + b->n && j < b->first + b->n;
+            double G = inside ? (double)b->R[(i - b->first) * b->n + j - b->first] : i == j, product = 0;
+            for (size_t l = 0; G != 0 && l < f->m; l++) product += (double)DH[i * f->m + l] * (double)V[j * f->m + l];
+            sum += (double)o->root[i] * (double)o->root[j] * G * product;
+        }
+    free(V);
+    free(DH);
+    return sum;
+}
+
+/* Outputs whose errors weigh together: in one block of several, beside outputs that stand alone. */
+static void check_correlated_outputs(void) {
+    enum { ROWS = 112, BLOCK = 80, FIRST = 16, COLUMNS = 128, MIDDLE = 48 };
+    binary_factors f;
+    bp_err e;
+    metric t;
+    float *W = gaussian(ROWS, COLUMNS), *H = correlated(COLUMNS), *G = correlated(BLOCK), weights[ROWS];
+    for (size_t i = 0; i < ROWS; i++) weights[i] = 0.5f + (float)(i % 5);
+    output_metric alone = opened(weights, ROWS), together = opened(weights, ROWS);
+    CHECK(metric_open(&t, H, COLUMNS, true, &e) && output_metric_add(&together, FIRST, BLOCK, G, 0.1f, &e), "%s",
+          e.text);
+    binary_factors_open(&f, ROWS, COLUMNS, MIDDLE, &e);
+    factorize_for(OPTIONS.iterations, &f, W, &t, &alone, NULL, "alone");
+    double blind = relative_error(&f, W, &t, &together);
+    double seeing = factorize_for(OPTIONS.iterations, &f, W, &t, &together, NULL, "together");
+    CHECK(seeing < 0.8 * blind, "correlations of outputs %g, without %g", seeing, blind);
+    double error = refit_error(NULL, &f, W, &together, &t, 0), entries = error_by_entries(&f, W, H, &together);
+    CHECK(fabs(error - entries) < 1e-3 * entries, "error %g, entry by entry %g", error, entries);
+    double trace = 0;
+    for (size_t i = 0; i < ROWS; i++) trace += (double)together.mu[i];
+    CHECK(fabs(trace - ROWS) < 1e-2 && together.mu[0] == 1 && together.mu[ROWS - 1] == 1, "eigenvalues sum to %g",
+          trace);
+    G[BLOCK + 1] = NAN;
+    CHECK(!output_metric_add(&together, FIRST, BLOCK, G, 0.1f, &e) && e.code == BP_ERR_ARGUMENT,
+          "takes NaN for a metric");
+    output_metric_close(&alone);
+    output_metric_close(&together);
+    metric_close(&t);
+    binary_factors_close(&f);
+    free(W);
+    free(H);
+    free(G);
+}
+
 static bool stop_at_once(void *context) {
     (void)context;
     return false;
@@ -218,29 +285,33 @@ static void check_threads_and_errors(void) {
     binary_factors f[3];
     bp_err e;
     metric t;
-    float *W = gaussian(ROWS, COLUMNS), *H = correlated(COLUMNS);
+    float *W = gaussian(ROWS, COLUMNS), *H = correlated(COLUMNS), *G = correlated(ROWS / 2);
     metric_open(&t, H, COLUMNS, true, &e);
+    output_metric o = opened(NULL, ROWS);
+    CHECK(output_metric_add(&o, 0, ROWS / 2, G, 0.1f, &e), "%s", e.text);
     static const uint32_t threads[] = {1, 2, 3};
     for (int i = 0; i < 3; i++) {
         workers *w = workers_open(threads[i], &e);
         binary_factors_open(&f[i], ROWS, COLUMNS, MIDDLE, &e);
-        factorize(&f[i], W, &t, w, "threads");
+        factorize_for(OPTIONS.iterations, &f[i], W, &t, &o, w, "threads");
         workers_close(w);
         size_t bytes = (ROWS * MIDDLE + MIDDLE * COLUMNS + ROWS + MIDDLE + COLUMNS) * sizeof(float);
         CHECK(memcmp(f[0].A, f[i].A, bytes) == 0, "%u threads give other bytes than 1", threads[i]);
     }
     rng r = rng_named(0, "stop");
     admm_options stop = {.iterations = 40, .damping = 0.3f, .tick = stop_at_once};
-    CHECK(!admm_factorize(NULL, &f[0], W, NULL, &t, &stop, &r, &e) && e.code == BP_OK, "does not stop when told to");
+    CHECK(!admm_factorize(NULL, &f[0], W, &o, &t, &stop, &r, &e) && e.code == BP_OK, "does not stop when told to");
     W[7] = NAN;
-    CHECK(!admm_factorize(NULL, &f[0], W, NULL, &t, &OPTIONS, &r, &e) && e.code == BP_ERR_ARGUMENT, "factorizes NaN");
+    CHECK(!admm_factorize(NULL, &f[0], W, &o, &t, &OPTIONS, &r, &e) && e.code == BP_ERR_ARGUMENT, "factorizes NaN");
     H[0] = NAN;
     metric bad;
     CHECK(!metric_open(&bad, H, COLUMNS, true, &e) && e.code == BP_ERR_ARGUMENT, "takes a metric of NaN");
     for (int i = 0; i < 3; i++) binary_factors_close(&f[i]);
+    output_metric_close(&o);
     metric_close(&t);
     free(W);
     free(H);
+    free(G);
 }
 
 int main(void) {
@@ -250,6 +321,7 @@ int main(void) {
     check_stacking();
     check_metric();
     check_weights();
+    check_correlated_outputs();
     check_threads_and_errors();
     return check_end();
 }

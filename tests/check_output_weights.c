@@ -68,7 +68,7 @@ static void check_fisher(void) {
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
-enum { CTX = 16, SEQS = 22, VAL = 3, LAYERS = 2, N_TOKENS = CTX * SEQS };
+enum { CTX = 16, SEQS = 22, VAL = 3, LAYERS = 2, D = 64, N_TOKENS = CTX * SEQS };
 
 typedef struct {
     model *m;
@@ -105,10 +105,41 @@ static void check_tokens(const rig *k, const output_weights *o) {
             CHECK(v == output_weights_tokens(o, i, stack_first(p, true)), "%s has weights of its own", part_name(p));
         }
     output_weights plain = measure(k, &(output_weights_options){.n_tokens = N_TOKENS, .fused = true});
-    size_t n = (size_t)(o->tokens - o->memory);
+    size_t n = (size_t)(plain.embedding - plain.memory), rest = (2 + LAYERS) * D * D;
     CHECK(!output_weights_tokens(&plain, 0, PART_Q), "weights of tokens that nobody wants");
-    CHECK(memcmp(plain.memory, o->memory, n * sizeof(float)) == 0, "weights of tokens change those of outputs");
+    CHECK(memcmp(plain.memory, o->memory, n * sizeof(float)) == 0 &&
+              memcmp(plain.embedding, o->embedding, rest * sizeof(float)) == 0 && !plain.blocks[0].G[PART_Q],
+          "weights of tokens or moments change those of outputs");
     output_weights_close(&plain);
+}
+
+/* Symmetric and positive, of the layers that are to have them; and of one token: where a layer's output is the stream's,
+ * g g' / |g| beside g g' of the stream. */
+static void check_moments(const rig *k, const output_weights *o) {
+    for (uint32_t i = 0; i < LAYERS; i++)
+        for (part p = 0; p < PARTS; p++) {
+            const float *G = o->blocks[i].G[p];
+            size_t n = part_linear(&k->m->layers[i], p)->n, wrong = 0;
+            CHECK(!G == (p == PART_GATE || p == PART_UP), "%s: moments or none", part_name(p));
+            for (size_t r = 0; G && r < n * n; r++) {
+                double x = (double)G[r], most = sqrt((double)G[r / n * n + r / n] * (double)G[r % n * n + r % n]);
+                wrong += !(fabs(x - (double)G[r % n * n + r / n]) <= 1e-3 * most && fabs(x) <= 1.001 * most);
+            }
+            CHECK(wrong == 0, "layer %u, %s: %zu moments cannot be", (unsigned)i, part_name(p), wrong);
+        }
+    rig one = *k;
+    one.text.n_seqs = 2;
+    one.text.n_val = one.text.ctx = 1;
+    output_weights token = measure(&one, &(output_weights_options){.n_tokens = 1, .moments = true, .fused = true});
+    for (uint32_t i = 0; i < LAYERS; i++) {
+        const float *G = token.blocks[i].G[PART_DOWN], *stream = token.streams + i * D * D;
+        double square = 0, worst = 0;
+        for (size_t r = 0; r < D; r++) square += (double)stream[r * D + r];
+        for (size_t r = 0; r < D * D; r++) worst = fmax(worst, fabs((double)G[r] - (double)stream[r] / sqrt(square)));
+        CHECK(square > 0 && worst < 0.02 * sqrt(square), "layer %u: moments differ by %g of %g", (unsigned)i, worst,
+              sqrt(square));
+    }
+    output_weights_close(&token);
 }
 
 static bool stop_at_half(void *context, double share) {
@@ -129,7 +160,7 @@ static void check_kept(const rig *k, const output_weights *o) {
     bp_err e = {0};
     unsigned calls = 0, rest = 0, whole = 0;
     output_weights_options options = {
-        .tokens = true, .fused = true, .kept = &kept, .tick = stop_at_half, .context = &calls};
+        .tokens = true, .moments = true, .fused = true, .kept = &kept, .tick = stop_at_half, .context = &calls};
     CHECK(checkpoint_open(&kept, in_folder("weights"), "a run\n", false, true, &e), "%s", e.text);
     output_weights stopped = {0};
     CHECK(!output_weights_measure(&stopped, k->w, k->m, &k->text, &options, &e) && e.code == BP_OK && !stopped.memory,
@@ -154,7 +185,7 @@ static void check_kept(const rig *k, const output_weights *o) {
 static void check_weights(void) {
     tiny_model t = {.class_name = "LlamaForCausalLM",
                     .layers = LAYERS,
-                    .d = 64,
+                    .d = D,
                     .ff = 96,
                     .heads = 4,
                     .kv = 2,
@@ -175,8 +206,9 @@ static void check_weights(void) {
     k.w = workers_open(2, &e);
     CHECK(k.m && k.w, "%s", e.text);
     if (k.m && k.w) {
-        output_weights o = measure(&k, &(output_weights_options){.tokens = true, .fused = true});
+        output_weights o = measure(&k, &(output_weights_options){.tokens = true, .moments = true, .fused = true});
         check_tokens(&k, &o);
+        check_moments(&k, &o);
         check_kept(&k, &o);
         output_weights_close(&o);
     }

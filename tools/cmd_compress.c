@@ -178,8 +178,9 @@ static int check_usage(compress_options *o, double bits, const char *stages, con
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--allocate is uniform or equal-loss, not '%s'", allocate);
     else if (extend && strcmp(allocate, "uniform") != 0)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--allocate goes without --extend: bits are spread as in that file");
-    else if (o->token_weights && (!o->gradient_tokens || strcmp(method, "full") != 0))
-        bp_fail(&e, BP_ERR_ARGUMENT, 0, "--token-weights takes gradients: --method full, and not --gradient-tokens 0");
+    else if ((o->token_weights || o->correlated) && (!o->gradient_tokens || strcmp(method, "full") != 0))
+        bp_fail(&e, BP_ERR_ARGUMENT, 0,
+                "--token-weights and --output-correlations take gradients: --method full, and not --gradient-tokens 0");
     else if (o->scale_bits != 8 && o->scale_bits != 16)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--scale-bits is 8 or 16");
     else if (o->embedding_bits != 0 && o->embedding_bits < 4)
@@ -227,6 +228,9 @@ int cmd_compress(int argc, char **argv) {
          "tokens of the backward pass that weighs outputs, and entries of embedding and head, by their effect; 0: all "
          "weigh "
          "the same (default 32768)"},
+        {"output-correlations", 0, CLI_FLAG, &o.correlated, 0, 0, NULL,
+         "the errors of a layer's outputs weigh by the whole second moments of the gradients there, not each by its "
+         "own"},
         {"token-weights", 0, CLI_FLAG, &o.token_weights, 0, 0, NULL,
          "tokens weigh by how much what a layer gives there matters to the model; takes the gradients of all of them"},
         {"block-steps", 0, CLI_COUNT, &o.block_steps, 0, 1e6, "N",

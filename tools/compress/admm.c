@@ -25,20 +25,23 @@ typedef struct {
 typedef struct {
     workers *w;
     const metric *t;
+    const output_metric *o;
     size_t n, m, k;
     float rho;      /* of the first inner step; 1 in the later ones */
     unsigned inner; /* current inner step */
     state A, B;
     float *mu;         /* [m]: eigenvalues of M = LEVEL (M0 + damping I) / (1 + damping) */
     float *scaled;     /* [n, m]: scratch of set_target */
-    float *Wm;         /* [n, m] = Wn Q diag(mu): the target, rotated and weighted */
+    float *Wm;         /* [n, m] = R Wn Q diag(mu): the target, rotated and weighted */
     float *normed;     /* [n, k] or [k, m]: A with unit columns, B with unit rows */
     float *rotated;    /* [k, m] = normed B times Q */
     float *G;          /* [k, k] */
     float *inverse[2]; /* [k, k]: (G + (RIDGE + rho) I)^-1 for the first and for the later inner steps */
-    float *P, *sigma;  /* [k, k], [k]: eigenvectors and values of A'A + RIDGE I; P shares memory with inverse[0] */
-    float *Y;          /* [n, k] or [k, m]: right-hand side, fixed during a step */
-    float *E;          /* [k, m] */
+    float *P, *sigma; /* [k, k], [k]: eigenvectors and values of A'A + RIDGE I, or, where outputs are correlated, of the
+                          A-step's G; P shares memory with inverse[0] */
+    float *turned[2]; /* [n, k] scratch, where outputs are correlated */
+    float *Y;         /* [n, k] or [k, m]: right-hand side, fixed during a step */
+    float *E;         /* [k, m] */
     float *svid;
     float *own; /* scratch of each worker */
     size_t own_size;
@@ -54,8 +57,9 @@ static float *own_scratch(const run *r, uint32_t worker) { return r->own + worke
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-static bool run_open(run *r, workers *w, const metric *t, size_t n, size_t m, size_t k, bp_err *e) {
-    *r = (run){.w = w, .t = t, .n = n, .m = m, .k = k, .product = admm_product()};
+static bool run_open(run *r, workers *w, const metric *t, const output_metric *o, size_t n, size_t m, size_t k,
+                     bp_err *e) {
+    *r = (run){.w = w, .t = t, .o = o, .n = n, .m = m, .k = k, .product = admm_product()};
     r->coarse = gemm_bf16_amx() ? gemm_bf16 : r->product;
     size_t widest = larger(n * k, k * m), svid = larger(svid_scratch(n, k), svid_scratch(k, m));
     r->own_size = 2 * larger(ROWS * larger(k, m), COLUMNS * k);
@@ -80,6 +84,8 @@ static bool run_open(run *r, workers *w, const metric *t, size_t n, size_t m, si
                  {&r->Y, widest},
                  {&r->E, k * m},
                  {&r->svid, svid},
+                 {&r->turned[0], o->n_blocks ? n * k : 0},
+                 {&r->turned[1], o->n_blocks ? n * k : 0},
                  {&r->own, r->own_size * workers_count(w)}};
     size_t total = 0, count = sizeof parts / sizeof *parts;
     for (size_t i = 0; i < count; i++) total += bp_round_up(parts[i].floats, 16);
@@ -166,7 +172,6 @@ static void a_system(run *r) {
     float inverse_g = (float)((double)k / trace);
     for (size_t i = 0; i < k * k; i++) r->G[i] *= inverse_g;
     workers_gemm_by(r->w, r->product, false, true, n, k, m, inverse_g, r->Wm, m, r->rotated, m, 0, r->Y, k);
-    workers_for(r->w, 2, invert, r);
 }
 
 /* one block of rows of A: solve, then the dual update */
@@ -180,8 +185,8 @@ static void a_rows(void *context, size_t block, uint32_t worker) {
     push(&r->A, F, k, first, rows, 0, k);
 }
 
-static bool a_step(run *r) {
-    a_system(r);
+static bool a_step_apart(run *r) {
+    workers_for(r->w, 2, invert, r);
     if (r->failed[0] || r->failed[1]) return false;
     for (r->inner = 0; r->inner < INNER; r->inner++) {
         workers_for(r->w, bp_ceil_div(r->n, ROWS), a_rows, r);
@@ -190,8 +195,44 @@ static bool a_step(run *r) {
     return true;
 }
 
-/* ---- B-step: (A'A + RIDGE I) F M + rho F = A' Wn M + rho (Z - U), columns of A at unit norm    docs/DBF.md (8), (9)
- * With A'A + RIDGE I = P diag(sigma) P' and M = Q diag(mu) Q', entry (i, j) of P'FQ is divided by sigma_i mu_j + rho.
+/* out [n, k] = Qr' X P, with Qr of R and P of G */
+static void turn(const run *r, linalg_product *product, float *out, const float *X) {
+    float *half = r->turned[1];
+    workers_gemm_by(r->w, product, false, false, r->n, r->k, r->k, 1, X, r->k, r->P, r->k, 0, half, r->k);
+    output_metric_rotate(r->w, product, r->o, false, out, half, r->k);
+}
+
+/* The same where outputs are correlated: R F (B M B'/g + RIDGE I) + rho F = Y + rho (Z - U), divided in the eigenbases
+ * of both sides. */
+static bool a_step_together(run *r) {
+    size_t n = r->n, k = r->k;
+    float *D = r->turned[0], *half = r->turned[1], *F = r->normed;
+    memcpy(r->P, r->G, k * k * sizeof *r->P);
+    if (!linalg_eigh(r->P, r->sigma, k)) return false;
+    turn(r, r->product, F, r->Y);
+    memcpy(r->Y, F, n * k * sizeof *F);
+    for (r->inner = 0; r->inner < INNER; r->inner++) {
+        float rho = r->inner == 0 ? r->rho : 1;
+        pull(&r->A, D, k, 0, n, 0, k);
+        turn(r, r->coarse, F, D);
+        for (size_t i = 0; i < n; i++)
+            for (size_t j = 0; j < k; j++)
+                F[i * k + j] = (r->Y[i * k + j] + rho * F[i * k + j]) / (r->o->mu[i] * (r->sigma[j] + RIDGE) + rho);
+        output_metric_rotate(r->w, r->coarse, r->o, true, half, F, k);
+        workers_gemm_by(r->w, r->coarse, false, true, n, k, k, 1, half, k, r->P, k, 0, D, k);
+        push(&r->A, D, k, 0, n, 0, k);
+        project(r, &r->A);
+    }
+    return true;
+}
+
+static bool a_step(run *r) {
+    a_system(r);
+    return r->o->n_blocks ? a_step_together(r) : a_step_apart(r);
+}
+
+/* ---- B-step: (A'RA + RIDGE I) F M + rho F = A' R Wn M + rho (Z - U), columns of A at unit norm    docs/DBF.md (8), (9)
+ * With A'RA + RIDGE I = P diag(sigma) P' and M = Q diag(mu) Q', entry (i, j) of P'FQ is divided by sigma_i mu_j + rho.
  * */
 
 /* Item 0: the eigenvectors; the others: blocks of rows of A' Wn M Q. */
@@ -204,9 +245,14 @@ static void b_system(void *context, size_t item, uint32_t worker) {
         r->product(true, false, rows, m, n, 1, r->normed + first, k, r->Wm, m, 0, r->E + first * m, m);
         return;
     }
-    memset(r->P, 0, k * k * sizeof *r->P);
-    linalg_gram(r->P, k, r->normed, k, n);
-    linalg_mirror(r->P, k);
+    if (r->o->n_blocks) {
+        output_metric_apply(NULL, r->o, r->turned[0], r->normed, k);
+        r->product(true, false, k, k, n, 1, r->normed, k, r->turned[0], k, 0, r->P, k);
+    } else {
+        memset(r->P, 0, k * k * sizeof *r->P);
+        linalg_gram(r->P, k, r->normed, k, n);
+        linalg_mirror(r->P, k);
+    }
     for (size_t i = 0; i < k; i++) r->P[i * k + i] += RIDGE;
     r->failed[0] = !linalg_eigh(r->P, r->sigma, k);
 }
@@ -261,15 +307,16 @@ static bool b_step(run *r) {
 
 /* ---- the run --------------------------------------------------------------------------------------------------- */
 
-/* mu, and Wm = diag(sqrt w) W S Q diag(mu) */
-static void set_target(run *r, const float *W, const float *weights, float damping) {
+/* mu, and Wm = R diag(root) W S Q diag(mu) */
+static void set_target(run *r, const float *W, float damping) {
     for (size_t j = 0; j < r->m; j++) r->mu[j] = LEVEL * (r->t->mu[j] + damping) / (1 + damping);
     metric_scale(r->t, r->scaled, W, r->n);
     metric_rotate(r->w, linalg_gemm, r->t, r->Wm, r->scaled, r->n);
-    for (size_t i = 0; i < r->n; i++) {
-        float root = weights ? sqrtf(weights[i]) : 1;
-        for (size_t j = 0; j < r->m; j++) r->Wm[i * r->m + j] *= root * r->mu[j];
-    }
+    for (size_t i = 0; i < r->n; i++)
+        for (size_t j = 0; j < r->m; j++) r->Wm[i * r->m + j] *= r->o->root[i] * r->mu[j];
+    if (!r->o->n_blocks) return;
+    output_metric_apply(r->w, r->o, r->scaled, r->Wm, r->m);
+    memcpy(r->Wm, r->scaled, r->n * r->m * sizeof *r->Wm);
 }
 
 /* Random signs, no duals: Z = N. */
@@ -281,20 +328,20 @@ static void start(state *s, rng *r) {
 
 /* The last B was fitted to A with unit columns, sign(A) . (u 1') / |u|: so V = diag(u_A / |u_A|) A diag(u_B) B
  * diag(v_B), and the weights and the scaling of the columns are undone. */
-static void finish(run *r, binary_factors *f, const float *weights) {
+static void finish(run *r, binary_factors *f) {
     float scale = unit_columns(&r->A, r->normed);
-    for (size_t i = 0; i < r->n; i++) f->a[i] = r->A.u[i] * scale / (weights ? sqrtf(weights[i]) : 1);
+    for (size_t i = 0; i < r->n; i++) f->a[i] = r->A.u[i] * scale / r->o->root[i];
     for (size_t i = 0; i < r->k; i++) f->c[i] = r->B.u[i];
     for (size_t j = 0; j < r->m; j++) f->b[j] = r->B.v[j] / r->t->scale[j];
     for (size_t i = 0; i < r->n * r->k; i++) f->A[i] = copysignf(1, r->A.N[i]);
     for (size_t i = 0; i < r->k * r->m; i++) f->B[i] = copysignf(1, r->B.N[i]);
 }
 
-bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t,
+bool admm_factorize(workers *w, binary_factors *f, const float *W, const output_metric *o, const metric *t,
                     const admm_options *options, rng *random, bp_err *e) {
     run r;
-    if (!run_open(&r, w, t, f->n, f->m, f->k, e)) return false;
-    set_target(&r, W, weights, options->damping);
+    if (!run_open(&r, w, t, o, f->n, f->m, f->k, e)) return false;
+    set_target(&r, W, options->damping);
     start(&r.A, random);
     start(&r.B, random);
     bool ok = true, stopped = false;
@@ -304,7 +351,7 @@ bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *
         ok = a_step(&r) && b_step(&r);
         stopped = options->tick && !options->tick(options->context);
     }
-    if (ok && !stopped) finish(&r, f, weights);
+    if (ok && !stopped) finish(&r, f);
     free(r.memory);
     if (stopped) return bp_fail(e, BP_OK, 0, "interrupted");
     return ok || bp_fail(e, BP_ERR_ARGUMENT, 0, "the matrix to factorize is not finite, or memory is short");
@@ -312,11 +359,15 @@ bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *
 
 linalg_product *admm_product(void) { return gemm_bf16_amx() ? gemm_bf16_split : gemm_int16_or_float(); }
 
-double admm_work(size_t n, size_t m, size_t k, unsigned iterations, bool full) {
+double admm_work(size_t n, size_t m, size_t k, unsigned iterations, bool full, bool correlated) {
     double dn = (double)n, dm = (double)m, dk = (double)k, rotation = full ? 2 * dk * dm * dm : 0;
     double a = rotation + 2 * dk * dk * dm + 2 * dn * dm * dk + 4 * dk * dk * dk + (double)INNER * 2 * dn * dk * dk;
     double b = 2 * dn * dm * dk + dn * dk * dk + 10 * dk * dk * dk + 2 * dk * dk * dm +
                (double)INNER * (4 * dk * dk * dm + 2 * rotation);
+    if (correlated) { /* eigenvectors instead of inverses; n^2 k and n k^2 for each turn into their bases and back */
+        a += 6 * dk * dk * dk + (1 + INNER) * 2 * dn * dk * dk + (1 + 2 * INNER) * 2 * dn * dn * dk;
+        b += 2 * dn * dn * dk + dn * dk * dk;
+    }
     return iterations * (a + b);
 }
 

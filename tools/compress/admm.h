@@ -3,13 +3,14 @@
  *
  *     W [n, m] ~ diag(a) A diag(c) B diag(b),   A in +-1^(n x k),  B in +-1^(k x m)
  *
- * minimises sum_i w_i (W-V)_i (H + damping D) (W-V)_i', D = diag H. The answer is as ADMM leaves it: refit.h improves
+ * minimises tr(G (W-V) (H + damping D) (W-V)'), D = diag H. The answer is as ADMM leaves it: refit.h improves
  * its scales. */
 #ifndef BITPAIR_ADMM_H
 #define BITPAIR_ADMM_H
 
 #include "linalg/rng.h"
 #include "metric.h"
+#include "output_metric.h"
 
 typedef struct {
     size_t n, m, k;
@@ -37,13 +38,14 @@ typedef struct {
 /* The matrix product of most of its work: whichever is fastest on this processor and exact enough. */
 linalg_product *admm_product(void);
 
-/* Floating-point operations of admm_factorize, for progress and estimates. */
-double admm_work(size_t n, size_t m, size_t k, unsigned iterations, bool full);
+/* Floating-point operations of admm_factorize, for progress and estimates; `full`: with H, not its diagonal;
+ * `correlated`: with moments of all outputs. */
+double admm_work(size_t n, size_t m, size_t k, unsigned iterations, bool full, bool correlated);
 
-/* Fills f (opened with n, m, k) from W [n, m] and output weights [n] (NULL: all 1). The random start is drawn from r.
+/* Fills f (opened with n, m, k) from W [n, m] in the metrics of its outputs and inputs. The random start is drawn from r.
  * Fails with BP_ERR_MEMORY; BP_ERR_ARGUMENT where W is not finite or LAPACK gets no memory; BP_OK in e->code when tick
  * stopped it. */
-bool admm_factorize(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t,
+bool admm_factorize(workers *w, binary_factors *f, const float *W, const output_metric *o, const metric *t,
                     const admm_options *options, rng *r, bp_err *e);
 
 #endif

@@ -45,8 +45,12 @@ static bool goes_on(void *context) {
 
 static bool make_layer(job *j, part p, const statistics *s, const metric *t, bp_err *e) {
     stack w = stack_of(&j->m->layers[j->layer], p, j->o->fused);
-    factor_options options = {
-        .seed = j->o->seed, .iterations = ITERATIONS, .damping = (float)j->o->damping, .tick = goes_on};
+    output_metric outputs;
+    factor_options options = {.seed = j->o->seed,
+                              .iterations = ITERATIONS,
+                              .damping = (float)j->o->damping,
+                              .outputs = &outputs,
+                              .tick = goes_on};
     layer_loss *loss = &j->losses[j->layer * PARTS + p];
     stage_shape shapes[MODEL_STAGES];
     char name[NAME];
@@ -54,9 +58,11 @@ static bool make_layer(job *j, part p, const statistics *s, const metric *t, bp_
     plan_shapes(j->o, j->layer * PARTS + p, w.n, w.m, shapes);
     stack_name(name, sizeof name, j->layer, p, w.parts);
     if (!factors_open(&f, w.n, w.m, shapes, j->o->n_stages, e)) return false;
-    bool ok = factors_make(j->w, &f, name, j->dense.W[p], s, t, false, &options, e) &&
+    bool ok = output_metric_open(&outputs, NULL, w.n, e) &&
+              factors_make(j->w, &f, name, j->dense.W[p], s, t, false, &options, e) &&
               factors_dense(j->w, &f, j->coarse.W[p], e);
     memcpy(loss->error, f.report.validation, sizeof loss->error);
+    output_metric_close(&outputs);
     factors_close(&f);
     return ok;
 }

@@ -60,10 +60,8 @@ typedef struct {
 
 static bool tick(void *context) {
     ticker *t = context;
-    if (t->main)
-        advance(t->j, t->iteration_work);
-    else
-        __atomic_fetch_add(&t->j->done, units(t->iteration_work), __ATOMIC_RELAXED);
+    if (t->main) advance(t->j, t->iteration_work);
+    if (!t->main) __atomic_fetch_add(&t->j->done, units(t->iteration_work), __ATOMIC_RELAXED);
     return !cli_interrupted();
 }
 
@@ -98,17 +96,15 @@ static void make_layer(void *context, size_t i, uint32_t worker) {
                 plan_layer_work(o, j->layer * PARTS + g->parts[i], f->n, f->m) /
                     ((double)o->iterations * (f->n_stages - o->kept)),
                 worker == 0};
-    factor_options options = {o->seed,
-                              o->kept,
-                              (unsigned)o->iterations,
-                              (float)o->damping,
-                              (float)o->lambda,
-                              j->weights.blocks ? j->weights.blocks[j->layer].w[g->parts[i]] : NULL,
-                              tick,
-                              &t};
+    output_metric outputs;
+    g->failed[i] = !output_weights_metric(&outputs, &j->weights, j->m, j->layer, g->parts[i], f->n, &g->errors[i]);
+    if (g->failed[i]) return;
+    factor_options options = {o->seed, o->kept, (unsigned)o->iterations, (float)o->damping, (float)o->lambda, &outputs,
+                              tick,    &t};
     g->failed[i] =
         !factors_make(g->inner, f, name, j->dense.W[g->parts[i]], g->s, g->t, !o->diagonal, &options, &g->errors[i]) ||
         !checkpoint_save(&j->work_folder, name, f, &g->errors[i]);
+    output_metric_close(&outputs);
 }
 
 static void report_layer(const group *g, size_t i) {
@@ -439,6 +435,7 @@ static bool show_gradients(void *context, double share) {
 static bool measure_gradients(job *j, const calibration *calib, bp_err *e) {
     const output_weights_options options = {.n_tokens = j->o->gradient_tokens,
                                             .tokens = j->o->token_weights,
+                                            .moments = j->o->correlated,
                                             .fused = j->o->fused,
                                             .mapped = j->o->mapped,
                                             .kept = &j->work_folder,
@@ -447,8 +444,7 @@ static bool measure_gradients(job *j, const calibration *calib, bp_err *e) {
     return !plan_wants_gradients(j->o) || output_weights_measure(&j->weights, j->w, j->m, calib, &options, e);
 }
 
-/* Bits of each layer in `own`, from the work folder's measurement, the user's file, or a new one, which both then keep.
- */
+/* Bits of each layer in `own`, from the work folder's measurement, the user's file, or a new one that both then keep. */
 static bool allocate_layers(job *j, compress_options *own, const calibration *calib, const char *source, bp_err *e) {
     size_t n = (size_t)j->m->config.n_layers * PARTS;
     char kept[sizeof j->work_folder.folder + NAME];

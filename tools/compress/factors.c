@@ -196,10 +196,10 @@ static bool make_stage(making *k, uint32_t index, bp_err *e) {
     rng random = rng_named(k->options->seed, stream);
     binary_factors b;
     if (!binary_factors_open(&b, f->n, f->m, f->stages[index].shape.k, e)) return false;
-    const float *weights = k->options->weights;
-    bool ok = admm_factorize(k->w, &b, k->left, weights, k->t, &options, &random, e) &&
-              refit_scales(k->w, &b, k->left, weights, k->t, REFIT_DAMPING, REFIT_ROUNDS, e) &&
-              refit_round(k->w, &b, k->left, weights, k->t, REFIT_DAMPING, f->stages[index].shape.eight, e);
+    const output_metric *o = k->options->outputs;
+    bool ok = admm_factorize(k->w, &b, k->left, o, k->t, &options, &random, e) &&
+              refit_scales(k->w, &b, k->left, o, k->t, REFIT_DAMPING, REFIT_ROUNDS, e) &&
+              refit_round(k->w, &b, k->left, o, k->t, REFIT_DAMPING, f->stages[index].shape.eight, e);
     if (ok) {
         store_stage(&f->stages[index], &b);
         subtract_stage(k, &b);

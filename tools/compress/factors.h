@@ -65,10 +65,10 @@ typedef struct {
     uint64_t seed;
     uint32_t kept; /* stages that are there already and stay */
     unsigned iterations;
-    float damping;               /* of the metric in ADMM; 0.3 */
-    float lambda;                /* of the target; < 0: chosen by validation */
-    const float *weights;        /* [n] of the squared errors of the outputs; NULL: all 1 */
-    bool (*tick)(void *context); /* once per iteration of ADMM; false: stop */
+    float damping;                /* of the metric in ADMM; 0.3 */
+    float lambda;                 /* of the target; < 0: chosen by validation */
+    const output_metric *outputs; /* how their errors weigh */
+    bool (*tick)(void *context);  /* once per iteration of ADMM; false: stop */
     void *context;
 } factor_options;
 

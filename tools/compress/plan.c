@@ -124,7 +124,8 @@ double plan_layer_work(const compress_options *o, size_t index, size_t n, size_t
     if (!n) return 0;
     plan_shapes(o, index, n, m, shapes);
     for (uint32_t s = o->kept; s < o->n_stages; s++)
-        work += admm_work(n, m, shapes[s].k, (unsigned)o->iterations, !o->diagonal);
+        work += admm_work(n, m, shapes[s].k, (unsigned)o->iterations, !o->diagonal,
+                          o->correlated && output_weights_whole(index % PARTS));
     return work;
 }
 
@@ -165,14 +166,16 @@ double plan_made_work(const compress_options *o, const model *m, uint32_t layer)
 static uint64_t base_bytes(const compress_options *o) { return (64 + 14 * o->threads) << 20; }
 
 /* While a layer [n, m] is made: factors.c with target.c, admm.c and refit.c. */
-static uint64_t layer_bytes(const compress_options *o, size_t n, size_t m) {
+static uint64_t layer_bytes(const compress_options *o, size_t n, size_t m, bool correlated) {
     uint64_t k = 32, nm = (uint64_t)n * m;
     for (uint32_t s = 0; s < o->n_stages; s++)
         k = bp_max(k, factors_middle(o->stage_bits[s] * (o->equal_loss || o->base ? ALLOCATE_MOST : 1), n, m));
-    uint64_t nk = n * k, km = k * m, wide = bp_max(m, k), tall = bp_max(n, k);
+    uint64_t nk = n * k, km = k * m, wide = bp_max(m, k), tall = bp_max(n, k),
+             whole = correlated ? bp_max(wide, n) : wide;
     uint64_t admm = nk + 3 * km + 2 * nm + 2 * bp_max(nk, km) + 3 * k * k + 2 * 192 * wide * o->threads;
-    uint64_t refit = 2 * nm + 2 * tall * m + nk + 2 * wide * wide;
-    return sizeof(float) * (6 * nm + km + bp_max(4 * nm, nk + km + bp_max(admm, refit)));
+    uint64_t refit = 2 * nm + 2 * tall * m + 2 * nk + 2 * whole * whole, outputs = correlated ? 2 * (uint64_t)n * n : 0;
+    if (correlated) admm += 2 * nk;
+    return sizeof(float) * (outputs + 6 * nm + km + bp_max(6 * nm, nk + km + bp_max(admm, refit)));
 }
 
 /* While a group of layers that share their input is made: moments, metric, and as many layers as are made at once. */
@@ -182,7 +185,7 @@ static uint64_t group_bytes(const compress_options *o, const model *m, size_t n_
     bool residual = n == 1;
     for (size_t i = 0; i < n; i++) {
         stack w = stack_of(l, parts[i], o->fused);
-        uint64_t bytes = w.n ? layer_bytes(o, w.n, width) : 0;
+        uint64_t bytes = w.n ? layer_bytes(o, w.n, width, o->correlated && output_weights_whole(parts[i])) : 0;
         layers += bytes;
         largest = bp_max(largest, bytes);
     }
@@ -215,7 +218,8 @@ static uint64_t loop_bytes(const compress_options *o, const model *m, size_t n_t
     uint64_t gradients = /* of gradients between blocks */
         plan_wants_gradients(o)
             ? sizeof(float) * m->config.n_layers *
-                  ((uint64_t)m->config.d_model * m->config.d_model + INPUTS * (uint64_t)weighed_tokens(o, n_tokens))
+                  ((uint64_t)m->config.d_model * m->config.d_model + INPUTS * (uint64_t)weighed_tokens(o, n_tokens) +
+                   (o->correlated ? output_weights_moments(m) : 0))
             : 0;
     return activations + gradients + chain_own_bytes(m, o->ctx, threads) +
            sizeof(float) * n_val * o->ctx * m->config.d_model + 2 * sizeof(float) * weights + plan_factor_bytes(o, m) +
@@ -234,8 +238,9 @@ static uint64_t peak_bytes(const compress_options *o, const model *m, size_t n_t
     peak = bp_max(peak, rounding + (o->mapped ? rows : 0));
     if (o->equal_loss) peak = bp_max(peak, allocate_bytes(o, m) + group);
     if (plan_wants_gradients(o))
-        peak = bp_max(peak, output_weights_bytes(m, o->ctx, weighed_tokens(o, n_tokens), (uint32_t)o->threads) +
-                                (o->mapped ? rows : 0));
+        peak = bp_max(
+            peak, output_weights_bytes(m, o->ctx, weighed_tokens(o, n_tokens), o->correlated, (uint32_t)o->threads) +
+                      (o->mapped ? rows : 0));
     return base_bytes(o) + sizeof(int32_t) * n_tokens + (o->mapped ? 0 : m->file->size) + peak;
 }
 
@@ -289,19 +294,20 @@ void plan_recipe(const compress_options *o, char *out, size_t capacity) {
         used +=
             (size_t)snprintf(stages + used, sizeof stages - used, "%s%.6g", s > o->kept ? ", " : "", o->stage_bits[s]);
     if (o->lambda >= 0) snprintf(lambda, sizeof lambda, "%.6g", o->lambda);
-    snprintf(out, capacity,
-             "{%s%s%s\"stages\": [%s], \"scale_bits\": %llu, \"fused\": %s, \"allocate\": \"%s\", \"method\": \"%s\", "
-             "\"iterations\": %llu, "
-             "\"calib_tokens\": "
-             "%llu, \"ctx\": %llu, \"gradient_tokens\": %llu, \"token_weights\": %s, \"block_steps\": %llu, "
-             "\"block_rate\": %.6g, "
-             "\"embedding_bits\": %llu, "
-             "\"damping\": %.6g, \"lambda\": %s, \"clip\": %.6g, \"seed\": %llu}",
-             o->base_recipe ? "\"extends\": " : "", o->base_recipe ? o->base_recipe : "", o->base_recipe ? ", " : "",
-             stages, (unsigned long long)o->scale_bits, o->fused ? "true" : "false",
-             o->equal_loss ? "equal-loss" : "uniform", o->diagonal ? "diagonal" : "full",
-             (unsigned long long)o->iterations, (unsigned long long)o->calib_tokens, (unsigned long long)o->ctx,
-             (unsigned long long)o->gradient_tokens, o->token_weights ? "true" : "false",
-             (unsigned long long)(plan_fits_blocks(o) ? o->block_steps : 0), o->block_rate,
-             (unsigned long long)o->embedding_bits, o->damping, lambda, o->clip, (unsigned long long)o->seed);
+    snprintf(
+        out, capacity,
+        "{%s%s%s\"stages\": [%s], \"scale_bits\": %llu, \"fused\": %s, \"allocate\": \"%s\", \"method\": \"%s\", "
+        "\"iterations\": %llu, "
+        "\"calib_tokens\": "
+        "%llu, \"ctx\": %llu, \"gradient_tokens\": %llu, \"output_correlations\": %s, \"token_weights\": %s, "
+        "\"block_steps\": %llu, "
+        "\"block_rate\": %.6g, "
+        "\"embedding_bits\": %llu, "
+        "\"damping\": %.6g, \"lambda\": %s, \"clip\": %.6g, \"seed\": %llu}",
+        o->base_recipe ? "\"extends\": " : "", o->base_recipe ? o->base_recipe : "", o->base_recipe ? ", " : "", stages,
+        (unsigned long long)o->scale_bits, o->fused ? "true" : "false", o->equal_loss ? "equal-loss" : "uniform",
+        o->diagonal ? "diagonal" : "full", (unsigned long long)o->iterations, (unsigned long long)o->calib_tokens,
+        (unsigned long long)o->ctx, (unsigned long long)o->gradient_tokens, o->correlated ? "true" : "false",
+        o->token_weights ? "true" : "false", (unsigned long long)(plan_fits_blocks(o) ? o->block_steps : 0),
+        o->block_rate, (unsigned long long)o->embedding_bits, o->damping, lambda, o->clip, (unsigned long long)o->seed);
 }

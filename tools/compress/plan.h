@@ -18,6 +18,7 @@ typedef struct {
     uint64_t calib_tokens, ctx, iterations, embedding_bits, seed, threads;
     uint64_t gradient_tokens;     /* for the weights of outputs; 0: all outputs weigh the same */
     uint64_t scale_bits;          /* 8 or 16: how a and c are stored (pack.h) */
+    bool correlated;              /* errors of outputs weigh by whole second moments of gradients */
     bool token_weights;           /* tokens weigh by their gradients: those of all tokens are taken */
     uint64_t max_memory;          /* MB; 0: no limit */
     bool streamed;                /* activations in a scratch file beside the output */

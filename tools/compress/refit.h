@@ -4,21 +4,21 @@
 
 #include "admm.h"
 
-/* Improves a, c, b of f for W [n, m] and output weights [n] (NULL: all 1): `rounds` times c, a, b in turn, each the
+/* Improves a, c, b of f for W [n, m]: `rounds` times c, a, b in turn, each the
  * exact minimum for the others fixed; the error in the metric (damping as there) never grows. Fails with
  * BP_ERR_MEMORY. */
-bool refit_scales(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, float damping,
+bool refit_scales(workers *w, binary_factors *f, const float *W, const output_metric *o, const metric *t, float damping,
                   unsigned rounds, bp_err *e);
 
 /* Rounds all scales as a file stores them, a and c in 8 bits if `eight` (pack.h), balanced so that a, c and b have equal
  * geometric means (far from both ends of the range); c is fitted again after a and b are rounded. Afterwards f holds
  * exactly what a file stores. */
-bool refit_round(workers *w, binary_factors *f, const float *W, const float *weights, const metric *t, float damping,
+bool refit_round(workers *w, binary_factors *f, const float *W, const output_metric *o, const metric *t, float damping,
                  bool eight, bp_err *e);
 
-/* tr(w (W-V) H (W-V)') of V = f: the error that both reduce, damping included. scratch-free; for reports and tests.
+/* tr(G (W-V) H (W-V)') of V = f: the error that both reduce, damping included. scratch-free; for reports and tests.
  * NAN without memory. */
-double refit_error(workers *w, const binary_factors *f, const float *W, const float *weights, const metric *t,
+double refit_error(workers *w, const binary_factors *f, const float *W, const output_metric *o, const metric *t,
                    float damping);
 
 #endif

@@ -4,14 +4,15 @@
 #include <stdlib.h>
 
 #include "distill.h"
-#include "linalg/linalg.h"
+#include "linalg/gemm_bf16.h"
 #include "network.h"
 #include "platform.h"
 #include "vector.h"
 
 enum { SEQUENCES = 4, KEEP_EVERY = 60 /* seconds */ };
 static const char KEPT[] = "gradients";
-static const float HEAD = 0.5f; /* mean over tokens of sum_v p_v (1 - p_v) */
+static const float DAMPING = 0.1f; /* of correlations */
+static const float HEAD = 0.5f;    /* mean over tokens of sum_v p_v (1 - p_v) */
 
 typedef struct {
     output_weights *o;
@@ -26,18 +27,22 @@ typedef struct {
     float *between;    /* [n_layers, tokens, d_model] the stream before each block */
     float *E, *stream, *x, *r;
     uint32_t layer;
-    size_t tokens; /* so far, of those that count for outputs and tables */
-    size_t first;  /* token of the batch */
-    bool counts;   /* does the batch? */
+    size_t tokens;           /* so far, of those that count for outputs and tables */
+    size_t first;            /* token of the batch */
+    bool counts;             /* does the batch? */
+    float *squares, *evened; /* scratch of add_gradients */
 } measuring;
 
 /* ---- sums ------------------------------------------------------------------------------------------------------- */
 
+/* A batch of gradients dY [tokens, n] of one layer's outputs. */
 typedef struct {
-    float *sums;
     const float *dY;
     size_t n, tokens;
-} squares;
+    float *squares; /* [tokens] of their sizes */
+    float *evened;  /* [tokens, n] dY_t / sqrt |dY_t| */
+    float *sums;    /* [n] += squares of dY */
+} gradients;
 
 enum { COLUMNS = 64, ROWS = 64 }; /* of dY in an item of work */
 
@@ -49,29 +54,42 @@ const float *output_weights_tokens(const output_weights *o, uint32_t layer, part
     return o->tokens ? tokens_of(o, layer, p) : NULL;
 }
 
+static void even_rows(void *context, size_t item, uint32_t worker) {
+    const gradients *g = context;
+    (void)worker;
+    for (size_t t = item * ROWS; t < bp_min(g->tokens, (item + 1) * ROWS); t++) {
+        const float *dy = g->dY + t * g->n, square = vector_dot(dy, dy, g->n);
+        const float by = square > 0 ? 1 / sqrtf(sqrtf(square)) : 0;
+        g->squares[t] = square;
+        for (size_t i = 0; i < g->n; i++) g->evened[t * g->n + i] = by * dy[i];
+    }
+}
+
 static void add_columns(void *context, size_t item, uint32_t worker) {
-    const squares *s = context;
-    size_t first = item * COLUMNS, end = bp_min(s->n, first + COLUMNS);
+    const gradients *g = context;
+    size_t first = item * COLUMNS, end = bp_min(g->n, first + COLUMNS);
     (void)worker;
-    for (size_t t = 0; t < s->tokens; t++)
-        for (size_t i = first; i < end; i++) s->sums[i] += s->dY[t * s->n + i] * s->dY[t * s->n + i];
+    for (size_t t = 0; t < g->tokens; t++)
+        for (size_t i = first; i < end; i++) g->sums[i] += g->dY[t * g->n + i] * g->dY[t * g->n + i];
 }
 
-static void add_rows(void *context, size_t item, uint32_t worker) {
-    const squares *s = context;
-    (void)worker;
-    for (size_t t = item * ROWS; t < bp_min(s->tokens, (item + 1) * ROWS); t++)
-        s->sums[t] += vector_dot(s->dY + t * s->n, s->dY + t * s->n, s->n);
+/* H [n, n] += X' X; its rounding is nothing beside the noise of the gradients */
+static void add_moments(const measuring *k, float *H, const float *X, size_t n, size_t tokens) {
+    workers_gemm_by(k->w, gemm_bf16, true, false, n, n, tokens, 1, X, n, X, n, 1, H, n);
 }
 
-static void add_squares(void *context, part p, const float *dY, const float *X, size_t tokens) {
+static void add_gradients(void *context, part p, const float *dY, const float *X, size_t tokens) {
     measuring *k = context;
-    squares s = {k->o->blocks[k->layer].w[p], dY, part_linear(&k->m->layers[k->layer], p)->n, tokens};
+    const block_output_weights *b = &k->o->blocks[k->layer];
+    size_t n = part_linear(&k->m->layers[k->layer], p)->n;
+    gradients g = {dY, n, tokens, k->squares, k->evened, b->w[p]};
     (void)X;
-    if (k->counts) workers_for(k->w, bp_ceil_div(s.n, COLUMNS), add_columns, &s);
+    workers_for(k->w, bp_ceil_div(tokens, ROWS), even_rows, &g);
+    if (k->counts) workers_for(k->w, bp_ceil_div(n, COLUMNS), add_columns, &g);
+    if (k->counts && b->G[p]) add_moments(k, b->G[p], g.evened, n, tokens);
     if (!k->o->tokens) return;
-    s.sums = tokens_of(k->o, k->layer, p) + k->first;
-    workers_for(k->w, bp_ceil_div(tokens, ROWS), add_rows, &s);
+    float *sums = tokens_of(k->o, k->layer, p) + k->first;
+    for (size_t t = 0; t < tokens; t++) sums[t] += g.squares[t];
 }
 
 static int by_size(const void *a, const void *b) {
@@ -108,21 +126,46 @@ static size_t outputs(const model *m) {
     return n;
 }
 
-static size_t floats_of(const model *m, size_t n_tokens) {
+static size_t widest(const model *m) {
+    size_t n = 0;
+    for (part p = 0; p < PARTS; p++) n = bp_max(n, part_linear(&m->layers[0], p)->n);
+    return n;
+}
+
+bool output_weights_whole(part p) { return p != PART_GATE && p != PART_UP; }
+
+static size_t square_of(const model *m, part p) {
+    size_t n = part_linear(&m->layers[0], p)->n;
+    return n * n;
+}
+
+size_t output_weights_moments(const model *m) {
+    size_t floats = 0;
+    for (part p = 0; p < PARTS; p++) floats += output_weights_whole(p) ? square_of(m, p) : 0;
+    return floats;
+}
+
+static size_t floats_of(const model *m, size_t n_tokens, bool whole) {
     size_t layers = m->config.n_layers, square = (size_t)m->config.d_model * m->config.d_model;
-    return layers * outputs(m) + (2 + layers) * square + layers * INPUTS * n_tokens;
+    return layers * (outputs(m) + (whole ? output_weights_moments(m) : 0) + INPUTS * n_tokens) + (2 + layers) * square;
 }
 
 /* n_tokens: 0 where they are not weighed */
-static bool weights_open(output_weights *o, const model *m, size_t n_tokens) {
+static bool weights_open(output_weights *o, const model *m, size_t n_tokens, bool whole) {
     uint32_t layers = m->config.n_layers;
     size_t square = (size_t)m->config.d_model * m->config.d_model;
-    float *p = o->memory = calloc(floats_of(m, n_tokens), sizeof *p);
+    float *p = o->memory = calloc(floats_of(m, n_tokens, whole), sizeof *p);
     o->blocks = calloc(layers, sizeof *o->blocks);
     for (uint32_t i = 0; p && o->blocks && i < layers; i++)
         for (part j = 0; j < PARTS; j++) {
             o->blocks[i].w[j] = p;
             p += part_linear(&m->layers[i], j)->n;
+        }
+    for (uint32_t i = 0; p && o->blocks && whole && i < layers; i++)
+        for (part j = 0; j < PARTS; j++) {
+            if (!output_weights_whole(j)) continue;
+            o->blocks[i].G[j] = p;
+            p += square_of(m, j);
         }
     o->embedding = p;
     o->head = p ? p + square : NULL;
@@ -130,6 +173,19 @@ static bool weights_open(output_weights *o, const model *m, size_t n_tokens) {
     o->tokens = p && n_tokens ? o->streams + layers * square : NULL;
     o->n_tokens = n_tokens;
     return o->memory && o->blocks;
+}
+
+bool output_weights_metric(output_metric *out, const output_weights *o, const model *m, uint32_t layer, part p,
+                           size_t n, bp_err *e) {
+    const block_output_weights *b = o->blocks ? &o->blocks[layer] : NULL;
+    if (!output_metric_open(out, b ? b->w[p] : NULL, n, e)) return false;
+    for (size_t first = 0, rows; b && first < n; first += rows, p++) {
+        rows = part_linear(&m->layers[layer], p)->n;
+        if (!b->G[p] || output_metric_add(out, first, rows, b->G[p], DAMPING, e)) continue;
+        output_metric_close(out);
+        return false;
+    }
+    return true;
 }
 
 void output_weights_close(output_weights *o) {
@@ -146,8 +202,10 @@ static bool measuring_open(measuring *k, const calibration *text, bp_err *e) {
     k->stream = malloc(tokens * d * sizeof *k->stream);
     k->x = malloc(tokens * d * sizeof *k->x);
     k->r = malloc(tokens * sizeof *k->r);
-    if (!weights_open(k->o, k->m, k->options->tokens ? text->n_seqs * ctx : 0) || !k->E || !k->between || !k->stream ||
-        !k->x || !k->r)
+    k->squares = malloc(tokens * sizeof *k->squares);
+    k->evened = malloc(tokens * widest(k->m) * sizeof *k->evened);
+    if (!weights_open(k->o, k->m, k->options->tokens ? text->n_seqs * ctx : 0, k->options->moments) || !k->squares ||
+        !k->evened || !k->E || !k->between || !k->stream || !k->x || !k->r)
         return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the gradients of the dense model");
     return block_trace_open(&k->trace, k->m, tokens, e) && block_open(&k->W, &k->m->layers[0], e) &&
            network_open(&k->net, k->w, k->m, ctx, SEQUENCES, product_fastest(), e) &&
@@ -162,14 +220,17 @@ static void measuring_close(measuring *k) {
     free(k->stream);
     free(k->x);
     free(k->r);
+    free(k->squares);
+    free(k->evened);
     distiller_close(&k->head);
     network_close(&k->net);
 }
 
-uint64_t output_weights_bytes(const model *m, size_t ctx, size_t n_tokens, uint32_t threads) {
+uint64_t output_weights_bytes(const model *m, size_t ctx, size_t n_tokens, bool whole, uint32_t threads) {
     const model_config *c = &m->config;
     uint64_t tokens = SEQUENCES * ctx, d = c->d_model, weights = m->linear_weights / c->n_layers;
-    uint64_t floats = c->vocab * d + (c->n_layers + 2) * tokens * d + weights + floats_of(m, n_tokens) + n_tokens;
+    uint64_t floats = c->vocab * d + (c->n_layers + 2) * tokens * d + weights + floats_of(m, n_tokens, whole) +
+                      n_tokens + tokens * (widest(m) + 1);
     return sizeof(float) * floats + block_trace_bytes(m, tokens) + network_bytes(m, ctx, SEQUENCES, threads) +
            distiller_bytes(c->vocab, false, threads);
 }
@@ -193,10 +254,9 @@ static void run_block(measuring *k, size_t tokens) {
     network_forward(&k->net, l, &k->W, k->stream, tokens, &k->trace);
 }
 
-/* sums in the upper triangle -> mean times scale */
+/* sums -> mean times scale */
 static void finish_moments(const measuring *k, float *H, float scale) {
     size_t d = k->m->config.d_model;
-    linalg_mirror(H, d);
     for (size_t i = 0; i < d * d; i++) H[i] *= scale / (float)k->tokens;
 }
 
@@ -210,19 +270,19 @@ static void run_batch(measuring *k, const int32_t *ids, size_t tokens) {
         run_block(k, tokens);
     }
     network_normalise(&k->net, k->x, k->r, k->stream, m->out_norm, tokens);
-    if (k->counts) linalg_gram(k->o->head, d, k->x, d, tokens);
+    if (k->counts) add_moments(k, k->o->head, k->x, d, tokens);
     distiller_run_drawn(&k->head, k->x, k->x, k->first, tokens, &score);
     for (size_t i = 0; i < tokens * d; i++) k->x[i] *= (float)tokens; /* L is a mean over them: now a sum */
     network_normalise_backward(&k->net, k->x, k->stream, m->out_norm, k->r, tokens);
     while (k->layer-- > 0) {
-        gradient_sink sink = {add_squares, k};
-        if (k->counts) linalg_gram(k->o->streams + k->layer * d * d, d, k->x, d, tokens);
+        gradient_sink sink = {add_gradients, k};
+        if (k->counts) add_moments(k, k->o->streams + k->layer * d * d, k->x, d, tokens);
         memcpy(k->stream, k->between + k->layer * stride, tokens * d * sizeof *k->stream);
         run_block(k, tokens);
         network_backward(&k->net, &m->layers[k->layer], &k->W, k->x, tokens, &k->trace, &sink);
     }
     if (!k->counts) return;
-    linalg_gram(k->o->embedding, d, k->x, d, tokens);
+    add_moments(k, k->o->embedding, k->x, d, tokens);
     k->tokens += tokens;
 }
 
@@ -235,7 +295,7 @@ typedef struct {
 } kept_header;
 
 static kept_header kept_of(const measuring *k, size_t next) {
-    return (kept_header){"bpgrad1", floats_of(k->m, k->o->n_tokens), next, k->tokens};
+    return (kept_header){"bpgrad2", floats_of(k->m, k->o->n_tokens, k->options->moments), next, k->tokens};
 }
 
 static bool keep(const measuring *k, size_t next, bp_err *e) {

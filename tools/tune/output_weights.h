@@ -13,9 +13,11 @@
 #include "compress/calib.h"
 #include "compress/block.h"
 #include "compress/checkpoint.h"
+#include "compress/output_metric.h"
 
 typedef struct {
     float *w[PARTS]; /* of one block: [n] each */
+    float *G[PARTS]; /* [n, n] each, mean of g g', or NULL */
 } block_output_weights;
 
 typedef struct {
@@ -28,12 +30,23 @@ typedef struct {
     float *memory;
 } output_weights;
 
+/* Does p get moments? Those of gate and up would take a multiple of all the others' memory. And the entries of a
+ * block's. */
+bool output_weights_whole(part p);
+size_t output_weights_moments(const model *m);
+
 /* Of the tokens that read the input of p in a block; NULL: all weigh the same. */
 const float *output_weights_tokens(const output_weights *o, uint32_t layer, part p);
+
+/* out <- how errors of the n outputs of the stack at p weigh: by w, and by the correlations of G where it was measured. `o` may
+ * be empty: all weigh the same. BP_ERR_MEMORY, BP_ERR_ARGUMENT: not finite. */
+bool output_weights_metric(output_metric *out, const output_weights *o, const model *m, uint32_t layer, part p,
+                           size_t n, bp_err *e);
 
 typedef struct {
     size_t n_tokens;         /* at most, of training sequences, spread over the text */
     bool tokens;             /* weights of tokens too: then from all sequences, and the rest from all for training */
+    bool moments;            /* G too */
     bool fused;              /* q, k, v and gate, up are one stack each */
     const file_view *mapped; /* as in block_release */
     const checkpoint *kept;  /* what is measured is kept there every minute, and gone on from; or NULL */
@@ -43,7 +56,7 @@ typedef struct {
 
 /* Bytes that the measurement takes; n_tokens of the whole text where tokens are weighed, else 0. And its floating-point
  * operations. */
-uint64_t output_weights_bytes(const model *m, size_t ctx, size_t n_tokens, uint32_t threads);
+uint64_t output_weights_bytes(const model *m, size_t ctx, size_t n_tokens, bool whole, uint32_t threads);
 double output_weights_work(const model *m, size_t n_tokens);
 
 /* Forward and backward over the text. BP_ERR_MEMORY, BP_ERR_IO (of what is kept); BP_OK in e->code when tick said stop. */

@@ -1,0 +1,75 @@
+#include "output_metric.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* Outputs whose gradient is below this share of the mean are treated as if they had it. */
+static const double SILENT = 1e-8;
+
+bool output_metric_open(output_metric *o, const float *weights, size_t n, bp_err *e) {
+    *o = (output_metric){.n = n};
+    o->root = malloc(2 * n * sizeof *o->root);
+    if (!o->root) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the metric of %zu outputs", n);
+    o->mu = o->root + n;
+    for (size_t i = 0; i < n; i++) {
+        o->root[i] = weights ? sqrtf(weights[i]) : 1;
+        o->mu[i] = 1;
+    }
+    return true;
+}
+
+static bool take_correlations(output_block *b, const float *G, float damping) {
+    size_t n = b->n;
+    double mean = 0;
+    for (size_t i = 0; i < n; i++) mean += G[i * n + i] / (double)n;
+    if (!(mean - mean == 0)) return false;
+    double floor = mean > 0 ? SILENT * mean : 1;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n; j++) {
+            double scale = sqrt(fmax(G[i * n + i], floor) * fmax(G[j * n + j], floor)) * (1 + (double)damping);
+            b->R[i * n + j] = i == j ? 1 : (float)(G[i * n + j] / scale);
+        }
+    return true;
+}
+
+bool output_metric_add(output_metric *o, size_t first, size_t n, const float *G, float damping, bp_err *e) {
+    float *memory = malloc(2 * n * n * sizeof *memory);
+    if (!memory) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the metric of %zu outputs", n);
+    output_block *b = &o->blocks[o->n_blocks++];
+    *b = (output_block){first, n, memory, memory + n * n};
+    if (take_correlations(b, G, damping)) {
+        memcpy(b->Q, b->R, n * n * sizeof *b->Q);
+        if (linalg_eigh(b->Q, o->mu + first, n)) return true;
+    }
+    return bp_fail(e, BP_ERR_ARGUMENT, 0, "the second moments of the gradients are not finite, or memory is short");
+}
+
+void output_metric_close(output_metric *o) {
+    for (size_t i = 0; i < o->n_blocks; i++) free(o->blocks[i].R);
+    free(o->root);
+    *o = (output_metric){0};
+}
+
+/* One matrix of each block, transposed or not, times its rows of X; other rows are copied. */
+static void by_blocks(workers *w, linalg_product *product, const output_metric *o, bool rotate, bool transposed,
+                      float *out, const float *X, size_t columns) {
+    size_t at = 0;
+    for (size_t i = 0; i <= o->n_blocks; i++) {
+        size_t end = i < o->n_blocks ? o->blocks[i].first : o->n;
+        memcpy(out + at * columns, X + at * columns, (end - at) * columns * sizeof *out);
+        if (i == o->n_blocks) break;
+        const output_block *b = &o->blocks[i];
+        workers_gemm_by(w, product, transposed, false, b->n, columns, b->n, 1, rotate ? b->Q : b->R, b->n,
+                        X + end * columns, columns, 0, out + end * columns, columns);
+        at = end + b->n;
+    }
+}
+
+void output_metric_apply(workers *w, const output_metric *o, float *out, const float *X, size_t columns) {
+    by_blocks(w, linalg_gemm, o, false, false, out, X, columns);
+}
+
+void output_metric_rotate(workers *w, linalg_product *product, const output_metric *o, bool back, float *out,
+                          const float *X, size_t columns) {
+    by_blocks(w, product, o, true, !back, out, X, columns);
+}
