@@ -231,9 +231,9 @@ static bool a_step(run *r) {
     return r->o->n_blocks ? a_step_together(r) : a_step_apart(r);
 }
 
-/* ---- B-step: (A'RA + RIDGE I) F M + rho F = A' R Wn M + rho (Z - U), columns of A at unit norm    docs/DBF.md (8), (9)
- * With A'RA + RIDGE I = P diag(sigma) P' and M = Q diag(mu) Q', entry (i, j) of P'FQ is divided by sigma_i mu_j + rho.
- * */
+/* ---- B-step: (A'RA + RIDGE I) F M + rho F = A' R Wn M + rho (Z - U), columns of A at unit norm: docs/DBF.md (8), (9).
+ * With A'RA + RIDGE I = P diag(sigma) P' and M = Q diag(mu) Q', entry (i, j) of P'FQ is divided by sigma_i mu_j +
+ * rho. */
 
 /* Item 0: the eigenvectors; the others: blocks of rows of A' Wn M Q. */
 static void b_system(void *context, size_t item, uint32_t worker) {

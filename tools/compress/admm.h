@@ -42,8 +42,8 @@ linalg_product *admm_product(void);
  * `correlated`: with moments of all outputs. */
 double admm_work(size_t n, size_t m, size_t k, unsigned iterations, bool full, bool correlated);
 
-/* Fills f (opened with n, m, k) from W [n, m] in the metrics of its outputs and inputs. The random start is drawn from r.
- * Fails with BP_ERR_MEMORY; BP_ERR_ARGUMENT where W is not finite or LAPACK gets no memory; BP_OK in e->code when tick
+/* Fills f (opened with n, m, k) from W [n, m] in the metrics of its outputs and inputs. The random start is drawn from
+ * r. Fails with BP_ERR_MEMORY; BP_ERR_ARGUMENT where W is not finite or LAPACK gets no memory; BP_OK in e->code when tick
  * stopped it. */
 bool admm_factorize(workers *w, binary_factors *f, const float *W, const output_metric *o, const metric *t,
                     const admm_options *options, rng *r, bp_err *e);
