@@ -243,7 +243,6 @@ static void check_scale_bits(const char *original, const char *calib) {
 }
 
 /* Tokens and outputs weighed by whole gradients: one file however it runs, also where the measurement is stopped. */
-#define WEIGHED "--calib-tokens", "32768", "--token-weights", "--output-correlations"
 static void check_weighed(const char *original, const char *calib) {
     char plain[PATH], one[PATH], two[PATH], resumed[PATH], work[PATH + 8], kept[PATH + 24], log[PATH];
     snprintf(plain, sizeof plain, "%s", in_folder("unweighed.gguf"));
@@ -253,19 +252,20 @@ static void check_weighed(const char *original, const char *calib) {
     snprintf(work, sizeof work, "%s.work", resumed);
     snprintf(kept, sizeof kept, "%s/gradients", work);
     snprintf(log, sizeof log, "%s", in_folder("log"));
-    CHECK(run(original, plain, calib, OPTIONS("--calib-tokens", "32768")) == 0, "compress failed");
-    CHECK(run(original, one, calib, OPTIONS(WEIGHED, "--threads", "1")) == 0, "1 thread failed");
-    CHECK(run(original, two, calib, OPTIONS(WEIGHED, "--threads", "2")) == 0, "2 threads failed");
+    CHECK(run(original, plain, calib, OPTIONS("--calib-tokens", "32768", "--gradients", "diagonal")) == 0,
+          "compress failed");
+    CHECK(run(original, one, calib, OPTIONS("--calib-tokens", "32768", "--threads", "1")) == 0, "1 thread failed");
+    CHECK(run(original, two, calib, OPTIONS("--calib-tokens", "32768", "--threads", "2")) == 0, "2 threads failed");
     CHECK(same_files(one, two), "2 threads give other bytes than 1");
     CHECK(!same_files(one, plain), "weights change nothing");
     struct stat st;
-    pid_t pid = start(original, resumed, calib, OPTIONS(WEIGHED), log);
+    pid_t pid = start(original, resumed, calib, OPTIONS("--calib-tokens", "32768"), log);
     for (int i = 0; i < 20000 && count_files(work) < 2 + 1; i++) usleep(500); /* the fingerprint is there */
     kill(pid, SIGINT);
     int rc = wait_for(pid);
     CHECK(rc == 130 && stat(kept, &st) == 0 && count_files(work) == 2 + 2, "interrupted: exit code %d, %zu files", rc,
           count_files(work));
-    CHECK(run(original, resumed, calib, OPTIONS(WEIGHED, "--resume")) == 0, "resume failed");
+    CHECK(run(original, resumed, calib, OPTIONS("--calib-tokens", "32768", "--resume")) == 0, "resume failed");
     CHECK(same_files(one, resumed), "a resumed run gives other bytes");
 }
 
@@ -298,8 +298,7 @@ static void check_refusals(const char *original, const char *calib) {
                  {original, fresh, calib, "--embedding-bits", "3", "--embedding-bits", 2},
                  {original, fresh, calib, "--method", "magic", "--method", 2},
                  {original, fresh, calib, "--scale-bits", "12", "--scale-bits", 2},
-                 {original, fresh, calib, "--method=diagonal", "--token-weights", "--token-weights", 2},
-                 {original, fresh, calib, "--gradient-tokens=0", "--output-correlations", "--output-correlations", 2},
+                 {original, fresh, calib, "--gradients", "some", "--gradients", 2},
                  {calib, fresh, calib, "--seed", "0", "GGUF", 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int rc = wait_for(

@@ -165,8 +165,8 @@ static int compress(compress_options *o, const char *base_path) {
 }
 
 /* What the table of options cannot express. */
-static int check_usage(compress_options *o, double bits, const char *stages, const char *method, const char *allocate,
-                       const char *extend) {
+static int check_usage(compress_options *o, double bits, const char *stages, const char *method, const char *gradients,
+                       const char *allocate, const char *extend) {
     bp_err e = {0};
     if (!o->out_path)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "-o OUT.gguf is missing");
@@ -178,9 +178,8 @@ static int check_usage(compress_options *o, double bits, const char *stages, con
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--allocate is uniform or equal-loss, not '%s'", allocate);
     else if (extend && strcmp(allocate, "uniform") != 0)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--allocate goes without --extend: bits are spread as in that file");
-    else if ((o->token_weights || o->correlated) && (!o->gradient_tokens || strcmp(method, "full") != 0))
-        bp_fail(&e, BP_ERR_ARGUMENT, 0,
-                "--token-weights and --output-correlations take gradients: --method full, and not --gradient-tokens 0");
+    else if (strcmp(gradients, "full") != 0 && strcmp(gradients, "diagonal") != 0 && strcmp(gradients, "none") != 0)
+        bp_fail(&e, BP_ERR_ARGUMENT, 0, "--gradients is full, diagonal or none, not '%s'", gradients);
     else if (o->scale_bits != 8 && o->scale_bits != 16)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--scale-bits is 8 or 16");
     else if (o->embedding_bits != 0 && o->embedding_bits < 4)
@@ -208,7 +207,7 @@ int cmd_compress(int argc, char **argv) {
                           .clip = 10};
     double bits = 2;
     bool separate = false;
-    const char *stages = NULL, *extend = NULL, *method = "full", *allocate = "uniform";
+    const char *stages = NULL, *extend = NULL, *method = "full", *gradients = "full", *allocate = "uniform";
     const cli_option options[] = {
         {"output", 'o', CLI_TEXT, &o.out_path, 0, 0, "OUT.gguf", "the file to write"},
         {"bits", 'b', CLI_REAL, &bits, 0.05, 8, "B",
@@ -224,15 +223,12 @@ int cmd_compress(int argc, char **argv) {
         {"calib-tokens", 0, CLI_COUNT, &o.calib_tokens, 256, 1e9, "N", "tokens to calibrate on (default 65536)"},
         {"ctx", 'c', CLI_COUNT, &o.ctx, 8, 65536, "N", "tokens of a calibration sequence (default 512)"},
         {"iterations", 0, CLI_COUNT, &o.iterations, 4, 100000, "N", "ADMM iterations of a stage (default 40)"},
-        {"gradient-tokens", 0, CLI_COUNT, &o.gradient_tokens, 0, 1e9, "N",
-         "tokens of the backward pass that weighs outputs, and entries of embedding and head, by their effect; 0: all "
-         "weigh "
-         "the same (default 32768)"},
-        {"output-correlations", 0, CLI_FLAG, &o.correlated, 0, 0, NULL,
-         "the errors of a layer's outputs weigh by the whole second moments of the gradients there, not each by its "
-         "own"},
-        {"token-weights", 0, CLI_FLAG, &o.token_weights, 0, 0, NULL,
-         "tokens weigh by how much what a layer gives there matters to the model; takes the gradients of all of them"},
+        {"gradients", 0, CLI_TEXT, &gradients, 0, 0, "NAME",
+         "what a backward pass says of the effect of errors: full: tokens weigh by it, and the outputs of a layer "
+         "together; "
+         "diagonal: each output by itself; none: all weigh the same (default full)"},
+        {"gradient-tokens", 0, CLI_COUNT, &o.gradient_tokens, 1, 1e9, "N",
+         "tokens of that pass where it is diagonal; a full one takes all (default 32768)"},
         {"block-steps", 0, CLI_COUNT, &o.block_steps, 0, 1e6, "N",
          "steps of fitting the scales of a block together, 8 sequences each; 0: none (default 0)"},
         {"block-rate", 0, CLI_REAL, &o.block_rate, 0, 1, "R",
@@ -278,8 +274,10 @@ int cmd_compress(int argc, char **argv) {
     int rc = cli_parse(&spec, argc, argv, &o.model_path);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
     if (compress_rtn_knows(method)) return compress_rtn(&o, method, bits);
-    if ((rc = check_usage(&o, bits, stages, method, allocate, extend)) != CLI_OK) return rc;
+    if ((rc = check_usage(&o, bits, stages, method, gradients, allocate, extend)) != CLI_OK) return rc;
     o.diagonal = strcmp(method, "diagonal") == 0;
+    o.correlated = o.token_weights = strcmp(gradients, "full") == 0 && !o.diagonal;
+    if (strcmp(gradients, "none") == 0) o.gradient_tokens = 0;
     o.fused = !separate && !o.diagonal;
     o.equal_loss = strcmp(allocate, "equal-loss") == 0;
     cli_catch_interrupt();
