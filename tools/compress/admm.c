@@ -195,32 +195,50 @@ static bool a_step_apart(run *r) {
     return true;
 }
 
-/* out [n, k] = Qr' X P, with Qr of R and P of G */
-static void turn(const run *r, linalg_product *product, float *out, const float *X) {
-    float *half = r->turned[1];
-    workers_gemm_by(r->w, product, false, false, r->n, r->k, r->k, 1, X, r->k, r->P, r->k, 0, half, r->k);
-    output_metric_rotate(r->w, product, r->o, false, out, half, r->k);
+/* The same where outputs are correlated: R F (B M B'/g + RIDGE I) + rho F = Y + rho (Z - U), docs/DBF.md (7'). With
+ * R = Qr diag(r) Qr' and B M B'/g = P diag(sigma) P', entry (i, j) of Qr'FP is divided by r_i (sigma_j + RIDGE) + rho. */
+
+/* turned[0] = (Z - U) P, by rows */
+static void a_into(void *context, size_t block, uint32_t worker) {
+    const run *r = context;
+    size_t k = r->k, first = block * ROWS, rows = bp_min(ROWS, r->n - first);
+    float *D = own_scratch(r, worker);
+    pull(&r->A, D, k, first, rows, 0, k);
+    r->coarse(false, false, rows, k, k, 1, D, k, r->P, k, 0, r->turned[0] + first * k, k);
 }
 
-/* The same where outputs are correlated: R F (B M B'/g + RIDGE I) + rho F = Y + rho (Z - U), divided in the eigenbases
- * of both sides. */
+/* turned[0] = [(Y + rho turned[1]) / (r (sigma + RIDGE)' + rho)] P', by rows */
+static void a_divide(void *context, size_t block, uint32_t worker) {
+    const run *r = context;
+    size_t k = r->k, first = block * ROWS, rows = bp_min(ROWS, r->n - first);
+    float rho = r->inner == 0 ? r->rho : 1, *T = own_scratch(r, worker);
+    for (size_t i = 0; i < rows; i++) {
+        const float *Y = r->Y + (first + i) * k, *D = r->turned[1] + (first + i) * k, mu = r->o->mu[first + i];
+        for (size_t j = 0; j < k; j++) T[i * k + j] = (Y[j] + rho * D[j]) / (mu * (r->sigma[j] + RIDGE) + rho);
+    }
+    r->coarse(false, true, rows, k, k, 1, T, k, r->P, k, 0, r->turned[0] + first * k, k);
+}
+
+/* the dual update with F = turned[1], by rows */
+static void a_out(void *context, size_t block, uint32_t worker) {
+    const run *r = context;
+    size_t first = block * ROWS;
+    (void)worker;
+    push(&r->A, r->turned[1] + first * r->k, r->k, first, bp_min(ROWS, r->n - first), 0, r->k);
+}
+
 static bool a_step_together(run *r) {
-    size_t n = r->n, k = r->k;
-    float *D = r->turned[0], *half = r->turned[1], *F = r->normed;
+    size_t n = r->n, k = r->k, blocks = bp_ceil_div(n, ROWS);
     memcpy(r->P, r->G, k * k * sizeof *r->P);
     if (!linalg_eigh(r->P, r->sigma, k)) return false;
-    turn(r, r->product, F, r->Y);
-    memcpy(r->Y, F, n * k * sizeof *F);
+    workers_gemm_by(r->w, r->product, false, false, n, k, k, 1, r->Y, k, r->P, k, 0, r->turned[0], k);
+    output_metric_turn(r->w, r->product, r->o, OUTPUT_INTO_BASIS, r->Y, r->turned[0], k);
     for (r->inner = 0; r->inner < INNER; r->inner++) {
-        float rho = r->inner == 0 ? r->rho : 1;
-        pull(&r->A, D, k, 0, n, 0, k);
-        turn(r, r->coarse, F, D);
-        for (size_t i = 0; i < n; i++)
-            for (size_t j = 0; j < k; j++)
-                F[i * k + j] = (r->Y[i * k + j] + rho * F[i * k + j]) / (r->o->mu[i] * (r->sigma[j] + RIDGE) + rho);
-        output_metric_rotate(r->w, r->coarse, r->o, true, half, F, k);
-        workers_gemm_by(r->w, r->coarse, false, true, n, k, k, 1, half, k, r->P, k, 0, D, k);
-        push(&r->A, D, k, 0, n, 0, k);
+        workers_for(r->w, blocks, a_into, r);
+        output_metric_turn(r->w, r->coarse, r->o, OUTPUT_INTO_BASIS, r->turned[1], r->turned[0], k);
+        workers_for(r->w, blocks, a_divide, r);
+        output_metric_turn(r->w, r->coarse, r->o, OUTPUT_FROM_BASIS, r->turned[1], r->turned[0], k);
+        workers_for(r->w, blocks, a_out, r);
         project(r, &r->A);
     }
     return true;
@@ -246,7 +264,7 @@ static void b_system(void *context, size_t item, uint32_t worker) {
         return;
     }
     if (r->o->n_blocks) {
-        output_metric_apply(NULL, r->o, r->turned[0], r->normed, k);
+        output_metric_apply(NULL, r->product, r->o, r->turned[0], r->normed, k);
         r->product(true, false, k, k, n, 1, r->normed, k, r->turned[0], k, 0, r->P, k);
     } else {
         memset(r->P, 0, k * k * sizeof *r->P);
@@ -315,7 +333,7 @@ static void set_target(run *r, const float *W, float damping) {
     for (size_t i = 0; i < r->n; i++)
         for (size_t j = 0; j < r->m; j++) r->Wm[i * r->m + j] *= r->o->root[i] * r->mu[j];
     if (!r->o->n_blocks) return;
-    output_metric_apply(r->w, r->o, r->scaled, r->Wm, r->m);
+    output_metric_apply(r->w, linalg_gemm, r->o, r->scaled, r->Wm, r->m);
     memcpy(r->Wm, r->scaled, r->n * r->m * sizeof *r->Wm);
 }
 

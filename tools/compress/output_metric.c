@@ -50,26 +50,27 @@ void output_metric_close(output_metric *o) {
     *o = (output_metric){0};
 }
 
-/* One matrix of each block, transposed or not, times its rows of X; other rows are copied. */
-static void by_blocks(workers *w, linalg_product *product, const output_metric *o, bool rotate, bool transposed,
+/* R or Q of each block, transposed or not, times its rows of X; other rows are copied. */
+static void by_blocks(workers *w, linalg_product *product, const output_metric *o, bool basis, bool transposed,
                       float *out, const float *X, size_t columns) {
     size_t at = 0;
-    for (size_t i = 0; i <= o->n_blocks; i++) {
-        size_t end = i < o->n_blocks ? o->blocks[i].first : o->n;
-        memcpy(out + at * columns, X + at * columns, (end - at) * columns * sizeof *out);
-        if (i == o->n_blocks) break;
+    for (size_t i = 0; i < o->n_blocks; i++) {
         const output_block *b = &o->blocks[i];
-        workers_gemm_by(w, product, transposed, false, b->n, columns, b->n, 1, rotate ? b->Q : b->R, b->n,
-                        X + end * columns, columns, 0, out + end * columns, columns);
-        at = end + b->n;
+        size_t from = b->first * columns;
+        memcpy(out + at, X + at, (from - at) * sizeof *out);
+        workers_gemm_by(w, product, transposed, false, b->n, columns, b->n, 1, basis ? b->Q : b->R, b->n, X + from,
+                        columns, 0, out + from, columns);
+        at = from + b->n * columns;
     }
+    memcpy(out + at, X + at, (o->n * columns - at) * sizeof *out);
 }
 
-void output_metric_apply(workers *w, const output_metric *o, float *out, const float *X, size_t columns) {
-    by_blocks(w, linalg_gemm, o, false, false, out, X, columns);
+void output_metric_apply(workers *w, linalg_product *product, const output_metric *o, float *out, const float *X,
+                         size_t columns) {
+    by_blocks(w, product, o, false, false, out, X, columns);
 }
 
-void output_metric_rotate(workers *w, linalg_product *product, const output_metric *o, bool back, float *out,
-                          const float *X, size_t columns) {
-    by_blocks(w, product, o, true, !back, out, X, columns);
+void output_metric_turn(workers *w, linalg_product *product, const output_metric *o, output_turn turn, float *out,
+                        const float *X, size_t columns) {
+    by_blocks(w, product, o, true, turn == OUTPUT_INTO_BASIS, out, X, columns);
 }

@@ -34,9 +34,13 @@ bool output_metric_open(output_metric *o, const float *weights, size_t n, bp_err
 bool output_metric_add(output_metric *o, size_t first, size_t n, const float *G, float damping, bp_err *e);
 void output_metric_close(output_metric *o);
 
-/* out [n, columns] = R X, Q' X or Q X (copies outside of blocks). out must not be X. */
-void output_metric_apply(workers *w, const output_metric *o, float *out, const float *X, size_t columns);
-void output_metric_rotate(workers *w, linalg_product *product, const output_metric *o, bool back, float *out,
-                          const float *X, size_t columns);
+/* out [n, columns] = R X by `product`; outside of blocks a copy. out must not be X. */
+void output_metric_apply(workers *w, linalg_product *product, const output_metric *o, float *out, const float *X,
+                         size_t columns);
+
+/* The same with Q' X, into the eigenbasis of R, or Q X, from it. */
+typedef enum { OUTPUT_INTO_BASIS, OUTPUT_FROM_BASIS } output_turn;
+void output_metric_turn(workers *w, linalg_product *product, const output_metric *o, output_turn turn, float *out,
+                        const float *X, size_t columns);
 
 #endif

@@ -44,7 +44,7 @@ static bool fit_open(fit *r, workers *w, binary_factors *f, const float *W, cons
         for (size_t j = 0; j < m; j++) r->T[i * m + j] *= o->root[i];
     metric_apply(w, t, damping, r->TM, r->T, n);
     if (o->n_blocks) {
-        output_metric_apply(w, o, r->T, r->TM, m);
+        output_metric_apply(w, linalg_gemm, o, r->T, r->TM, m);
         memcpy(r->TM, r->T, n * m * sizeof *r->T);
     }
     return true;
@@ -89,7 +89,7 @@ static void fit_c(fit *r) {
     size_t n = r->n, m = r->m, k = r->k;
     take_left(r);
     take_right(r);
-    output_metric_apply(r->w, r->o, r->RP, r->P, k);
+    output_metric_apply(r->w, linalg_gemm, r->o, r->RP, r->P, k);
     workers_gemm(r->w, true, false, k, k, n, 1, r->P, k, r->RP, k, 0, r->K, k);
     workers_gemm(r->w, false, true, k, k, m, 1, r->XM, m, r->X, m, 0, r->L, k);
     for (size_t i = 0; i < k * k; i++) r->K[i] *= r->L[i];
@@ -156,7 +156,7 @@ static void fit_b(fit *r) {
     for (size_t i = 0; i < n; i++)
         for (size_t j = 0; j < m; j++) r->X[i * m + j] *= r->o->root[i] * r->f->a[i];
     if (r->t->M0) {
-        output_metric_apply(r->w, r->o, r->T, r->X, m);
+        output_metric_apply(r->w, linalg_gemm, r->o, r->T, r->X, m);
         workers_gemm(r->w, true, false, m, m, n, 1, r->X, m, r->T, m, 0, r->K, m);
         for (size_t j = 0; j < m; j++)
             for (size_t l = 0; l < m; l++) r->K[j * m + l] *= r->t->M0[j * m + l] + (j == l ? r->damping : 0);
@@ -224,7 +224,7 @@ double refit_error(workers *w, const binary_factors *f, const float *W, const ou
         for (size_t j = 0; j < m; j++) V[i * m + j] = (W[i * m + j] - V[i * m + j]) * o->root[i];
     metric_scale(t, V, V, n);
     metric_apply(w, t, damping, DM, V, n);
-    output_metric_apply(w, o, DM + n * m, DM, m);
+    output_metric_apply(w, linalg_gemm, o, DM + n * m, DM, m);
     double sum = 0;
     for (size_t i = 0; i < n; i++) sum += dot(V + i * m, DM + n * m + i * m, m);
     free(V);
