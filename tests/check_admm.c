@@ -43,6 +43,14 @@ static float *gaussian(size_t n, size_t m) {
     return W;
 }
 
+/* The upper triangle of such moments, row after row */
+static float *triangle(size_t n) {
+    float *H = correlated(n), *G = malloc(n * (n + 1) / 2 * sizeof *G);
+    for (size_t i = 0; i < n; i++) memcpy(G + output_metric_row(i, n), H + i * n + i, (n - i) * sizeof *G);
+    free(H);
+    return G;
+}
+
 static output_metric opened(const float *weights, size_t n) {
     output_metric o;
     bp_err e;
@@ -247,7 +255,7 @@ static void check_correlated_outputs(void) {
     binary_factors f;
     bp_err e;
     metric t;
-    float *W = gaussian(ROWS, COLUMNS), *H = correlated(COLUMNS), *G = correlated(BLOCK), weights[ROWS];
+    float *W = gaussian(ROWS, COLUMNS), *H = correlated(COLUMNS), *G = triangle(BLOCK), weights[ROWS];
     for (size_t i = 0; i < ROWS; i++) weights[i] = 0.5f + (float)(i % 5);
     output_metric alone = opened(weights, ROWS), together = opened(weights, ROWS);
     CHECK(metric_open(&t, H, COLUMNS, true, &e) && output_metric_add(&together, FIRST, BLOCK, G, 0.1f, &e), "%s",
@@ -263,7 +271,7 @@ static void check_correlated_outputs(void) {
     for (size_t i = 0; i < ROWS; i++) trace += (double)together.mu[i];
     CHECK(fabs(trace - ROWS) < 1e-2 && together.mu[0] == 1 && together.mu[ROWS - 1] == 1, "eigenvalues sum to %g",
           trace);
-    G[BLOCK + 1] = NAN;
+    G[BLOCK] = NAN;
     CHECK(!output_metric_add(&together, FIRST, BLOCK, G, 0.1f, &e) && e.code == BP_ERR_ARGUMENT,
           "takes NaN for a metric");
     output_metric_close(&alone);
@@ -285,7 +293,7 @@ static void check_threads_and_errors(void) {
     binary_factors f[3];
     bp_err e;
     metric t;
-    float *W = gaussian(ROWS, COLUMNS), *H = correlated(COLUMNS), *G = correlated(ROWS / 2);
+    float *W = gaussian(ROWS, COLUMNS), *H = correlated(COLUMNS), *G = triangle(ROWS / 2);
     metric_open(&t, H, COLUMNS, true, &e);
     output_metric o = opened(NULL, ROWS);
     CHECK(output_metric_add(&o, 0, ROWS / 2, G, 0.1f, &e), "%s", e.text);

@@ -105,37 +105,44 @@ static void check_tokens(const rig *k, const output_weights *o) {
             CHECK(v == output_weights_tokens(o, i, stack_first(p, true)), "%s has weights of its own", part_name(p));
         }
     output_weights plain = measure(k, &(output_weights_options){.n_tokens = N_TOKENS, .fused = true});
-    size_t n = (size_t)(plain.embedding - plain.memory), rest = (2 + LAYERS) * D * D;
+    size_t n = (size_t)(plain.embedding - plain.memory), rest = (size_t)2 * D * D;
     CHECK(!output_weights_tokens(&plain, 0, PART_Q), "weights of tokens that nobody wants");
     CHECK(memcmp(plain.memory, o->memory, n * sizeof(float)) == 0 &&
-              memcmp(plain.embedding, o->embedding, rest * sizeof(float)) == 0 && !plain.blocks[0].G[PART_Q],
+              memcmp(plain.embedding, o->embedding, rest * sizeof(float)) == 0 && !plain.blocks[0].G[PART_Q] &&
+              !plain.streams && !o->streams,
           "weights of tokens or moments change those of outputs");
     output_weights_close(&plain);
 }
 
-/* Symmetric and positive, of the layers that are to have them; and of one token: where a layer's output is the stream's,
- * g g' / |g| beside g g' of the stream. */
+/* As moments must be, of the layers that are to have them; and of one token: where a layer's output is the stream's, g g'
+ * / |g| beside g g' of the stream. */
 static void check_moments(const rig *k, const output_weights *o) {
     for (uint32_t i = 0; i < LAYERS; i++)
         for (part p = 0; p < PARTS; p++) {
             const float *G = o->blocks[i].G[p];
             size_t n = part_linear(&k->m->layers[i], p)->n, wrong = 0;
             CHECK(!G == (p == PART_GATE || p == PART_UP), "%s: moments or none", part_name(p));
-            for (size_t r = 0; G && r < n * n; r++) {
-                double x = (double)G[r], most = sqrt((double)G[r / n * n + r / n] * (double)G[r % n * n + r % n]);
-                wrong += !(fabs(x - (double)G[r % n * n + r / n]) <= 1e-3 * most && fabs(x) <= 1.001 * most);
-            }
+            for (size_t r = 0; G && r < n; r++)
+                for (size_t c = r; c < n; c++) {
+                    const float *row = G + output_metric_row(r, n), *other = G + output_metric_row(c, n);
+                    wrong +=
+                        !(row[0] > 0 && fabs((double)row[c - r]) <= 1.001 * sqrt((double)row[0] * (double)other[0]));
+                }
             CHECK(wrong == 0, "layer %u, %s: %zu moments cannot be", (unsigned)i, part_name(p), wrong);
         }
     rig one = *k;
     one.text.n_seqs = 2;
     one.text.n_val = one.text.ctx = 1;
-    output_weights token = measure(&one, &(output_weights_options){.n_tokens = 1, .moments = true, .fused = true});
+    output_weights token =
+        measure(&one, &(output_weights_options){.n_tokens = 1, .moments = true, .streams = true, .fused = true});
     for (uint32_t i = 0; i < LAYERS; i++) {
         const float *G = token.blocks[i].G[PART_DOWN], *stream = token.streams + i * D * D;
         double square = 0, worst = 0;
         for (size_t r = 0; r < D; r++) square += (double)stream[r * D + r];
-        for (size_t r = 0; r < D * D; r++) worst = fmax(worst, fabs((double)G[r] - (double)stream[r] / sqrt(square)));
+        for (size_t r = 0; r < D; r++)
+            for (size_t c = r; c < D; c++)
+                worst = fmax(
+                    worst, fabs((double)G[output_metric_row(r, D) + c - r] - (double)stream[r * D + c] / sqrt(square)));
         CHECK(square > 0 && worst < 0.02 * sqrt(square), "layer %u: moments differ by %g of %g", (unsigned)i, worst,
               sqrt(square));
     }

@@ -433,14 +433,10 @@ static bool show_gradients(void *context, double share) {
 }
 
 static bool measure_gradients(job *j, const calibration *calib, bp_err *e) {
-    const output_weights_options options = {.n_tokens = j->o->gradient_tokens,
-                                            .tokens = j->o->token_weights,
-                                            .moments = j->o->correlated,
-                                            .fused = j->o->fused,
-                                            .mapped = j->o->mapped,
-                                            .kept = &j->work_folder,
-                                            .tick = show_gradients,
-                                            .context = j};
+    output_weights_options options = plan_gradients(j->o);
+    options.kept = &j->work_folder;
+    options.tick = show_gradients;
+    options.context = j;
     return !plan_wants_gradients(j->o) || output_weights_measure(&j->weights, j->w, j->m, calib, &options, e);
 }
 

@@ -21,14 +21,18 @@ bool output_metric_open(output_metric *o, const float *weights, size_t n, bp_err
 static bool take_correlations(output_block *b, const float *G, float damping) {
     size_t n = b->n;
     double mean = 0;
-    for (size_t i = 0; i < n; i++) mean += G[i * n + i] / (double)n;
+    for (size_t i = 0; i < n; i++) mean += (double)G[output_metric_row(i, n)] / (double)n;
     if (!(mean - mean == 0)) return false;
     double floor = mean > 0 ? SILENT * mean : 1;
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < n; j++) {
-            double scale = sqrt(fmax(G[i * n + i], floor) * fmax(G[j * n + j], floor)) * (1 + (double)damping);
-            b->R[i * n + j] = i == j ? 1 : (float)(G[i * n + j] / scale);
+    for (size_t i = 0; i < n; i++) {
+        const float *row = G + output_metric_row(i, n);
+        double own = fmax((double)row[0], floor);
+        b->R[i * n + i] = 1;
+        for (size_t j = i + 1; j < n; j++) {
+            double scale = sqrt(own * fmax((double)G[output_metric_row(j, n)], floor)) * (1 + (double)damping);
+            b->R[i * n + j] = b->R[j * n + i] = (float)((double)row[j - i] / scale);
         }
+    }
     return true;
 }
 

@@ -29,10 +29,13 @@ typedef struct {
 /* The diagonal alone: weights [n], NULL: all 1. BP_ERR_MEMORY. */
 bool output_metric_open(output_metric *o, const float *weights, size_t n, bp_err *e);
 
-/* Correlations of outputs first .. first + n, from their second moments G [n, n] (both triangles). BP_ERR_MEMORY, or
- * BP_ERR_ARGUMENT where G is not finite. */
+/* Correlations of outputs first .. first + n, from a multiple of their second moments, G [n (n + 1) / 2]: the upper
+ * triangle row after row. BP_ERR_MEMORY, or BP_ERR_ARGUMENT where G is not finite. */
 bool output_metric_add(output_metric *o, size_t first, size_t n, const float *G, float damping, bp_err *e);
 void output_metric_close(output_metric *o);
+
+/* Where row i of such a triangle begins, with its diagonal. */
+static inline size_t output_metric_row(size_t i, size_t n) { return i * n - i * (i - 1) / 2; }
 
 /* out [n, columns] = R X by `product`; outside of blocks a copy. out must not be X. */
 void output_metric_apply(workers *w, linalg_product *product, const output_metric *o, float *out, const float *X,

@@ -204,8 +204,14 @@ static uint64_t largest_group(const compress_options *o, const model *m, size_t 
 
 bool plan_wants_gradients(const compress_options *o) { return o->gradient_tokens && !o->diagonal; }
 
-/* Those whose weights are kept. */
-static size_t weighed_tokens(const compress_options *o, size_t n_tokens) { return o->token_weights ? n_tokens : 0; }
+output_weights_options plan_gradients(const compress_options *o) {
+    return (output_weights_options){.n_tokens = o->gradient_tokens,
+                                    .tokens = o->token_weights,
+                                    .moments = o->correlated,
+                                    .streams = plan_fits_blocks(o),
+                                    .fused = o->fused,
+                                    .mapped = o->mapped};
+}
 
 /* Bytes that the loop over blocks holds between groups. */
 static uint64_t loop_bytes(const compress_options *o, const model *m, size_t n_tokens) {
@@ -215,12 +221,8 @@ static uint64_t loop_bytes(const compress_options *o, const model *m, size_t n_t
              tables = container_fixed_bytes(m, (uint32_t)o->embedding_bits);
     uint64_t activations = o->streamed ? chain_front_bytes(m, n_seqs, o->ctx, plan_fits_blocks(o), threads)
                                        : chain_activation_bytes(m, n_seqs, o->ctx, plan_fits_blocks(o));
-    uint64_t gradients = /* of gradients between blocks */
-        plan_wants_gradients(o)
-            ? sizeof(float) * m->config.n_layers *
-                  ((uint64_t)m->config.d_model * m->config.d_model + INPUTS * (uint64_t)weighed_tokens(o, n_tokens) +
-                   (o->correlated ? output_weights_moments(m) : 0))
-            : 0;
+    const output_weights_options kept = plan_gradients(o);
+    uint64_t gradients = plan_wants_gradients(o) ? output_weights_kept_bytes(m, n_tokens, &kept) : 0;
     return activations + gradients + chain_own_bytes(m, o->ctx, threads) +
            sizeof(float) * n_val * o->ctx * m->config.d_model + 2 * sizeof(float) * weights + plan_factor_bytes(o, m) +
            tables + tables / 16;
@@ -229,6 +231,7 @@ static uint64_t loop_bytes(const compress_options *o, const model *m, size_t n_t
 /* Bytes at the peak. A model in memory is all there; of a mapped one the block or the table at work. */
 static uint64_t peak_bytes(const compress_options *o, const model *m, size_t n_tokens) {
     const linear *table = &m->embedding;
+    const output_weights_options wanted = plan_gradients(o);
     uint64_t weights = m->linear_weights / m->config.n_layers, rows = (uint64_t)table->n * table->row_bytes;
     uint64_t group = largest_group(o, m, n_tokens) + (o->mapped ? sizeof(float) * weights : 0);
     uint64_t fit = plan_fits_blocks(o) ? block_tune_bytes(m, o->ctx, bits_of(o), (uint32_t)o->threads) : 0;
@@ -238,9 +241,8 @@ static uint64_t peak_bytes(const compress_options *o, const model *m, size_t n_t
     peak = bp_max(peak, rounding + (o->mapped ? rows : 0));
     if (o->equal_loss) peak = bp_max(peak, allocate_bytes(o, m) + group);
     if (plan_wants_gradients(o))
-        peak = bp_max(
-            peak, output_weights_bytes(m, o->ctx, weighed_tokens(o, n_tokens), o->correlated, (uint32_t)o->threads) +
-                      (o->mapped ? rows : 0));
+        peak = bp_max(peak, output_weights_bytes(m, o->ctx, n_tokens, &wanted, (uint32_t)o->threads) +
+                                (o->mapped ? rows : 0));
     return base_bytes(o) + sizeof(int32_t) * n_tokens + (o->mapped ? 0 : m->file->size) + peak;
 }
 

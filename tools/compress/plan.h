@@ -5,6 +5,7 @@
 #include "factors.h"
 #include "io/file.h"
 #include "model.h"
+#include "tune/output_weights.h"
 
 typedef struct {
     const char *model_path, *out_path;
@@ -70,6 +71,9 @@ double plan_made_work(const compress_options *o, const model *m, uint32_t layer)
 /* Are gradients of the dense model taken first? Are the layers of a block fitted together? (needs them) */
 bool plan_wants_gradients(const compress_options *o);
 bool plan_fits_blocks(const compress_options *o);
+
+/* What is taken of those gradients; where it is kept and who is told is left open. */
+output_weights_options plan_gradients(const compress_options *o);
 
 compress_plan plan_make(const compress_options *o, const model *m, size_t n_tokens);
 

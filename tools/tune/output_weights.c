@@ -27,10 +27,10 @@ typedef struct {
     float *between;    /* [n_layers, tokens, d_model] the stream before each block */
     float *E, *stream, *x, *r;
     uint32_t layer;
-    size_t tokens;           /* so far, of those that count for outputs and tables */
-    size_t first;            /* token of the batch */
-    bool counts;             /* does the batch? */
-    float *squares, *evened; /* scratch of add_gradients */
+    size_t tokens;                    /* so far, of those that count for outputs and tables */
+    size_t first;                     /* token of the batch */
+    bool counts;                      /* does the batch? */
+    float *squares, *evened, *square; /* scratch of add_gradients; square: [n, n] of the largest G */
 } measuring;
 
 /* ---- sums ------------------------------------------------------------------------------------------------------- */
@@ -44,7 +44,13 @@ typedef struct {
     float *sums;    /* [n] += squares of dY */
 } gradients;
 
-enum { COLUMNS = 64, ROWS = 64 }; /* of dY in an item of work */
+typedef struct {
+    float *G;
+    const float *square;
+    size_t n;
+} triangle;
+
+enum { COLUMNS = 64, ROWS = 64 }; /* of a matrix in an item of work */
 
 static float *tokens_of(const output_weights *o, uint32_t layer, part p) {
     return o->tokens + ((size_t)layer * INPUTS + part_input(p)) * o->n_tokens;
@@ -73,9 +79,28 @@ static void add_columns(void *context, size_t item, uint32_t worker) {
         for (size_t i = first; i < end; i++) g->sums[i] += g->dY[t * g->n + i] * g->dY[t * g->n + i];
 }
 
-/* H [n, n] += X' X; its rounding is nothing beside the noise of the gradients */
+/* H [n, n] += X' X; the product's rounding is nothing beside the noise of the gradients */
 static void add_moments(const measuring *k, float *H, const float *X, size_t n, size_t tokens) {
     workers_gemm_by(k->w, gemm_bf16, true, false, n, n, tokens, 1, X, n, X, n, 1, H, n);
+}
+
+/* Rows of G += those of a square's upper triangle */
+static void add_triangle(void *context, size_t item, uint32_t worker) {
+    const triangle *t = context;
+    size_t n = t->n;
+    (void)worker;
+    for (size_t i = item * ROWS; i < bp_min(n, (item + 1) * ROWS); i++) {
+        const float *from = t->square + i * n + i;
+        float *to = t->G + output_metric_row(i, n);
+        for (size_t j = 0; j < n - i; j++) to[j] += from[j];
+    }
+}
+
+static void add_outer(const measuring *k, float *G, const float *X, size_t n, size_t tokens) {
+    triangle t = {G, k->square, n};
+    memset(k->square, 0, n * n * sizeof *k->square);
+    add_moments(k, k->square, X, n, tokens);
+    workers_for(k->w, bp_ceil_div(n, ROWS), add_triangle, &t);
 }
 
 static void add_gradients(void *context, part p, const float *dY, const float *X, size_t tokens) {
@@ -86,7 +111,7 @@ static void add_gradients(void *context, part p, const float *dY, const float *X
     (void)X;
     workers_for(k->w, bp_ceil_div(tokens, ROWS), even_rows, &g);
     if (k->counts) workers_for(k->w, bp_ceil_div(n, COLUMNS), add_columns, &g);
-    if (k->counts && b->G[p]) add_moments(k, b->G[p], g.evened, n, tokens);
+    if (k->counts && b->G[p]) add_outer(k, b->G[p], g.evened, n, tokens);
     if (!k->o->tokens) return;
     float *sums = tokens_of(k->o, k->layer, p) + k->first;
     for (size_t t = 0; t < tokens; t++) sums[t] += g.squares[t];
@@ -134,45 +159,56 @@ static size_t widest(const model *m) {
 
 bool output_weights_whole(part p) { return p != PART_GATE && p != PART_UP; }
 
-static size_t square_of(const model *m, part p) {
+static size_t triangle_of(const model *m, part p) {
     size_t n = part_linear(&m->layers[0], p)->n;
+    return output_weights_whole(p) ? n * (n + 1) / 2 : 0;
+}
+
+/* Of the largest G */
+static size_t largest_square(const model *m) {
+    size_t n = 0;
+    for (part p = 0; p < PARTS; p++)
+        if (output_weights_whole(p)) n = bp_max(n, part_linear(&m->layers[0], p)->n);
     return n * n;
 }
 
-size_t output_weights_moments(const model *m) {
-    size_t floats = 0;
-    for (part p = 0; p < PARTS; p++) floats += output_weights_whole(p) ? square_of(m, p) : 0;
-    return floats;
+/* n_tokens of the whole text */
+static size_t floats_of(const model *m, size_t n_tokens, const output_weights_options *options) {
+    size_t square = (size_t)m->config.d_model * m->config.d_model, block = outputs(m);
+    for (part p = 0; options->moments && p < PARTS; p++) block += triangle_of(m, p);
+    if (options->streams) block += square;
+    if (options->tokens) block += INPUTS * n_tokens;
+    return m->config.n_layers * block + 2 * square;
 }
 
-static size_t floats_of(const model *m, size_t n_tokens, bool whole) {
-    size_t layers = m->config.n_layers, square = (size_t)m->config.d_model * m->config.d_model;
-    return layers * (outputs(m) + (whole ? output_weights_moments(m) : 0) + INPUTS * n_tokens) + (2 + layers) * square;
+uint64_t output_weights_kept_bytes(const model *m, size_t n_tokens, const output_weights_options *options) {
+    return sizeof(float) * (uint64_t)floats_of(m, n_tokens, options);
 }
 
-/* n_tokens: 0 where they are not weighed */
-static bool weights_open(output_weights *o, const model *m, size_t n_tokens, bool whole) {
+static bool weights_open(output_weights *o, const model *m, size_t n_tokens, const output_weights_options *options) {
     uint32_t layers = m->config.n_layers;
     size_t square = (size_t)m->config.d_model * m->config.d_model;
-    float *p = o->memory = calloc(floats_of(m, n_tokens, whole), sizeof *p);
+    float *p = o->memory = calloc(floats_of(m, n_tokens, options), sizeof *p);
     o->blocks = calloc(layers, sizeof *o->blocks);
-    for (uint32_t i = 0; p && o->blocks && i < layers; i++)
+    if (!p || !o->blocks) return false;
+    for (uint32_t i = 0; i < layers; i++)
         for (part j = 0; j < PARTS; j++) {
             o->blocks[i].w[j] = p;
             p += part_linear(&m->layers[i], j)->n;
         }
-    for (uint32_t i = 0; p && o->blocks && whole && i < layers; i++)
+    for (uint32_t i = 0; options->moments && i < layers; i++)
         for (part j = 0; j < PARTS; j++) {
-            if (!output_weights_whole(j)) continue;
-            o->blocks[i].G[j] = p;
-            p += square_of(m, j);
+            o->blocks[i].G[j] = output_weights_whole(j) ? p : NULL;
+            p += triangle_of(m, j);
         }
     o->embedding = p;
-    o->head = p ? p + square : NULL;
-    o->streams = p ? o->head + square : NULL;
-    o->tokens = p && n_tokens ? o->streams + layers * square : NULL;
-    o->n_tokens = n_tokens;
-    return o->memory && o->blocks;
+    o->head = p + square;
+    p = o->head + square;
+    o->streams = options->streams ? p : NULL;
+    p += options->streams ? layers * square : 0;
+    o->tokens = options->tokens ? p : NULL;
+    o->n_tokens = options->tokens ? n_tokens : 0;
+    return true;
 }
 
 bool output_weights_metric(output_metric *out, const output_weights *o, const model *m, uint32_t layer, part p,
@@ -204,8 +240,9 @@ static bool measuring_open(measuring *k, const calibration *text, bp_err *e) {
     k->r = malloc(tokens * sizeof *k->r);
     k->squares = malloc(tokens * sizeof *k->squares);
     k->evened = malloc(tokens * widest(k->m) * sizeof *k->evened);
-    if (!weights_open(k->o, k->m, k->options->tokens ? text->n_seqs * ctx : 0, k->options->moments) || !k->squares ||
-        !k->evened || !k->E || !k->between || !k->stream || !k->x || !k->r)
+    k->square = malloc(largest_square(k->m) * sizeof *k->square);
+    if (!weights_open(k->o, k->m, text->n_seqs * ctx, k->options) || !k->squares || !k->evened || !k->square || !k->E ||
+        !k->between || !k->stream || !k->x || !k->r)
         return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the gradients of the dense model");
     return block_trace_open(&k->trace, k->m, tokens, e) && block_open(&k->W, &k->m->layers[0], e) &&
            network_open(&k->net, k->w, k->m, ctx, SEQUENCES, product_fastest(), e) &&
@@ -222,17 +259,19 @@ static void measuring_close(measuring *k) {
     free(k->r);
     free(k->squares);
     free(k->evened);
+    free(k->square);
     distiller_close(&k->head);
     network_close(&k->net);
 }
 
-uint64_t output_weights_bytes(const model *m, size_t ctx, size_t n_tokens, bool whole, uint32_t threads) {
+uint64_t output_weights_bytes(const model *m, size_t ctx, size_t n_tokens, const output_weights_options *options,
+                              uint32_t threads) {
     const model_config *c = &m->config;
     uint64_t tokens = SEQUENCES * ctx, d = c->d_model, weights = m->linear_weights / c->n_layers;
-    uint64_t floats = c->vocab * d + (c->n_layers + 2) * tokens * d + weights + floats_of(m, n_tokens, whole) +
-                      n_tokens + tokens * (widest(m) + 1);
-    return sizeof(float) * floats + block_trace_bytes(m, tokens) + network_bytes(m, ctx, SEQUENCES, threads) +
-           distiller_bytes(c->vocab, false, threads);
+    uint64_t floats = c->vocab * d + (c->n_layers + 2) * tokens * d + weights + (options->tokens ? n_tokens : 0) +
+                      tokens * (widest(m) + 1) + largest_square(m);
+    return output_weights_kept_bytes(m, n_tokens, options) + sizeof(float) * floats + block_trace_bytes(m, tokens) +
+           network_bytes(m, ctx, SEQUENCES, threads) + distiller_bytes(c->vocab, false, threads);
 }
 
 double output_weights_work(const model *m, size_t n_tokens) {
@@ -276,7 +315,7 @@ static void run_batch(measuring *k, const int32_t *ids, size_t tokens) {
     network_normalise_backward(&k->net, k->x, k->stream, m->out_norm, k->r, tokens);
     while (k->layer-- > 0) {
         gradient_sink sink = {add_gradients, k};
-        if (k->counts) add_moments(k, k->o->streams + k->layer * d * d, k->x, d, tokens);
+        if (k->counts && k->o->streams) add_moments(k, k->o->streams + k->layer * d * d, k->x, d, tokens);
         memcpy(k->stream, k->between + k->layer * stride, tokens * d * sizeof *k->stream);
         run_block(k, tokens);
         network_backward(&k->net, &m->layers[k->layer], &k->W, k->x, tokens, &k->trace, &sink);
@@ -295,7 +334,7 @@ typedef struct {
 } kept_header;
 
 static kept_header kept_of(const measuring *k, size_t next) {
-    return (kept_header){"bpgrad2", floats_of(k->m, k->o->n_tokens, k->options->moments), next, k->tokens};
+    return (kept_header){"bpgrad3", floats_of(k->m, k->o->n_tokens, k->options), next, k->tokens};
 }
 
 static bool keep(const measuring *k, size_t next, bp_err *e) {
@@ -347,7 +386,7 @@ static void finish_all(measuring *k) {
             stack s = stack_of(&m->layers[i], p, k->options->fused);
             if (s.n) finish(o->blocks[i].w[p], k->stream, s.n);
         }
-        finish_moments(k, o->streams + i * square, 1);
+        if (o->streams) finish_moments(k, o->streams + i * square, 1);
     }
     finish_moments(k, o->embedding, 1);
     finish_moments(k, o->head, HEAD);

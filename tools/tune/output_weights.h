@@ -17,23 +17,22 @@
 
 typedef struct {
     float *w[PARTS]; /* of one block: [n] each */
-    float *G[PARTS]; /* [n, n] each, mean of g g', or NULL */
+    float *G[PARTS]; /* [n (n + 1) / 2] each, or NULL: sum of g g' / |g|, the upper triangle row after row */
 } block_output_weights;
 
 typedef struct {
     block_output_weights *blocks; /* [n_layers] */
     float *embedding;             /* [d_model, d_model] mean of g g', g the gradient of L at the embedding's output */
-    float *head;    /* [d_model, d_model] mean of y y' / 2, y the input of the head         docs/DBF.md (25) */
-    float *streams; /* [n_layers, d_model, d_model] mean of g g', g the gradient of L at the output of a block */
-    float *tokens;  /* [n_layers, INPUTS, n_tokens] in the order of the text, or NULL */
+    float *head; /* [d_model, d_model] mean of y y' / 2, y the input of the head         docs/DBF.md (25) */
+    float
+        *streams; /* [n_layers, d_model, d_model] mean of g g', g the gradient of L at the output of a block; or NULL */
+    float *tokens; /* [n_layers, INPUTS, n_tokens] in the order of the text, or NULL */
     size_t n_tokens;
     float *memory;
 } output_weights;
 
-/* Does p get moments? Those of gate and up would take a multiple of all the others' memory. And the entries of a
- * block's. */
+/* Does p get a G? Those of gate and up would take a multiple of all the others' memory. */
 bool output_weights_whole(part p);
-size_t output_weights_moments(const model *m);
 
 /* Of the tokens that read the input of p in a block; NULL: all weigh the same. */
 const float *output_weights_tokens(const output_weights *o, uint32_t layer, part p);
@@ -47,6 +46,7 @@ typedef struct {
     size_t n_tokens;         /* at most, of training sequences, spread over the text */
     bool tokens;             /* weights of tokens too: then from all sequences, and the rest from all for training */
     bool moments;            /* G too */
+    bool streams;            /* those too */
     bool fused;              /* q, k, v and gate, up are one stack each */
     const file_view *mapped; /* as in block_release */
     const checkpoint *kept;  /* what is measured is kept there every minute, and gone on from; or NULL */
@@ -54,9 +54,11 @@ typedef struct {
     void *context;
 } output_weights_options;
 
-/* Bytes that the measurement takes; n_tokens of the whole text where tokens are weighed, else 0. And its floating-point
- * operations. */
-uint64_t output_weights_bytes(const model *m, size_t ctx, size_t n_tokens, bool whole, uint32_t threads);
+/* Bytes of what is measured in a text of n_tokens, and of measuring it as well; and its floating-point operations, of
+ * the tokens whose gradients are taken. */
+uint64_t output_weights_kept_bytes(const model *m, size_t n_tokens, const output_weights_options *options);
+uint64_t output_weights_bytes(const model *m, size_t ctx, size_t n_tokens, const output_weights_options *options,
+                              uint32_t threads);
 double output_weights_work(const model *m, size_t n_tokens);
 
 /* Forward and backward over the text. BP_ERR_MEMORY, BP_ERR_IO (of what is kept); BP_OK in e->code when tick said stop. */
