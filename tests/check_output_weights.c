@@ -114,8 +114,8 @@ static void check_tokens(const rig *k, const output_weights *o) {
     output_weights_close(&plain);
 }
 
-/* As moments must be, of the layers that are to have them; and of one token: where a layer's output is the stream's, g g'
- * / |g| beside g g' of the stream. */
+/* As moments must be, of the layers that are to have them; and of one token: where a layer's output is the stream's,
+ * g g' / |g| beside g g' of the stream. */
 static void check_moments(const rig *k, const output_weights *o) {
     for (uint32_t i = 0; i < LAYERS; i++)
         for (part p = 0; p < PARTS; p++) {

@@ -440,7 +440,7 @@ static bool measure_gradients(job *j, const calibration *calib, bp_err *e) {
     return !plan_wants_gradients(j->o) || output_weights_measure(&j->weights, j->w, j->m, calib, &options, e);
 }
 
-/* Bits of each layer in `own`, from the work folder's measurement, the user's file, or a new one that both then keep. */
+/* Bits of each layer in `own`: from the work folder's measurement, the user's file, or a new one that both then keep */
 static bool allocate_layers(job *j, compress_options *own, const calibration *calib, const char *source, bp_err *e) {
     size_t n = (size_t)j->m->config.n_layers * PARTS;
     char kept[sizeof j->work_folder.folder + NAME];

@@ -5,8 +5,10 @@
  *     w <- 0.8 w + 0.2                                                                              docs/DBF.md (21)
  * and, where it is wanted, on each token,
  *     v_t = sqrt(sum over outputs of (dL/dy_ti)^2), clipped at the 99th percentile, mean 1          docs/DBF.md (28)
- * over the outputs of all layers that share an input. ADMM and the re-fit of scales weigh their squared errors with
- * them. And how much it depends on the tables: in which metric their rows should be rounded (compress/table_round.h). */
+ * over the outputs of all layers that share an input, and on the outputs of a layer together,
+ *     G = sum over tokens of g g' / |g|,   g = dL/dy_t                                              docs/DBF.md (29)
+ * ADMM and the re-fit of scales weigh their squared errors with them. And how much it depends on the tables: in which
+ * metric their rows should be rounded (compress/table_round.h). */
 #ifndef BITPAIR_OUTPUT_WEIGHTS_H
 #define BITPAIR_OUTPUT_WEIGHTS_H
 
@@ -37,8 +39,8 @@ bool output_weights_whole(part p);
 /* Of the tokens that read the input of p in a block; NULL: all weigh the same. */
 const float *output_weights_tokens(const output_weights *o, uint32_t layer, part p);
 
-/* out <- how errors of the n outputs of the stack at p weigh: by w, and by the correlations of G where it was measured. `o` may
- * be empty: all weigh the same. BP_ERR_MEMORY, BP_ERR_ARGUMENT: not finite. */
+/* out <- how errors of the n outputs of the stack at p weigh: by w, and by the correlations of G where it was measured.
+ * `o` may be empty: all weigh the same. BP_ERR_MEMORY, BP_ERR_ARGUMENT: not finite. */
 bool output_weights_metric(output_metric *out, const output_weights *o, const model *m, uint32_t layer, part p,
                            size_t n, bp_err *e);
 
@@ -61,7 +63,8 @@ uint64_t output_weights_bytes(const model *m, size_t ctx, size_t n_tokens, const
                               uint32_t threads);
 double output_weights_work(const model *m, size_t n_tokens);
 
-/* Forward and backward over the text. BP_ERR_MEMORY, BP_ERR_IO (of what is kept); BP_OK in e->code when tick said stop. */
+/* Forward and backward over the text. BP_ERR_MEMORY, BP_ERR_IO (of what is kept); BP_OK in e->code when tick said
+ * stop. */
 bool output_weights_measure(output_weights *o, workers *w, const model *m, const calibration *text,
                             const output_weights_options *options, bp_err *e);
 void output_weights_close(output_weights *o);
