@@ -1,4 +1,6 @@
-/* kernel_attention_simd128.c - attention for WebAssembly SIMD128. */
+/* kernel_attention_simd128.c - attention for WebAssembly SIMD128. The dot product of bytes of relaxed SIMD (queries and
+ * weights as two digits of 7 bits, the cache in tiles of 4 positions x 4 values) was measured: a seventh less time in
+ * Chromium 156 with AVX-VNNI, twice the time where V8 makes five instructions of it; Node 20 even swaps its operands. */
 #include "kernel_vec_simd128.h"
 
 typedef int16_t vs __attribute__((vector_size(16)));
