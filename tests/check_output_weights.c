@@ -25,6 +25,18 @@ static void check_draw(void) {
     CHECK(vector_draw(q, 1 - 1e-16, WORDS) == WORDS - 1, "no word for the last u");
 }
 
+static void check_argmax(void) {
+    enum { MOST = 100 };
+    float x[MOST];
+    rng r = rng_named(4, "argmax");
+    for (size_t n = 1; n <= MOST; n++) {
+        size_t wanted = 0;
+        for (size_t i = 0; i < n; i++) x[i] = (float)(rng_next(&r) % 8) - 9; /* equal ones among them, none above 0 */
+        for (size_t i = 1; i < n; i++) wanted = x[i] > x[wanted] ? i : wanted;
+        CHECK(vector_argmax(x, n) == wanted, "of %zu: %zu, not %zu", n, vector_argmax(x, n), wanted);
+    }
+}
+
 /* The same input at every position: gradients have mean 0 and the covariance E' (diag p - p p') E. */
 static void check_fisher(void) {
     enum { WORDS = 40, WIDTH = 6, POSITIONS = 40000 };
@@ -228,6 +240,7 @@ static void check_weights(void) {
 int main(void) {
     CHECK(mkdtemp(own_folder), "no temporary folder");
     check_draw();
+    check_argmax();
     check_fisher();
     check_weights();
     remove_all();

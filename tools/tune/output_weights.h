@@ -25,10 +25,9 @@ typedef struct {
 typedef struct {
     block_output_weights *blocks; /* [n_layers] */
     float *embedding;             /* [d_model, d_model] mean of g g', g the gradient of L at the embedding's output */
-    float *head; /* [d_model, d_model] mean of y y' / 2, y the input of the head         docs/DBF.md (25) */
-    float
-        *streams; /* [n_layers, d_model, d_model] mean of g g', g the gradient of L at the output of a block; or NULL */
-    float *tokens; /* [n_layers, INPUTS, n_tokens] in the order of the text, or NULL */
+    float *head;    /* [d_model, d_model] mean of y y' / 2, y the input of the head         docs/DBF.md (25) */
+    float *streams; /* [n_layers, d_model, d_model] mean of g g', g that at the output of a block; or NULL */
+    float *tokens;  /* [n_layers, INPUTS, n_tokens] in the order of the text, or NULL */
     size_t n_tokens;
     float *memory;
 } output_weights;
@@ -48,7 +47,7 @@ typedef struct {
     size_t n_tokens;         /* at most, of training sequences, spread over the text */
     bool tokens;             /* weights of tokens too: then from all sequences, and the rest from all for training */
     bool moments;            /* G too */
-    bool streams;            /* those too */
+    bool streams;            /* moments of gradients between blocks too */
     bool fused;              /* q, k, v and gate, up are one stack each */
     const file_view *mapped; /* as in block_release */
     const checkpoint *kept;  /* what is measured is kept there every minute, and gone on from; or NULL */

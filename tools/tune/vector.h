@@ -37,6 +37,7 @@ float vector_cross_entropy(float *q, size_t target, float scale, size_t n);
 /* The first v at which softmax(q)_0 + ... + softmax(q)_v exceeds u, 0 <= u < 1: drawn from softmax(q) if u is uniform. */
 size_t vector_draw(const float *q, double u, size_t n);
 
+/* The first of the largest of x [n], n >= 1, none of them NaN */
 size_t vector_argmax(const float *x, size_t n);
 
 /* y [n] += scale x [n] */
