@@ -137,6 +137,30 @@ static size_t middles(const char *path, const char *layer, uint32_t *k) {
     return n;
 }
 
+/* Gradients that another run left: the same bytes, nothing measured, also for other stages; not those of other text. */
+static void check_gradients_file(const char *dense, const char *calib) {
+    char own[PATH], first[PATH], again[PATH], other[PATH], kept[PATH];
+    struct stat before, after;
+    snprintf(own, sizeof own, "%s", in_folder("own.gguf"));
+    snprintf(first, sizeof first, "%s", in_folder("first.gguf"));
+    snprintf(again, sizeof again, "%s", in_folder("again.gguf"));
+    snprintf(other, sizeof other, "%s", in_folder("other.gguf"));
+    snprintf(kept, sizeof kept, "%s", in_folder("kept.gradients"));
+    CHECK(run(dense, own, calib, OPTIONS("--threads", "2")) == 0, "compress failed");
+    CHECK(run(dense, first, calib, OPTIONS("--gradients-file", kept)) == 0, "compress that keeps gradients failed");
+    CHECK(same_files(own, first), "gradients that are kept give other bytes");
+    CHECK(stat(kept, &before) == 0, "--gradients-file keeps nothing");
+    CHECK(run(dense, again, calib, OPTIONS("--gradients-file", kept, "--force")) == 0, "reuse failed");
+    CHECK(same_files(own, again), "kept gradients give other bytes");
+    CHECK(run(dense, other, calib, OPTIONS("--gradients-file", kept, "--force", "--calib-tokens", "1024")) != 0,
+          "gradients of other text are taken");
+    CHECK(run(dense, other, calib, OPTIONS("--gradients-file", kept, "--force", "--bits", "1")) == 0, "reuse failed");
+    CHECK(stat(kept, &after) == 0 && after.st_ino == before.st_ino && after.st_size == before.st_size,
+          "kept gradients were written again");
+    CHECK(run(dense, other, calib, OPTIONS("--gradients-file", kept, "--force", "--gradients", "none")) == 2,
+          "--gradients-file without gradients is no error");
+}
+
 static void check_command(const char *dense, const char *calib) {
     char even[PATH], one[PATH], two[PATH], again[PATH], kept[PATH];
     snprintf(even, sizeof even, "%s", in_folder("even.gguf"));
@@ -186,6 +210,7 @@ int main(void) {
         model_unload(m);
         source_close(&s);
         check_command(path, calib);
+        check_gradients_file(path, calib);
     }
     remove_all();
     return check_end();

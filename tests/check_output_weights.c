@@ -173,17 +173,38 @@ static bool count_calls(void *context, double share) {
     return ++*calls;
 }
 
+/* Of another source, or no such file at all: refused, and left as it is. */
+static void check_foreign(const rig *k, output_weights_options options, const char *path) {
+    output_weights o = {0};
+    bp_err e = {0};
+    char there[8] = {0};
+    options.source[31] ^= 1;
+    CHECK(!output_weights_measure(&o, k->w, k->m, &k->text, &options, &e) && e.code == BP_ERR_ARGUMENT &&
+              strstr(e.text, path) && !o.memory,
+          "gradients of another source: %s", e.text);
+    options.kept = in_folder("notes.txt");
+    FILE *f = fopen(options.kept, "w+");
+    CHECK(f && fputs("mine", f) >= 0 && fflush(f) == 0, "cannot write %s", options.kept);
+    CHECK(!output_weights_measure(&o, k->w, k->m, &k->text, &options, &e) && e.code == BP_ERR_ARGUMENT, "%s", e.text);
+    rewind(f);
+    CHECK(f && fread(there, 1, sizeof there, f) == 4 && strcmp(there, "mine") == 0, "a foreign file is overwritten");
+    if (f) fclose(f);
+    remove(options.kept);
+}
+
 /* Stopped half way and gone on with: the same bits; a damaged or foreign file is not gone on with. */
 static void check_kept(const rig *k, const output_weights *o) {
-    checkpoint kept;
+    char path[1024];
     bp_err e = {0};
+    snprintf(path, sizeof path, "%s", in_folder("gradients"));
     unsigned calls = 0, rest = 0, whole = 0;
     output_weights_options options = {
-        .tokens = true, .moments = true, .fused = true, .kept = &kept, .tick = stop_at_half, .context = &calls};
-    CHECK(checkpoint_open(&kept, in_folder("weights"), "a run\n", false, true, &e), "%s", e.text);
+        .tokens = true, .moments = true, .fused = true, .kept = path, .tick = stop_at_half, .context = &calls};
+    memset(options.source, 7, sizeof options.source);
     output_weights stopped = {0};
     CHECK(!output_weights_measure(&stopped, k->w, k->m, &k->text, &options, &e) && e.code == BP_OK && !stopped.memory,
           "was not stopped");
+    check_foreign(k, options, path);
     options.tick = count_calls;
     for (int damaged = 0; damaged < 2; damaged++) {
         options.context = damaged ? &whole : &rest;
@@ -191,14 +212,12 @@ static void check_kept(const rig *k, const output_weights *o) {
         CHECK(memcmp(again.memory, o->memory, floats(o, k->m) * sizeof(float)) == 0, "goes on to other weights");
         output_weights_close(&again);
         if (damaged) break;
-        char path[sizeof kept.folder + 16];
-        snprintf(path, sizeof path, "%s/gradients", kept.folder);
         FILE *f = fopen(path, "r+");
         CHECK(f && fseek(f, 1000, SEEK_SET) == 0 && fputc(77, f) == 77, "cannot damage %s", path);
         if (f) fclose(f);
     }
     CHECK(calls + rest == whole && calls > 1 && rest > 1, "%u batches and %u, of %u", calls, rest, whole);
-    checkpoint_remove(&kept);
+    remove(path);
 }
 
 static void check_weights(void) {

@@ -180,6 +180,8 @@ static int check_usage(compress_options *o, double bits, const char *stages, con
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--allocate goes without --extend: bits are spread as in that file");
     else if (strcmp(gradients, "full") != 0 && strcmp(gradients, "diagonal") != 0 && strcmp(gradients, "none") != 0)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--gradients is full, diagonal or none, not '%s'", gradients);
+    else if (o->gradients_file && (strcmp(gradients, "none") == 0 || strcmp(method, "diagonal") == 0))
+        bp_fail(&e, BP_ERR_ARGUMENT, 0, "--gradients-file goes with --gradients full or diagonal and --method full");
     else if (o->scale_bits != 8 && o->scale_bits != 16)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--scale-bits is 8 or 16");
     else if (o->embedding_bits != 0 && o->embedding_bits < 4)
@@ -230,6 +232,8 @@ int cmd_compress(int argc, char **argv) {
          "diagonal: each output by itself; none: all weigh the same (default full)"},
         {"gradient-tokens", 0, CLI_COUNT, &o.gradient_tokens, 1, 1e9, "N",
          "tokens of that pass where it is diagonal; a full one takes all (default 32768)"},
+        {"gradients-file", 0, CLI_TEXT, &o.gradients_file, 0, 0, "FILE",
+         "keep what that pass measured in FILE; where it is there, measure no more: for files of other bits"},
         {"block-steps", 0, CLI_COUNT, &o.block_steps, 0, 1e6, "N",
          "steps of fitting the scales of a block together, 8 sequences each; 0: none (default 0)"},
         {"block-rate", 0, CLI_REAL, &o.block_rate, 0, 1, "R",

@@ -117,21 +117,16 @@ static void digest_of(const void *header, size_t n_header, const void *bytes, si
     sha256_final(&hash, digest);
 }
 
-bool checkpoint_save_bytes(const checkpoint *c, const char *name, const void *header, size_t n_header,
-                           const void *bytes, size_t n, bp_err *e) {
-    char path[PATH];
+bool checkpoint_save_bytes(const char *path, const void *header, size_t n_header, const void *bytes, size_t n,
+                           bp_err *e) {
     uint8_t digest[32];
     digest_of(header, n_header, bytes, n, digest);
-    path_of(c, path, name);
     return write_file(path, header, n_header, bytes, n, digest, sizeof digest, e);
 }
 
-bool checkpoint_load_bytes(const checkpoint *c, const char *name, void *header, size_t n_header, size_t n_same,
-                           void *bytes, size_t n) {
-    char path[PATH];
+bool checkpoint_load_bytes(const char *path, void *header, size_t n_header, size_t n_same, void *bytes, size_t n) {
     file_view v;
     struct stat st;
-    path_of(c, path, name);
     if (stat(path, &st) != 0 || !file_map(&v, path, NULL)) return false;
     uint8_t digest[32];
     bool ok = v.size == n_header + n + sizeof digest && memcmp(v.bytes, header, n_same) == 0;
@@ -148,15 +143,18 @@ bool checkpoint_load_bytes(const checkpoint *c, const char *name, void *header, 
 }
 
 bool checkpoint_save(const checkpoint *c, const char *name, const factors *f, bp_err *e) {
+    char path[PATH];
     layer_header h = header_of(f);
+    path_of(c, path, name);
     h.report = f->report;
-    return checkpoint_save_bytes(c, name, &h, sizeof h, f->memory, f->n_bytes, e);
+    return checkpoint_save_bytes(path, &h, sizeof h, f->memory, f->n_bytes, e);
 }
 
 bool checkpoint_load(const checkpoint *c, const char *name, factors *f) {
+    char path[PATH];
     layer_header h = header_of(f);
-    if (!checkpoint_load_bytes(c, name, &h, sizeof h, offsetof(layer_header, report), f->memory, f->n_bytes))
-        return false;
+    path_of(c, path, name);
+    if (!checkpoint_load_bytes(path, &h, sizeof h, offsetof(layer_header, report), f->memory, f->n_bytes)) return false;
     f->report = h.report;
     return true;
 }

@@ -22,12 +22,11 @@ bool checkpoint_save(const checkpoint *c, const char *name, const factors *f, bp
  * */
 bool checkpoint_load(const checkpoint *c, const char *name, factors *f);
 
-/* The same for anything else that is a header and bytes; loading wants the first n_same bytes of the header as they are
+/* The same for any file that is a header and bytes; loading wants the first n_same bytes of the header as they are
  * given, and fills the rest of it. */
-bool checkpoint_save_bytes(const checkpoint *c, const char *name, const void *header, size_t n_header,
-                           const void *bytes, size_t n, bp_err *e);
-bool checkpoint_load_bytes(const checkpoint *c, const char *name, void *header, size_t n_header, size_t n_same,
-                           void *bytes, size_t n);
+bool checkpoint_save_bytes(const char *path, const void *header, size_t n_header, const void *bytes, size_t n,
+                           bp_err *e);
+bool checkpoint_load_bytes(const char *path, void *header, size_t n_header, size_t n_same, void *bytes, size_t n);
 
 /* Removes the folder and what it holds. */
 void checkpoint_remove(const checkpoint *c);

@@ -11,6 +11,7 @@
 #include "cli.h"
 #include "linalg/gemm_bf16.h"
 #include "platform.h"
+#include "sha256.h"
 #include "statistics.h"
 #include "table_round.h"
 #include "tune/output_weights.h"
@@ -432,11 +433,21 @@ static bool show_gradients(void *context, double share) {
     return !cli_interrupted();
 }
 
-static bool measure_gradients(job *j, const calibration *calib, bp_err *e) {
+static bool measure_gradients(job *j, const calibration *calib, const char *source, bp_err *e) {
+    char kept[sizeof j->work_folder.folder + NAME], what[256];
     output_weights_options options = plan_gradients(j->o);
-    options.kept = &j->work_folder;
+    snprintf(kept, sizeof kept, "%s/gradients", j->work_folder.folder);
+    options.kept = j->o->gradients_file ? j->o->gradients_file : kept;
     options.tick = show_gradients;
     options.context = j;
+    snprintf(what, sizeof what, "%zu sequences of %zu, %zu to validate; %zu", calib->n_seqs, calib->ctx, calib->n_val,
+             options.tokens ? 0 : options.n_tokens);
+    sha256 hash;
+    sha256_init(&hash);
+    sha256_update(&hash, source, strlen(source));
+    sha256_update(&hash, calib->digest, sizeof calib->digest);
+    sha256_update(&hash, what, strlen(what));
+    sha256_final(&hash, options.source);
     return !plan_wants_gradients(j->o) || output_weights_measure(&j->weights, j->w, j->m, calib, &options, e);
 }
 
@@ -479,7 +490,7 @@ bool compress_run(const compress_options *o, const model *m, const calibration *
               (j.w = workers_open((uint32_t)o->threads, e)) && allocate_layers(&j, &own, calib, source, e);
     j.total = (double)units(plan_make(&own, m, n_tokens).block_work);
     cli_progress_begin(&j.progress, "compress", o->quiet);
-    ok = ok && measure_gradients(&j, calib, e) && run_blocks(&j, calib, result, e);
+    ok = ok && measure_gradients(&j, calib, source, e) && run_blocks(&j, calib, result, e);
     cli_progress_end(&j.progress);
     ok = ok && write_result(&j, source, result, e);
     if (ok) checkpoint_remove(&j.work_folder);

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "admm.h"
 #include "allocate.h"
@@ -263,6 +264,9 @@ static double product_speed(void) {
     return 2.0 * (double)(n * n * n) * (done - 1) / seconds;
 }
 
+/* What is kept there needs not be measured. */
+static bool is_there(const char *path) { return path && access(path, R_OK) == 0; }
+
 compress_plan plan_make(const compress_options *o, const model *m, size_t n_tokens) {
     const model_config *c = &m->config;
     compress_options chosen = *o;
@@ -274,8 +278,8 @@ compress_plan plan_make(const compress_options *o, const model *m, size_t n_toke
     }
     plan.block_work += c->n_layers * plan_fit_work(o, m);
     plan.work = plan.block_work;
-    if (o->equal_loss) plan.work += allocate_work(o, m);
-    if (plan_wants_gradients(o))
+    if (o->equal_loss && !is_there(o->allocation)) plan.work += allocate_work(o, m);
+    if (plan_wants_gradients(o) && !is_there(o->gradients_file))
         plan.work += output_weights_work(m, o->token_weights ? n_tokens : bp_min(o->gradient_tokens, n_tokens));
     plan.bits_per_weight = 8 * (double)factor_bytes / (double)m->linear_weights;
     plan.file_bytes = factor_bytes + container_fixed_bytes(m, (uint32_t)o->embedding_bits);

@@ -29,6 +29,7 @@ typedef struct {
     bool fused;                   /* q, k, v and gate, up of a block are one stack each (block.h) */
     bool equal_loss;              /* bits of each layer by measured loss (allocate.h); else the same for all */
     const char *allocation;       /* file that keeps the measurement, or NULL */
+    const char *gradients_file;   /* file that keeps the gradients, or NULL: then they go with the work folder */
     const double *factors;        /* [n_layers * PARTS] multiples of stage_bits; NULL: all 1 */
     bool diagonal;                /* the paper's recipe: diagonal statistics of the dense model, no target */
     double damping, lambda, clip; /* lambda < 0: by validation */

@@ -1,8 +1,10 @@
 #include "output_weights.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
+#include "compress/checkpoint.h"
 #include "distill.h"
 #include "linalg/gemm_bf16.h"
 #include "network.h"
@@ -10,7 +12,6 @@
 #include "vector.h"
 
 enum { SEQUENCES = 4, KEEP_EVERY = 60 /* seconds */ };
-static const char KEPT[] = "gradients";
 static const float DAMPING = 0.1f; /* of correlations */
 static const float HEAD = 0.5f;    /* mean over tokens of sum_v p_v (1 - p_v) */
 
@@ -329,26 +330,39 @@ static void run_batch(measuring *k, const int32_t *ids, size_t tokens) {
 
 typedef struct {
     char magic[8];
+    uint8_t source[32];
     uint64_t floats;       /* of output_weights.memory */
     uint64_t next, tokens; /* sequence, and what measuring has of them */
 } kept_header;
 
 static kept_header kept_of(const measuring *k, size_t next) {
-    return (kept_header){"bpgrad3", floats_of(k->m, k->o->n_tokens, k->options), next, k->tokens};
+    kept_header h = {"bpgrad4", {0}, floats_of(k->m, k->o->n_tokens, k->options), next, k->tokens};
+    memcpy(h.source, k->options->source, sizeof h.source);
+    return h;
 }
 
 static bool keep(const measuring *k, size_t next, bp_err *e) {
     kept_header h = kept_of(k, next);
-    return checkpoint_save_bytes(k->options->kept, KEPT, &h, sizeof h, k->o->memory, h.floats * sizeof(float), e);
+    return checkpoint_save_bytes(k->options->kept, &h, sizeof h, k->o->memory, h.floats * sizeof(float), e);
 }
 
-/* The sequence to go on with. */
-static size_t recall(measuring *k) {
-    kept_header h = kept_of(k, 0);
-    if (k->options->kept && checkpoint_load_bytes(k->options->kept, KEPT, &h, sizeof h, offsetof(kept_header, next),
-                                                  k->o->memory, h.floats * sizeof(float)))
-        k->tokens = h.tokens;
-    return h.next;
+/* next <- the sequence to go on with */
+static bool recall(measuring *k, size_t *next, bp_err *e) {
+    const char *path = k->options->kept;
+    kept_header h = kept_of(k, 0), there;
+    FILE *f = path ? fopen(path, "rb") : NULL;
+    *next = 0;
+    if (!f) return true;
+    const bool ours = fread(&there, sizeof there, 1, f) == 1 && memcmp(&there, &h, offsetof(kept_header, next)) == 0;
+    fclose(f);
+    if (!ours)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0,
+                       "'%s' holds no gradients of this model, this text and these options: name another file", path);
+    if (!checkpoint_load_bytes(path, &h, sizeof h, offsetof(kept_header, next), k->o->memory, h.floats * sizeof(float)))
+        return true;
+    k->tokens = h.tokens;
+    *next = h.next;
+    return true;
 }
 
 /* ---- the whole -------------------------------------------------------------------------------------------------- */
@@ -361,7 +375,9 @@ static bool run_batches(measuring *k, const calibration *text, bp_err *e) {
            n = o->tokens ? text->n_seqs : bp_min(bp_max(1, o->n_tokens / ctx), train),
            stride = o->tokens ? 1 : train / n;
     double kept = platform_seconds();
-    for (size_t i = recall(k), count; i < n; i += count) {
+    size_t i, count;
+    if (!recall(k, &i, e)) return false;
+    for (; i < n; i += count) {
         k->counts = i < train;
         count = bp_min(SEQUENCES, (k->counts ? bp_min(n, train) : n) - i);
         k->first = i * stride * ctx;

@@ -14,7 +14,6 @@
 
 #include "compress/calib.h"
 #include "compress/block.h"
-#include "compress/checkpoint.h"
 #include "compress/output_metric.h"
 
 typedef struct {
@@ -50,7 +49,8 @@ typedef struct {
     bool streams;            /* moments of gradients between blocks too */
     bool fused;              /* q, k, v and gate, up are one stack each */
     const file_view *mapped; /* as in block_release */
-    const checkpoint *kept;  /* what is measured is kept there every minute, and gone on from; or NULL */
+    const char *kept;        /* file in which what is measured is kept every minute, and gone on from; or NULL */
+    uint8_t source[32];      /* digest of the model and the text, which a file that is gone on from must have */
     bool (*tick)(void *context, double share); /* after each batch, with the share that is done; false stops; or NULL */
     void *context;
 } output_weights_options;
@@ -62,8 +62,8 @@ uint64_t output_weights_bytes(const model *m, size_t ctx, size_t n_tokens, const
                               uint32_t threads);
 double output_weights_work(const model *m, size_t n_tokens);
 
-/* Forward and backward over the text. BP_ERR_MEMORY, BP_ERR_IO (of what is kept); BP_OK in e->code when tick said
- * stop. */
+/* Forward and backward over the text. BP_ERR_MEMORY, BP_ERR_IO (of what is kept), BP_ERR_ARGUMENT (`kept` is of another
+ * source, or no such file); BP_OK in e->code when tick said stop. A file that is damaged is measured anew. */
 bool output_weights_measure(output_weights *o, workers *w, const model *m, const calibration *text,
                             const output_weights_options *options, bp_err *e);
 void output_weights_close(output_weights *o);
