@@ -10,8 +10,8 @@
 //   --tasks DIR       zero-shot sets too (shared: those of the shared data), --limit N: only N rows of each
 //   --tiers           also every shorter tier of the files
 //   --baselines LIST  of rtn2,rtn3,rtn4,q4_0,q8_0 (default all; none)
-//   --cache DIR       where baselines, tiers and results are kept (default build/quality); results are measured again
-//                     only with another tool, other models, texts or options
+//   --cache DIR       where baselines, tiers and results are kept (default build/quality); what was measured is measured
+//                     again only with another tool, other models, texts or options, so a run that broke off goes on
 //   --tool FILE       the command (default build/native/bitpair), --threads N
 //   --svg FILE        draw the picture, e.g. docs/quality.svg
 
@@ -109,19 +109,29 @@ function listFile(word) {
   return [{ path, name, kind: 'ours', line: name }, ...shorter];
 }
 
-/** One object per model, as `bitpair eval --json` prints them; kept with the command line and the files' dates. */
-function measure(models, texts) {
-  const words = ['eval', ...models.map(({ path }) => path), '--teacher', options.teacher, '--json'];
-  words.push('--text', texts.map(({ path }) => path).join(','), '--tokens', options.tokens, '--ctx', options.ctx);
-  if (options.tasks) words.push('--tasks', options.tasks === 'shared' ? `${SHARED}/evalsets` : options.tasks, '--limit', options.limit);
-  const key = JSON.stringify([words, statSync(options.tool).mtimeMs, models.map(({ path }) => [statSync(path).size, path.startsWith(options.cache) ? 0 : statSync(path).mtimeMs])]);
-  const kept = cached('results.json');
-  const last = existsSync(kept) ? JSON.parse(readFileSync(kept)) : {};
-  if (last.key === key) return last.rows;
-  if (options.threads) words.push('--threads', options.threads);
-  const rows = bitpair(...words).trim().split('\n').map((line) => JSON.parse(line));
-  writeFileSync(kept, JSON.stringify({ key, rows }));
+/** The rows of one `bitpair eval --json`, or those kept from an earlier run of the same tool on the same files. */
+function evaluate(paths, words) {
+  const stamps = [options.tool, ...paths].map((path) => [statSync(path).size, path.startsWith(options.cache) ? 0 : statSync(path).mtimeMs]);
+  const key = JSON.stringify([paths, words, stamps]);
+  const file = cached('results.json');
+  const kept = existsSync(file) ? JSON.parse(readFileSync(file)) : {};
+  if (kept[key]) return kept[key];
+  const threads = options.threads ? ['--threads', options.threads] : [];
+  const rows = bitpair('eval', ...paths, ...words, '--json', ...threads).trim().split('\n').map((line) => JSON.parse(line));
+  writeFileSync(file, JSON.stringify({ ...kept, [key]: rows }));
   return rows;
+}
+
+/** One object per model: texts of all beside the teacher, then the zero-shot sets of one after the other. */
+function measure(models, texts) {
+  const paths = models.map(({ path }) => path);
+  const rows = evaluate(paths, ['--teacher', options.teacher, '--text', texts.map(({ path }) => path).join(','), '--tokens', options.tokens, '--ctx', options.ctx]);
+  if (!options.tasks) return rows;
+  const folder = options.tasks === 'shared' ? `${SHARED}/evalsets` : options.tasks;
+  return rows.map((row, i) => {
+    const [{ tasks, mean, mean_se }] = evaluate([paths[i]], ['--tasks', folder, '--limit', options.limit]);
+    return { ...row, tasks, mean, mean_se };
+  });
 }
 
 if (!existsSync(options.tool)) fail(`${options.tool} is missing: cmake --preset native && cmake --build --preset native`);

@@ -162,11 +162,3 @@ uint16_t bp_half_from_float(float x) {
 }
 
 /* The exponent is moved by a multiplication with 2^112, which also normalizes subnormals. */
-float bp_half_to_float(uint16_t h) {
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, a = (uint32_t)(h & 0x7fffu) << 13;
-    if (a >= 0x0f800000u) { /* infinity, or NaN, made quiet as the F16C instruction does */
-        uint32_t quiet = a > 0x0f800000u ? 0x00400000u : 0;
-        return float_from_bits(sign | a | 0x7f800000u | quiet);
-    }
-    return float_from_bits(sign | float_bits(float_from_bits(a) * 5.192296858534828e33f));
-}

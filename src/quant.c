@@ -1,5 +1,6 @@
 /* quant.c - dequantization of GGUF tensor types. Block layouts and formulas follow ggml's quantization formats; all
- * fields are little endian and read byte by byte or with memcpy, since blocks of odd sizes are not aligned. */
+ * fields are little endian and read byte by byte or with memcpy, since blocks of odd sizes are not aligned. Quants are
+ * copied out first: bytes that may lie in `out` would keep the loops from being vectorized. */
 #include "quant.h"
 
 #include "mathf.h"
@@ -43,10 +44,10 @@ static void dequantize_q8_0(const uint8_t *src, float *out, size_t blocks) {
 static void dequantize_q4_0(const uint8_t *src, float *out, size_t blocks) {
     for (size_t b = 0; b < blocks; b++, src += 18, out += 32) {
         const float d = load_half(src);
-        for (int i = 0; i < 16; i++) {
-            out[i] = (float)((src[2 + i] & 15) - 8) * d;
-            out[i + 16] = (float)((src[2 + i] >> 4) - 8) * d;
-        }
+        uint8_t q[16];
+        memcpy(q, src + 2, sizeof q);
+        for (int i = 0; i < 16; i++) out[i] = (float)((q[i] & 15) - 8) * d;
+        for (int i = 0; i < 16; i++) out[i + 16] = (float)((q[i] >> 4) - 8) * d;
     }
 }
 
@@ -54,10 +55,10 @@ static void dequantize_q4_0(const uint8_t *src, float *out, size_t blocks) {
 static void dequantize_q4_1(const uint8_t *src, float *out, size_t blocks) {
     for (size_t b = 0; b < blocks; b++, src += 20, out += 32) {
         const float d = load_half(src), m = load_half(src + 2);
-        for (int i = 0; i < 16; i++) {
-            out[i] = (float)(src[4 + i] & 15) * d + m;
-            out[i + 16] = (float)(src[4 + i] >> 4) * d + m;
-        }
+        uint8_t q[16];
+        memcpy(q, src + 4, sizeof q);
+        for (int i = 0; i < 16; i++) out[i] = (float)(q[i] & 15) * d + m;
+        for (int i = 0; i < 16; i++) out[i + 16] = (float)(q[i] >> 4) * d + m;
     }
 }
 
@@ -82,8 +83,9 @@ static void dequantize_q4_k(const uint8_t *src, float *out, size_t blocks) {
             uint8_t scale, minimum;
             q4_k_scale(src + 4, j, &scale, &minimum);
             const float step = d * (float)scale, low = dmin * (float)minimum;
-            const uint8_t *q = src + 16 + 32 * (j / 2);
             const int shift = 4 * (j & 1);
+            uint8_t q[32];
+            memcpy(q, src + 16 + 32 * (j / 2), sizeof q);
             for (int i = 0; i < 32; i++) out[32 * j + i] = step * (float)(q[i] >> shift & 15) - low;
         }
     }
@@ -96,7 +98,9 @@ static void dequantize_q6_k(const uint8_t *src, float *out, size_t blocks) {
         const float d = load_half(src + 208);
         for (int j = 0; j < 16; j++) {
             const int half = j / 8, k = j % 8 / 2, l = 16 * (j & 1);
-            const uint8_t *low = src + 64 * half + 32 * (k & 1) + l, *high = src + 128 + 32 * half + l;
+            uint8_t low[16], high[16];
+            memcpy(low, src + 64 * half + 32 * (k & 1) + l, sizeof low);
+            memcpy(high, src + 128 + 32 * half + l, sizeof high);
             const float step = d * (float)(int8_t)src[192 + j];
             for (int i = 0; i < 16; i++) {
                 const int q = (low[i] >> 4 * (k / 2) & 15) | (high[i] >> 2 * k & 3) << 4;
