@@ -7,7 +7,8 @@
 //   --teacher FILE    the dense model (default: SmolLM2-135M-Instruct Q4_1 of the shared data)
 //   --text A,B        texts (default: heldout_500KB.txt and the first 300,000 bytes of c4.utf8 of the shared data)
 //   --tokens N        of each text (default 20480; 0: all), in windows of --ctx 512
-//   --tasks DIR       zero-shot sets too (shared: those of the shared data), --limit N: only N rows of each
+//   --tasks DIR       zero-shot sets too (shared: those of the shared data), of the teacher and the files of ours;
+//                     --limit N: only N rows of each; --baseline-tasks: of the baselines as well
 //   --tiers           also every shorter tier of the files
 //   --baselines LIST  of rtn2,rtn3,rtn4,q4_0,q8_0 (default all; none)
 //   --cache DIR       where baselines, tiers and results are kept (default build/quality); what was measured is measured
@@ -42,6 +43,7 @@ const { values: options, positionals } = parseArgs({
     tokens: { type: 'string', default: '20480' },
     ctx: { type: 'string', default: '512' },
     tasks: { type: 'string' },
+    'baseline-tasks': { type: 'boolean', default: false },
     limit: { type: 'string', default: '0' },
     tiers: { type: 'boolean', default: false },
     baselines: { type: 'string', default: Object.keys(BASELINES).join(',') },
@@ -129,6 +131,7 @@ function measure(models, texts) {
   if (!options.tasks) return rows;
   const folder = options.tasks === 'shared' ? `${SHARED}/evalsets` : options.tasks;
   return rows.map((row, i) => {
+    if (models[i].kind === 'baseline' && !options['baseline-tasks']) return row;
     const [{ tasks, mean, mean_se }] = evaluate([paths[i]], ['--tasks', folder, '--limit', options.limit]);
     return { ...row, tasks, mean, mean_se };
   });

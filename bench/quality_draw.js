@@ -19,7 +19,7 @@ export function tableOf(rows, textNames) {
       const { ppl, kl, top1 } = row.texts[i];
       cells.push(`${short(ppl)} (${short(ratio(row, i))})`, kl.toFixed(3), `${(100 * top1).toFixed(1)} %`);
     });
-    if (tasks) cells.push(`${(100 * row.mean).toFixed(1)} ± ${(100 * row.mean_se).toFixed(1)} %`);
+    if (tasks) cells.push(row.mean === undefined ? '' : `${(100 * row.mean).toFixed(1)} ± ${(100 * row.mean_se).toFixed(1)} %`);
     return `| ${cells.join(' | ')} |`;
   });
   const packed = rows.some((row) => row.packed) ? ['', '\\* as packed bits; the file that is measured stores them wider.'] : [];

@@ -128,8 +128,8 @@ typedef struct {
     /* Sums use 16 partial sums p[j] over elements i = j mod 16 in order, then p[j] += p[j+8], += p[j+4], += p[j+2],
      * += p[j+1]; products and additions rounded separately. All float arrays any alignment. */
 
-    /* y[t] = sum_i w[i] x[t][i], x [n_tokens][x_stride]: one dense row against several tokens */
-    void (*dots)(float *y, const float *w, const float *x, size_t x_stride, size_t n, size_t n_tokens);
+    /* y[r] = sum_i w[r][i] x[i], w [n_rows][w_stride]: one token against several dense rows */
+    void (*dots)(float *y, const float *x, const float *w, size_t w_stride, size_t n, size_t n_rows);
 
     /* y[i] = x[i] * (1 / sqrt(mean(x^2) + eps)) * w[i]; y may be x */
     void (*rmsnorm)(float *y, const float *x, const float *w, size_t n, float eps);

@@ -181,8 +181,49 @@ INLINE rows_i32 popcount_rows(rows_i32 sum, __m512i set, int32_t total, int shif
 
 #include "kernel_popcount.h"
 
+/* ---- rows of floats ---- */
+
+/* A register is the 16 partial sums; the first two levels of their tree, then the last two for four sums at once */
+INLINE __m128 dots_quarter(__m512 s) {
+    const __m256 v =
+        _mm256_add_ps(_mm512_castps512_ps256(s), _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(s), 1)));
+    return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+}
+
+INLINE __m128 dots_tree(const __m512 *s) {
+    const __m128 a = dots_quarter(s[0]), b = dots_quarter(s[1]), c = dots_quarter(s[2]), d = dots_quarter(s[3]);
+    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
+    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
+    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+}
+
+/* Four rows at a time; those that are not there are the last one again */
+static void dots_avx512(float *y, const float *x, const float *w, size_t w_stride, size_t n, size_t n_rows) {
+    for (size_t r = 0; r < n_rows; r += 4) {
+        const size_t count = bp_min(4, n_rows - r);
+        const float *rows[4];
+        __m512 s[4];
+        size_t i = 0;
+        for (size_t j = 0; j < 4; j++) rows[j] = w + (r + bp_min(j, count - 1)) * w_stride;
+        for (int j = 0; j < 4; j++) s[j] = _mm512_setzero_ps();
+        for (; i + 16 <= n; i += 16) {
+            const __m512 value = _mm512_loadu_ps(x + i);
+            for (int j = 0; j < 4; j++) s[j] = _mm512_add_ps(s[j], _mm512_mul_ps(value, _mm512_loadu_ps(rows[j] + i)));
+        }
+        if (i < n) {
+            const __mmask16 some = (__mmask16)((1u << (n - i)) - 1);
+            const __m512 value = _mm512_maskz_loadu_ps(some, x + i);
+            for (int j = 0; j < 4; j++)
+                s[j] = _mm512_add_ps(s[j], _mm512_mul_ps(value, _mm512_maskz_loadu_ps(some, rows[j] + i)));
+        }
+        const __m128 sums = dots_tree(s);
+        memcpy(y + r, &sums, count * sizeof *y);
+    }
+}
+
 void kernel_fill_avx512(kernel_table *table) {
     table->lut8.product = lut8_product_streams;
     table->lut8.batch = lut8_batch_avx512;
     table->popcount.product = popcount_product_tiles;
+    table->dots = dots_avx512;
 }

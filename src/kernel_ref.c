@@ -179,11 +179,11 @@ static void popcount_batch_ref(float *y, size_t y_stride, const kernel_signs *w,
 
 /* ---- float kernels ---- */
 
-static void dots_ref(float *y, const float *w, const float *x, size_t x_stride, size_t n, size_t n_tokens) {
-    for (size_t t = 0; t < n_tokens; t++, x += x_stride) {
+static void dots_ref(float *y, const float *x, const float *w, size_t w_stride, size_t n, size_t n_rows) {
+    for (size_t r = 0; r < n_rows; r++, w += w_stride) {
         float p[16] = {0};
         for (size_t i = 0; i < n; i++) p[i % 16] += w[i] * x[i];
-        y[t] = kernel_tree_sum(p, 16);
+        y[r] = kernel_tree_sum(p, 16);
     }
 }
 

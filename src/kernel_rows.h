@@ -9,37 +9,37 @@ static inline void vec_sum_add(vec_sum *s, const float *w, const float *x) {
         s->part[i] += vf_load(w + i * KERNEL_VEC_LANES) * vf_load(x + i * KERNEL_VEC_LANES);
 }
 
-/* s[t] = partial sums of w . x[t] for VEC_ROWS rows */
-static inline void dots_rows(vec_sum *s, const float *w, const float *const *x, size_t n) {
-    for (int t = 0; t < VEC_ROWS; t++) s[t] = vec_sum_zero();
+/* s[r] = partial sums of w[r] . x for VEC_ROWS rows */
+static inline void dots_rows(vec_sum *s, const float *x, const float *const *w, size_t n) {
+    for (int r = 0; r < VEC_ROWS; r++) s[r] = vec_sum_zero();
     size_t i = 0;
     for (; i + 16 <= n; i += 16)
         for (int part = 0; part < VEC_PARTS; part++) {
             const size_t at = i + (size_t)part * KERNEL_VEC_LANES;
-            const vf weight = vf_load(w + at);
-            for (int t = 0; t < VEC_ROWS; t++) s[t].part[part] += weight * vf_load(x[t] + at);
+            const vf value = vf_load(x + at);
+            for (int r = 0; r < VEC_ROWS; r++) s[r].part[part] += value * vf_load(w[r] + at);
         }
     if (i < n) {
         float weights[16], values[16];
-        vec_pad16(weights, w + i, n - i);
-        for (int t = 0; t < VEC_ROWS; t++) {
-            vec_pad16(values, x[t] + i, n - i);
-            vec_sum_add(&s[t], weights, values);
+        vec_pad16(values, x + i, n - i);
+        for (int r = 0; r < VEC_ROWS; r++) {
+            vec_pad16(weights, w[r] + i, n - i);
+            vec_sum_add(&s[r], weights, values);
         }
     }
 }
 
-static void dots_vec(float *y, const float *w, const float *x, size_t x_stride, size_t n, size_t n_tokens) {
-    for (size_t t = 0; t < n_tokens; t += 4) {
-        const size_t count = bp_min(4, n_tokens - t);
+static void dots_vec(float *y, const float *x, const float *w, size_t w_stride, size_t n, size_t n_rows) {
+    for (size_t r = 0; r < n_rows; r += 4) {
+        const size_t count = bp_min(4, n_rows - r);
         const float *rows[4];
-        for (size_t i = 0; i < 4; i++) rows[i] = x + (t + bp_min(i, count - 1)) * x_stride;
+        for (size_t i = 0; i < 4; i++) rows[i] = w + (r + bp_min(i, count - 1)) * w_stride;
         vec_sum s[4];
-        for (int i = 0; i < 4; i += VEC_ROWS) dots_rows(s + i, w, rows + i, n);
+        for (int i = 0; i < 4; i += VEC_ROWS) dots_rows(s + i, x, rows + i, n);
         v4f four[4];
         for (int i = 0; i < 4; i++) four[i] = vec_sum_four(s[i]);
         const v4f sums = vec_tree4(four);
-        memcpy(y + t, &sums, count * sizeof *y);
+        memcpy(y + r, &sums, count * sizeof *y);
     }
 }
 

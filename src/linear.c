@@ -108,24 +108,26 @@ static void planes_forward(const team *t, const linear_work *work, float *y, con
         product_run(&p, y + token * linear_rows(w), linear_rows(w), token, bp_min(n_tokens - token, KERNEL_LANES));
 }
 
+/* Rows [r, r + n) of a dense layer, one after the other, as floats */
+static const float *dense_rows(const linear_work *work, const linear *w, size_t r, size_t n) {
+    if (w->type == QUANT_F32) return (const float *)(const void *)(w->rows + r * w->row_bytes);
+    for (size_t i = 0; i < n; i++)
+        quant_dequantize(w->type, w->rows + (r + i) * w->row_bytes, work->row + i * w->m, w->m);
+    return work->row;
+}
+
+/* A few rows stay in the nearest cache while all tokens pass. */
 static void dense_forward(const team *t, const linear_work *work, float *y, const linear *w, const float *x,
                           size_t x_stride, size_t n_tokens, bool accumulate) {
     size_t first, end, stride = linear_rows(w);
     linear_share(t, w->n, &first, &end);
-    for (size_t r = first; r < end; r++) {
-        const float *row = work->row;
-        if (w->type == QUANT_F32)
-            row = (const float *)(const void *)(w->rows + r * w->row_bytes);
-        else
-            quant_dequantize(w->type, w->rows + r * w->row_bytes, work->row, w->m);
-        for (size_t token = 0; token < n_tokens; token += KERNEL_LANES) {
-            float dots[KERNEL_LANES];
-            size_t n = bp_min(n_tokens - token, KERNEL_LANES);
-            work->kernels->dots(dots, row, x + token * x_stride, x_stride, w->m, n);
-            for (size_t i = 0; i < n; i++) {
-                float *out = y + (token + i) * stride + r;
-                *out = accumulate ? *out + dots[i] : dots[i];
-            }
+    for (size_t r = first; r < end; r += LINEAR_ROWS) {
+        size_t n = bp_min(LINEAR_ROWS, end - r);
+        const float *rows = dense_rows(work, w, r, n);
+        for (size_t token = 0; token < n_tokens; token++) {
+            float dots[LINEAR_ROWS], *out = y + token * stride + r;
+            work->kernels->dots(dots, x + token * x_stride, rows, w->m, w->m, n);
+            for (size_t i = 0; i < n; i++) out[i] = accumulate ? out[i] + dots[i] : dots[i];
         }
     }
 }

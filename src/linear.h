@@ -34,13 +34,16 @@ typedef struct {
     uint32_t n_laid; /* stages [n_laid] that there is room for: those past n_stages may come while the model is open */
 } linear;
 
+enum { LINEAR_ROWS = 4 }; /* dense rows that are multiplied together */
+
 /* Scratch memory and the choices of a run. One per thread; `mid` is shared by the team. */
 typedef struct {
     const kernel_table *kernels;
     const kernel_arith *arith;
     float *mid;       /* shared: [n_tokens][sum of k over the layers and stages of one call] */
     uint8_t *inputs;  /* own: prepared inputs, linear_inputs_bytes */
-    float *row;       /* own: products [KERNEL_LANES][most padded rows of a factor], and one dense row [most inputs] */
+    float *row;       /* own: products [KERNEL_LANES][most padded rows of a factor], and
+                       LINEAR_ROWS dense rows [most inputs] */
     void *batch;      /* own: scratch of kernel_arith.batch */
     profile *profile; /* own: NULL unless time is measured */
 } linear_work;

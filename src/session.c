@@ -49,12 +49,12 @@ static void layout_thread(session_thread *t, arena *a, const session *s, const n
     session_thread own = {.work = {.kernels = s->kernels, .arith = s->arith, .mid = s->mid}};
     size_t width = bp_round_up(s->model->config.d_model, KERNEL_TILE);
     own.work.inputs = ARENA_NEW(a, uint8_t, (uint64_t)KERNEL_LANES * n->inputs);
-    own.work.row = ARENA_NEW(a, float, bp_max(KERNEL_LANES * n->rows, n->cols));
+    own.work.row = ARENA_NEW(a, float, bp_max(KERNEL_LANES * n->rows, LINEAR_ROWS * n->cols));
     own.work.batch = ARENA_NEW(a, uint8_t, n->batch);
     own.x = ARENA_NEW(a, float, (uint64_t)width * s->chunk);
     const model_config *c = &s->model->config;
     uint64_t queries = (uint64_t)SESSION_TILE * (c->n_heads / c->n_kv_heads);
-    own.queries = ARENA_NEW(a, uint8_t, queries * kernel_query_bytes(s->dim));
+    own.queries = ARENA_NEW(a, uint8_t, queries *kernel_query_bytes(s->dim));
     own.parts = ARENA_NEW(a, float, 2 * queries * kernel_part_floats(s->dim));
     own.attended = ARENA_NEW(a, float, (uint64_t)c->n_heads * c->head_dim);
     if (t) *t = own;

@@ -151,14 +151,13 @@ static void check_non_finite(const kernel_arith *ref, const kernel_arith *fast, 
 static void check_dots(const kernel_table *ref, const kernel_table *fast) {
     case_rng rng = rng_for("dots");
     for (int i = 0; i < 300; i++) {
-        const size_t n = 1 + case_below(&rng, CASE_COLS - 8), tokens = 1 + case_below(&rng, KERNEL_LANES),
-                     shift = i & 3;
+        const size_t n = 1 + case_below(&rng, CASE_COLS - 8), rows = 1 + case_below(&rng, KERNEL_LANES), shift = i & 3;
         case_activations(&rng, cases.b, n + shift);
-        fill_input(&rng, cases.x, tokens * n, i % INPUT_KINDS);
+        fill_input(&rng, cases.x, rows * n, i % INPUT_KINDS);
         fill_outputs();
-        ref->dots(cases.y, cases.b + shift, cases.x, n, n, tokens);
-        fast->dots(other.y, cases.b + shift, cases.x, n, n, tokens);
-        CHECK(!memcmp(cases.y, other.y, sizeof cases.y), "%s dots n %zu tokens %zu", fast->isa, n, tokens);
+        ref->dots(cases.y, cases.b + shift, cases.x, n, n, rows);
+        fast->dots(other.y, cases.b + shift, cases.x, n, n, rows);
+        CHECK(!memcmp(cases.y, other.y, sizeof cases.y), "%s dots n %zu rows %zu", fast->isa, n, rows);
         double exact = 0, magnitude = 0;
         for (size_t k = 0; k < n; k++) {
             exact += (double)cases.b[shift + k] * (double)cases.x[k];
