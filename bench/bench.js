@@ -12,15 +12,15 @@
 
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { parseArgs } from 'node:util';
 
 import { EMBEDDED } from '../tests/web/helper.js';
+import { parseOptions } from './lib/options.js';
 import { spread, table } from './lib/table.js';
 import { nativeTool } from './lib/tiers.js';
 import { RUNTIMES } from './own/runtimes.js';
 
 const text = (value) => ({ type: 'string', default: value });
-const { values } = parseArgs({
+const { values } = parseOptions(import.meta.url, {
   options: {
     parts: text('speed'),
     runtime: text('native,node,chromium'),

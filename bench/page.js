@@ -10,14 +10,15 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { extname, join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { gzipSync } from 'node:zlib';
 
 import { buildDemo } from '../scripts/build-demo.js';
 import { listen } from '../scripts/serve.js';
 import { openBrowser } from '../tests/browser/browser.js';
 
-const { values } = parseArgs({ options: { json: { type: 'boolean', default: false } } });
+import { parseOptions } from './lib/options.js';
+
+const { values } = parseOptions(import.meta.url, { options: { json: { type: 'boolean', default: false } } });
 const TYPES = {
   '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.wasm': 'application/wasm',
   '.webmanifest': 'application/manifest+json', '.png': 'image/png',

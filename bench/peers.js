@@ -10,10 +10,10 @@
 
 import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 
 import { load } from '../web/index.js';
 import { EMBEDDED } from '../tests/web/helper.js';
+import { parseOptions } from './lib/options.js';
 import { cutPrompt } from './lib/prompts.js';
 import { openBenchServer } from './peers/server.js';
 import { findContestants, foldersOf } from './peers/contestants.js';
@@ -22,7 +22,7 @@ import { measureNative } from './peers/native.js';
 import { printMemory, printNative, printSpeed, printStart } from './peers/report.js';
 
 const text = (value) => ({ type: 'string', default: value });
-const { values } = parseArgs({
+const { values } = parseOptions(import.meta.url, {
   options: {
     rounds: text('3'),
     threads: text('1,2'),

@@ -20,8 +20,8 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 
+import { parseOptions } from './lib/options.js';
 import { drawQuality, tableOf } from './quality_draw.js';
 
 const ROOT = fileURLToPath(new URL('../', import.meta.url));
@@ -35,7 +35,7 @@ const BASELINES = {
   rtn2: { name: 'rounded, 2 bits', options: ['--method', 'rtn', '--bits', '2'] },
 };
 
-const { values: options, positionals } = parseArgs({
+const { values: options, positionals } = parseOptions(import.meta.url, {
   allowPositionals: true,
   options: {
     teacher: { type: 'string', default: `${SHARED}/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf` },

@@ -6,10 +6,11 @@
 
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
+
+import { parseOptions } from './lib/options.js';
 
 const number = (value) => ({ type: 'string', default: String(value) });
-const { values, positionals } = parseArgs({
+const { values, positionals } = parseOptions(import.meta.url, {
   allowPositionals: true,
   options: {
     tokenizer: { type: 'string' },
