@@ -279,6 +279,42 @@ static void check_verify(void) {
     expect_failure(arguments, 1, "1 bytes too many");
 }
 
+/* The first tiers of a file: as the file that ends there; files that have no such tier. */
+static void check_tier(const char *dense, const char *text) {
+    static const char FIXTURE[] = BITPAIR_ROOT "/models/tinystories-656k.gguf";
+    char arguments[3000], options[1200];
+    static char bytes[1 << 20], cut[sizeof out];
+    snprintf(arguments, sizeof arguments, "inspect '%s' --json", FIXTURE);
+    CHECK(run(arguments) == 0, "%s", err);
+    cJSON *root = json_parse(out, strlen(out), "stdout", 0, NULL);
+    const cJSON *tier = cJSON_GetArrayItem(cJSON_GetObjectItem(root, "tiers"), 1);
+    size_t end = tier ? (size_t)cJSON_GetNumberValue(cJSON_GetObjectItem(tier, "end")) : 0;
+    cJSON_Delete(root);
+    FILE *f = fopen(FIXTURE, "rb");
+    CHECK(f && end > 0 && end < sizeof bytes && fread(bytes, 1, end, f) == end, "no second tier");
+    if (f) fclose(f);
+    write_text("cut.gguf", bytes, end);
+    snprintf(options, sizeof options, "--text %s --tokens 300 --ctx 100 --quiet --json --teacher '%s'", text, FIXTURE);
+    snprintf(arguments, sizeof arguments, "eval %s/cut.gguf %s", folder, options);
+    CHECK(run(arguments) == 0 && number_of("bytes") == (double)end, "%s%s", out, err);
+    const double kl = number_of("kl"), bits = number_of("bits_per_weight");
+    snprintf(arguments, sizeof arguments, "eval '%s' --tier 2 %s", FIXTURE, options);
+    CHECK(run(arguments) == 0 && number_of("bytes") == (double)end && kl > 0.01 && number_of("kl") == kl &&
+              number_of("bits_per_weight") == bits,
+          "%s%s", out, err);
+    snprintf(arguments, sizeof arguments, "run %s/cut.gguf -p 'Once upon' -g -n 20 -q", folder);
+    CHECK(run(arguments) == 0 && out[0], "%s", err);
+    memcpy(cut, out, sizeof cut);
+    snprintf(arguments, sizeof arguments, "run '%s' --tier 2 -p 'Once upon' -g -n 20 -q", FIXTURE);
+    CHECK(run(arguments) == 0 && strcmp(out, cut) == 0, "%s, not %s", out, cut);
+    snprintf(arguments, sizeof arguments, "run %s/cut.gguf --tier 3 -p a", folder);
+    expect_failure(arguments, 1, "cut.gguf: tier 3 is not in the file");
+    snprintf(arguments, sizeof arguments, "bench '%s' --tier 4", FIXTURE);
+    expect_failure(arguments, 1, "the file has 3 tiers, not 4");
+    snprintf(arguments, sizeof arguments, "chat %s --tier 1 </dev/null", dense);
+    expect_failure(arguments, 1, "is dense and has no tiers");
+}
+
 /* SIGINT: what was there is printed, and the exit code tells. */
 static void check_interrupt(const char *large, const char *small, const char *text) {
     char arguments[2048];
@@ -319,6 +355,7 @@ int main(void) {
     check_bench(model);
     check_generation(model);
     check_verify();
+    check_tier(model, text);
     check_interrupt(check_data("models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"), model, text);
     check_full_output(model);
     char command[256];

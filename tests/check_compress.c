@@ -54,7 +54,7 @@ static double dense_nll(const char *path, int32_t *ids, size_t n) {
         "One day, she saw a big dog. The dog was sad because he could not find his ball. Lily helped him to look for "
         "it.";
     bp_engine *engine = bp_engine_open(NULL, &e);
-    CHECK(loaded_open(&l, engine, path, &e), "%s", e.text);
+    CHECK(loaded_open(&l, engine, path, 0, &e), "%s", e.text);
     double total = 0;
     int32_t all[sizeof story + 8];
     CHECK(l.model && bp_tokenize(l.model, story, sizeof story - 1, 0, all, sizeof story + 8, &e) >= (ptrdiff_t)n, "%s",

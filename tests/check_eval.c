@@ -45,7 +45,8 @@ static double stories_score(const char *folder) {
     loaded l = {0};
     file_view f = {0};
     bp_engine *engine = bp_engine_open(NULL, &e);
-    bool ok = loaded_open(&l, engine, folder, &e) && file_map(&f, check_data("text/tinystories_sample_2MiB.txt"), &e);
+    bool ok =
+        loaded_open(&l, engine, folder, 0, &e) && file_map(&f, check_data("text/tinystories_sample_2MiB.txt"), &e);
     bp_session *session = ok ? bp_session_open(l.model, NULL, &e) : NULL;
     CHECK(session, "%s", e.text);
     const char *at = (const char *)f.bytes;
@@ -123,7 +124,7 @@ static void open_tiny(loaded *l, bp_engine *engine, uint32_t seed) {
     CHECK(mkdtemp(folder), "no temporary folder");
     tiny_make(&m, seed);
     tiny_write(&m, folder, false);
-    CHECK(loaded_open(l, engine, folder, &e), "%s", e.text);
+    CHECK(loaded_open(l, engine, folder, 0, &e), "%s", e.text);
     for (size_t i = 0; i < 3; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, NAMES[i]);
         unlink(path);

@@ -252,7 +252,7 @@ int main(void) {
     bp_engine_options threads = {.threads = 2};
     bp_engine *engine = bp_engine_open(&threads, &e);
     workers *team = workers_open(3, &e);
-    if (loaded_open(&l, engine, check_data("models/tinystories-656k"), &e)) {
+    if (loaded_open(&l, engine, check_data("models/tinystories-656k"), 0, &e)) {
         check_likelihoods(l.model, team);
         check_accuracy(l.model, team);
         check_cut(l.model);

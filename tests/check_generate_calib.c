@@ -160,7 +160,7 @@ typedef struct {
 static bool open_model(opened *o) {
     bp_err e = {0};
     *o = (opened){.engine = bp_engine_open(NULL, &e)};
-    bool ok = o->engine && loaded_open(&o->text_side, o->engine, folder, &e);
+    bool ok = o->engine && loaded_open(&o->text_side, o->engine, folder, 0, &e);
     if (ok) o->weights = model_load(o->text_side.source.bytes, o->text_side.source.size, &e);
     CHECK(o->weights, "%s", e.text);
     return o->weights != NULL;

@@ -101,8 +101,9 @@ int main(void) {
     cJSON *golden = json_read(check_data("golden/smollm2-135m-instruct-q4_1.json"), &e);
     CHECK(golden, "%s", e.text);
     bp_engine *engine = machine_engine(&machine, &e);
-    bool ok = golden && engine &&
-              loaded_open(&l, engine, check_data("models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"), &e);
+    bool ok =
+        golden && engine &&
+        loaded_open(&l, engine, check_data("models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"), 0, &e);
     CHECK(ok, "%s", e.text);
     bp_session *session = ok ? bp_session_open(l.model, &(bp_session_options){.kv_bits = 16}, &e) : NULL;
     CHECK(session, "%s", e.text);

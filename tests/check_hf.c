@@ -61,7 +61,7 @@ static void check_forward(tiny_model m, const char *what, bool sharded) {
     tiny_write(&m, folder, sharded);
     for (uint32_t i = 0; i < N; i++) ids[i] = (int32_t)((i * i * 7 + i * 3) % m.vocab);
     bp_engine *engine = bp_engine_open(NULL, &e);
-    CHECK(loaded_open(&l, engine, folder, &e), "%s: %s", what, e.text);
+    CHECK(loaded_open(&l, engine, folder, 0, &e), "%s: %s", what, e.text);
     bp_session *session = l.model ? bp_session_open(l.model, &(bp_session_options){.kv_bits = 16}, &e) : NULL;
     double *wanted = malloc(N * m.vocab * sizeof *wanted);
     float *found = calloc(N * m.vocab, sizeof *found);
@@ -122,7 +122,7 @@ static void check_real_folder(void) {
     loaded l = {0};
     bp_model_info info = {0};
     bp_engine *engine = bp_engine_open(NULL, &e);
-    CHECK(loaded_open(&l, engine, check_data("models/tinystories-656k"), &e), "%s", e.text);
+    CHECK(loaded_open(&l, engine, check_data("models/tinystories-656k"), 0, &e), "%s", e.text);
     if (l.model) bp_model_describe(l.model, &info);
     CHECK(info.n_layers == 2 && info.d_model == 128 && info.d_ff == 384 && info.n_heads == 8 && info.n_kv_heads == 4 &&
               info.head_dim == 16 && info.vocab == 2048 && info.n_ctx == 512 && info.bos == 1 && info.eos == 2,

@@ -112,7 +112,7 @@ typedef struct {
 
 static bool open_file(opened *f, bp_engine *engine, const char *path) {
     bp_err e = {0};
-    bool ok = loaded_open(&f->model, engine, path, &e) && header_open(&f->header, &f->memory, &f->model.source, &e);
+    bool ok = loaded_open(&f->model, engine, path, 0, &e) && header_open(&f->header, &f->memory, &f->model.source, &e);
     CHECK(ok, "%s", e.text);
     return ok;
 }

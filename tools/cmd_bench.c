@@ -302,7 +302,7 @@ int cmd_bench(int argc, char **argv) {
     cli_catch_interrupt();
     bool ok = b || bp_fail(&e, BP_ERR_MEMORY, 0, "out of memory");
     if (ok) *b = (bench_run){.o = &o, .engine = machine_engine(&o.machine, &e)};
-    ok = ok && b->engine && loaded_open(&l, b->engine, path, &e) && bench(b, l.model, &e);
+    ok = ok && b->engine && loaded_open(&l, b->engine, path, o.machine.tier, &e) && bench(b, l.model, &e);
     rc = ok ? CLI_OK : cli_fail(&e);
     if (!ok && cli_interrupted()) rc = CLI_INTERRUPTED;
     if (b) close_cases(b);

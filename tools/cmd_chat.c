@@ -218,7 +218,7 @@ int cmd_chat(int argc, char **argv) {
     loaded l = {0};
     cli_catch_interrupt();
     bp_engine *engine = machine_engine(&o.machine, &e);
-    if (engine && loaded_open(&l, engine, path, &e))
+    if (engine && loaded_open(&l, engine, path, o.machine.tier, &e))
         rc = chat_with(&o, l.model, &e);
     else
         rc = cli_fail(&e);

@@ -132,7 +132,7 @@ static bool describe(report_model *m, const loaded *l, bp_err *e) {
     void *memory;
     bp_model_info info;
     bp_model_describe(l->model, &info);
-    m->bytes = l->source.size;
+    m->bytes = l->size;
     m->bits_per_weight = info.bits_per_weight;
     bool ok = header_open(&header, &memory, &l->source, e);
     m->packed = ok && gguf_u64(&header, "bitpair.packed_bytes", &m->bytes) &&
@@ -144,10 +144,10 @@ static bool describe(report_model *m, const loaded *l, bp_err *e) {
 static bool open_models(evaluation *v, bp_err *e) {
     const eval_options *o = v->o;
     v->engine = machine_engine(&o->machine, e);
-    if (!v->engine || (o->teacher && !loaded_open(&v->teacher, v->engine, o->teacher, e))) return false;
+    if (!v->engine || (o->teacher && !loaded_open(&v->teacher, v->engine, o->teacher, 0, e))) return false;
     for (size_t i = 0; i < PERPLEXITY_MODELS && o->paths[i]; i++) {
-        bool taught = o->teacher && strcmp(o->paths[i], o->teacher) == 0;
-        if (!taught && !loaded_open(&v->models[i], v->engine, o->paths[i], e)) return false;
+        bool taught = o->teacher && !o->machine.tier && strcmp(o->paths[i], o->teacher) == 0;
+        if (!taught && !loaded_open(&v->models[i], v->engine, o->paths[i], o->machine.tier, e)) return false;
         const loaded *l = taught ? &v->teacher : &v->models[i];
         v->views[i] = l->model;
         v->report.models[i].path = o->paths[i];
@@ -225,12 +225,13 @@ int cmd_eval(int argc, char **argv) {
             "  bitpair eval large.gguf small.gguf --text books.txt,web.txt --teacher large.gguf\n"
             "  bitpair eval small.gguf --tasks evalsets/ --limit 100\n"
             "  bitpair eval model.gguf --teacher model.gguf --kv 8 --text books.txt     what an 8-bit cache costs\n"
+            "  bitpair eval model.gguf --teacher model.gguf --tier 2 --text books.txt   what later tiers bring\n"
             "\n"
             "Zero-shot: rows {query, choices, gold} or {context_options, continuation, gold}. acc takes the choice\n"
             "of the highest likelihood, acc_norm the highest per byte of the choice. The mean over sets takes\n"
             "acc for boolq, copa and winograd, acc_norm for all others. A context that begins with \"Question: \"\n"
             "or \"Passage: \" gets \"\\nAnswer:\", then one space and the choice, as in lm-evaluation-harness.\n"
-            "With --kv the teacher's cache has 16 bits.\n"
+            "With --kv the teacher's cache has 16 bits; --tier is not of the teacher.\n"
             "Contexts beyond 2048 tokens (or the model's) are cut from the left and counted.\n",
         .options = options,
         .n_positional = 1,

@@ -30,7 +30,7 @@ static int generate(const generate_calib_options *o, const char *path) {
     generate_calib_result result;
     int rc;
     bp_engine *engine = bp_engine_open(NULL, &e); /* reads tokens and template only */
-    bool ok = engine && loaded_open(&l, engine, path, &e);
+    bool ok = engine && loaded_open(&l, engine, path, 0, &e);
     if (ok && !(weights = model_load(l.source.bytes, l.source.size, &inner)))
         ok = bp_fail(&e, inner.code, inner.offset, "%s: %s", path, inner.text);
     ok = ok && generate_calib_run(o, l.model, weights, &result, &e);

@@ -180,7 +180,7 @@ static bool inspect(const char *path, bool json, bool tensors, bp_err *e) {
     void *memory = NULL;
     inspection v = {0};
     bp_engine *engine = bp_engine_open(NULL, e);
-    bool ok = engine && loaded_open(&l, engine, path, e) && header_open(&v.file, &memory, &l.source, e);
+    bool ok = engine && loaded_open(&l, engine, path, 0, e) && header_open(&v.file, &memory, &l.source, e);
     if (ok) {
         v.source = &l.source;
         v.model = l.model;

@@ -15,11 +15,26 @@ bp_engine *machine_engine(const machine_options *o, bp_err *e) {
     return bp_engine_open(&options, e);
 }
 
-bool loaded_open(loaded *l, bp_engine *engine, const char *path, bp_err *e) {
+/* *size <- where the first `tier` tiers end */
+static bool end_of_tier(uint64_t *size, const source *s, uint64_t tier, bp_err *e) {
+    bp_header header;
+    if (!bp_header_parse(s->bytes, s->size, &header, e)) return false;
+    if (!header.n_tiers) return bp_fail(e, BP_ERR_ARGUMENT, 0, "the model is dense and has no tiers");
+    if (tier > header.n_tiers)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "the file has %u tiers, not %u", (unsigned)header.n_tiers,
+                       (unsigned)tier);
+    *size = header.tier_end[tier - 1];
+    return *size <= s->size ||
+           bp_fail(e, BP_ERR_ARGUMENT, 0, "tier %u is not in the file: it ends before", (unsigned)tier);
+}
+
+bool loaded_open(loaded *l, bp_engine *engine, const char *path, uint64_t tier, bp_err *e) {
     bp_err inner = {0};
     *l = (loaded){0};
     if (!source_open(&l->source, path, e)) return false;
-    l->model = bp_model_open(engine, l->source.bytes, l->source.size, &inner);
+    l->size = l->source.size;
+    if (!tier || end_of_tier(&l->size, &l->source, tier, &inner))
+        l->model = bp_model_open(engine, l->source.bytes, l->size, &inner);
     if (l->model) return true;
     loaded_close(l);
     return bp_fail(e, inner.code, inner.offset, "%s: %s", path, inner.text);
