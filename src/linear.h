@@ -42,7 +42,7 @@ typedef struct {
     const kernel_arith *arith;
     float *mid;       /* shared: [n_tokens][sum of k over the layers and stages of one call] */
     uint8_t *inputs;  /* own: prepared inputs, linear_inputs_bytes */
-    float *row;       /* own: products [KERNEL_LANES][most padded rows of a factor], and
+    float *row;       /* own: products [KERNEL_LANES][most padded rows of a factor], or
                        LINEAR_ROWS dense rows [most inputs] */
     void *batch;      /* own: scratch of kernel_arith.batch */
     profile *profile; /* own: NULL unless time is measured */

@@ -160,5 +160,3 @@ uint16_t bp_half_from_float(float x) {
     a += 0xfffu + (a >> 13 & 1); /* nearest even */
     return (uint16_t)(sign | ((a - 0x38000000u) >> 13));
 }
-
-/* The exponent is moved by a multiplication with 2^112, which also normalizes subnormals. */

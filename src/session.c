@@ -54,7 +54,7 @@ static void layout_thread(session_thread *t, arena *a, const session *s, const n
     own.x = ARENA_NEW(a, float, (uint64_t)width * s->chunk);
     const model_config *c = &s->model->config;
     uint64_t queries = (uint64_t)SESSION_TILE * (c->n_heads / c->n_kv_heads);
-    own.queries = ARENA_NEW(a, uint8_t, queries *kernel_query_bytes(s->dim));
+    own.queries = ARENA_NEW(a, uint8_t, queries * kernel_query_bytes(s->dim));
     own.parts = ARENA_NEW(a, float, 2 * queries * kernel_part_floats(s->dim));
     own.attended = ARENA_NEW(a, float, (uint64_t)c->n_heads * c->head_dim);
     if (t) *t = own;
