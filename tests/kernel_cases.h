@@ -100,11 +100,11 @@ static inline uint64_t golden_float(const kernel_table *table, case_buffers *c) 
     case_rng rng = {19700101};
     uint64_t hash = CASE_HASH_SEED;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        const size_t n = sizes[i], tokens = 1 + i;
+        const size_t n = sizes[i], rows = 1 + i;
         case_activations(&rng, c->b, n);
-        case_activations(&rng, c->x, tokens * n);
-        table->dots(c->y, c->b, c->x, n, n, tokens);
-        hash = case_hash(hash, c->y, tokens * sizeof(float));
+        case_activations(&rng, c->x, rows * n);
+        table->dots(c->y, c->b, c->x, n, n, rows);
+        hash = case_hash(hash, c->y, rows * sizeof(float));
         table->rmsnorm(c->y, c->x, c->b, n, 1e-5f);
         hash = case_hash(hash, c->y, n * sizeof(float));
         table->swiglu(c->y, c->x, c->b, n);

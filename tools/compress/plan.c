@@ -264,7 +264,7 @@ static double product_speed(void) {
     return 2.0 * (double)(n * n * n) * (done - 1) / seconds;
 }
 
-/* What is kept there needs not be measured. */
+/* What is kept there needs not be measured, or not all of it. */
 static bool is_there(const char *path) { return path && access(path, R_OK) == 0; }
 
 compress_plan plan_make(const compress_options *o, const model *m, size_t n_tokens) {
