@@ -16,17 +16,14 @@
 //   --tool FILE       the command (default build/native/bitpair), --threads N
 //   --svg FILE        draw the picture, e.g. docs/quality.svg
 
-import { execFileSync, spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { execFileSync } from 'node:child_process';
+import { copyFileSync, existsSync, statSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import { basename } from 'node:path';
 
+import { COMMON, Evaluator, ROOT, SHARED } from './lib/evaluate.js';
 import { parseOptions } from './lib/options.js';
 import { drawQuality, tableOf } from './quality_draw.js';
 
-const ROOT = fileURLToPath(new URL('../', import.meta.url));
-const SHARED = process.env.BITPAIR_SHARED_DATA ?? `${ROOT}../shared/data`;
-const C4_BYTES = 300_000;
 const BASELINES = {
   q8_0: { name: 'Q8_0', options: ['--method', 'q8_0'] },
   q4_0: { name: 'Q4_0', options: ['--method', 'q4_0'] },
@@ -38,18 +35,14 @@ const BASELINES = {
 const { values: options, positionals } = parseOptions(import.meta.url, {
   allowPositionals: true,
   options: {
-    teacher: { type: 'string', default: `${SHARED}/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf` },
-    text: { type: 'string' },
+    ...COMMON,
     tokens: { type: 'string', default: '20480' },
-    ctx: { type: 'string', default: '512' },
     tasks: { type: 'string' },
     'baseline-tasks': { type: 'boolean', default: false },
     limit: { type: 'string', default: '0' },
     tiers: { type: 'boolean', default: false },
     baselines: { type: 'string', default: Object.keys(BASELINES).join(',') },
     cache: { type: 'string', default: `${ROOT}build/quality` },
-    tool: { type: 'string', default: `${ROOT}build/native/bitpair` },
-    threads: { type: 'string' },
     svg: { type: 'string' },
   },
 });
@@ -59,38 +52,14 @@ function fail(text) {
   process.exit(1);
 }
 
-/** Runs the tool, progress on our stderr; its stdout. */
-function bitpair(...words) {
-  const { status, stdout } = spawnSync(options.tool, words, { stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 28 });
-  if (status !== 0) fail(`bitpair ${words[0]} ended with ${status}`);
-  return stdout.toString();
-}
-
-const cached = (name) => join(options.cache, name);
-
-/** A file that exists already, or is made under its name once it is whole. */
-function once(name, make) {
-  const path = cached(name);
-  if (!existsSync(path)) make(path);
-  return path;
-}
-
-/** The texts, and what the table calls them. */
-function listTexts() {
-  if (options.text) return options.text.split(',').map((path) => ({ path, name: basename(path) }));
-  const c4 = once('c4.txt', (path) => {
-    const bytes = readFileSync(`${SHARED}/text/c4.utf8`).subarray(0, C4_BYTES);
-    writeFileSync(path, new TextDecoder().decode(bytes, { stream: true })); // stream: no half character at the end
-  });
-  return [{ path: `${SHARED}/text/heldout_500KB.txt`, name: 'held-out textbooks' }, { path: c4, name: 'C4' }];
-}
+const tool = new Evaluator({ ...options, fail });
 
 function listBaselines() {
   const stamp = `${basename(options.teacher, '.gguf')}-${statSync(options.teacher).size}`;
   const wanted = options.baselines === 'none' ? [] : options.baselines.split(',');
   return wanted.map((key) => {
     const known = BASELINES[key] ?? fail(`--baselines knows ${Object.keys(BASELINES)}, not ${key}`);
-    const path = once(`${stamp}-${key}.gguf`, (out) => bitpair('compress', options.teacher, '-o', out, ...known.options));
+    const path = tool.once(`${stamp}-${key}.gguf`, (out) => tool.run('compress', options.teacher, '-o', out, ...known.options));
     return { path, name: known.name, kind: 'baseline' };
   });
 }
@@ -101,46 +70,31 @@ function listFile(word) {
   const path = equals > 0 ? word.slice(equals + 1) : word;
   if (!existsSync(path)) fail(`${path} is missing`);
   const name = equals > 0 ? word.slice(0, equals) : basename(path, '.gguf');
-  const ends = options.tiers ? JSON.parse(bitpair('inspect', path, '--json')).tiers.map(({ end }) => end) : [];
+  const ends = options.tiers ? JSON.parse(tool.run('inspect', path, '--json')).tiers.map(({ end }) => end) : [];
   const shorter = ends.slice(0, -1).map((end, i) => {
-    const prefix = cached(`tier-${i + 1}-of-${basename(path)}`);
+    const prefix = tool.path(`tier-${i + 1}-of-${basename(path)}`);
     copyFileSync(path, prefix);
     truncateSync(prefix, end);
+    utimesSync(prefix, statSync(path).atime, statSync(path).mtime); // what is kept of it holds as long as the file itself
     return { path: prefix, name: `${name}, tier ${i + 1} of ${ends.length}`, kind: 'ours', line: name };
   });
   return [{ path, name, kind: 'ours', line: name }, ...shorter];
 }
 
-/** The rows of one `bitpair eval --json`, or those kept from an earlier run of the same tool on the same files. */
-function evaluate(paths, words) {
-  const stamps = [options.tool, ...paths].map((path) => [statSync(path).size, path.startsWith(options.cache) ? 0 : statSync(path).mtimeMs]);
-  const key = JSON.stringify([paths, words, stamps]);
-  const file = cached('results.json');
-  const kept = existsSync(file) ? JSON.parse(readFileSync(file)) : {};
-  if (kept[key]) return kept[key];
-  const threads = options.threads ? ['--threads', options.threads] : [];
-  const rows = bitpair('eval', ...paths, ...words, '--json', ...threads).trim().split('\n').map((line) => JSON.parse(line));
-  writeFileSync(file, JSON.stringify({ ...kept, [key]: rows }));
-  return rows;
-}
-
 /** One object per model: texts of all beside the teacher, then the zero-shot sets of one after the other. */
 function measure(models, texts) {
   const paths = models.map(({ path }) => path);
-  const rows = evaluate(paths, ['--teacher', options.teacher, '--text', texts.map(({ path }) => path).join(','), '--tokens', options.tokens, '--ctx', options.ctx]);
+  const rows = tool.evaluateTexts(paths, texts, options);
   if (!options.tasks) return rows;
   const folder = options.tasks === 'shared' ? `${SHARED}/evalsets` : options.tasks;
   return rows.map((row, i) => {
     if (models[i].kind === 'baseline' && !options['baseline-tasks']) return row;
-    const [{ tasks, mean, mean_se }] = evaluate([paths[i]], ['--tasks', folder, '--limit', options.limit]);
+    const [{ tasks, mean, mean_se }] = tool.evaluate([paths[i]], ['--tasks', folder, '--limit', options.limit]);
     return { ...row, tasks, mean, mean_se };
   });
 }
 
-if (!existsSync(options.tool)) fail(`${options.tool} is missing: cmake --preset native && cmake --build --preset native`);
-if (!existsSync(options.teacher)) fail(`${options.teacher} is missing: see --teacher`);
-mkdirSync(options.cache, { recursive: true });
-const texts = listTexts();
+const texts = tool.texts(options.text);
 const models = [
   { path: options.teacher, name: 'teacher', kind: 'teacher' },
   ...listBaselines(),

@@ -1,6 +1,11 @@
-// The table and the picture of `npm run quality`, from made-up rows.
+// The table and the picture of `npm run quality`, from made-up rows; `npm run ablation` and `npm run quality` over a small model.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 
 import { drawQuality, tableOf } from '../../bench/quality_draw.js';
 
@@ -42,4 +47,27 @@ test('picture: a mark per row and text, points beyond the edge with their number
     for (const b of labels)
       assert.ok(a === b || a.x >= b.x + b.w || b.x >= a.x + a.w || Math.abs(a.y - b.y) >= 12, 'two labels overlap');
   }
+});
+
+test('ablation and quality: real files of a small model, the second run prints what the first measured', (t) => {
+  const root = fileURLToPath(new URL('../../', import.meta.url));
+  const shared = process.env.BITPAIR_SHARED_DATA ?? `${root}../shared/data`;
+  const cache = mkdtempSync(join(tmpdir(), 'quality-'));
+  t.after(() => rmSync(cache, { recursive: true }));
+  const text = `${shared}/text/tinystories_sample_2MiB.txt`;
+  const judged = ['--teacher', `${shared}/models/tinystories-656k`, '--text', text, '--tokens', '512', '--ctx', '128', '--cache', cache];
+  const run = (script, ...words) => execFileSync('node', [`${root}bench/${script}.js`, ...words, ...judged], { stdio: ['ignore', 'pipe', 'ignore'] }).toString();
+
+  const ablate = () => run('ablation', '--steps', 'stages,metric', '--calib', text, '--calib-tokens', '8192', '--iterations', '10');
+  const table = ablate();
+  const [plain, better] = table.trim().split('\n').slice(2).map((line) => line.split('|').map((cell) => cell.trim()));
+  assert.equal(plain[2], better[2], 'the same bytes');
+  assert.ok(Number(better[6]) < 0.8 * Number(plain[6]), `KL ${plain[6]} -> ${better[6]}`);
+  assert.equal(ablate(), table);
+
+  const ours = join(cache, readdirSync(cache).find((name) => /^[0-9a-f]{16}\.gguf$/.test(name)));
+  const compare = () => run('quality', `ours=${ours}`, '--tiers', '--baselines', 'q8_0');
+  const rows = compare();
+  assert.deepEqual(rows.trim().split('\n').slice(2).map((line) => line.split(' | ')[0].slice(2)).sort(), ['Q8_0', 'ours', 'ours, tier 1 of 2', 'teacher']);
+  assert.equal(compare(), rows);
 });

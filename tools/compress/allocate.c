@@ -284,9 +284,7 @@ static uint64_t spread_at(double *factor, double level, const compress_options *
 }
 
 void allocate_spread(double *factor, const compress_options *o, const model *m, const layer_loss *losses) {
-    compress_options uniform = *o;
-    uniform.factors = NULL;
-    uint64_t allowed = plan_factor_bytes(&uniform, m);
+    uint64_t allowed = plan_nominal_bytes(o, m);
     double low = -200, high = 200; /* log2 of nats per weight */
     for (int i = 0; i < 60; i++) {
         double middle = (low + high) / 2;

@@ -24,7 +24,7 @@ typedef struct {
 bool allocate_measure(layer_loss *losses, const compress_options *o, workers *w, const model *m,
                       const calibration *calib, const char *folder, bp_err *e);
 
-/* factor [n_layers * PARTS] <- multiples of the nominal bits; stored bytes at most those of a uniform file. */
+/* factor [n_layers * PARTS] <- multiples of the nominal bits; stored bytes at most plan_nominal_bytes. */
 void allocate_spread(double *factor, const compress_options *o, const model *m, const layer_loss *losses);
 
 /* The measurement as JSON; `source` (bitpair.source) tells whose it is. allocate_read refuses another model's. */

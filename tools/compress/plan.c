@@ -119,6 +119,26 @@ uint64_t plan_factor_bytes(const compress_options *o, const model *m) {
     return bytes;
 }
 
+/* Bytes of a stage with a middle of `k`, whatever it is: between those of the multiples of 32 around it. */
+static double nominal_stage_bytes(size_t n, size_t m, double k, bool eight) {
+    uint32_t below = 32 * (uint32_t)(k / 32);
+    double low = (double)factors_stage_bytes(n, m, (stage_shape){below, 1, eight});
+    double high = (double)factors_stage_bytes(n, m, (stage_shape){below + 32, 1, eight});
+    return low + (high - low) * (k - below) / 32;
+}
+
+uint64_t plan_nominal_bytes(const compress_options *o, const model *m) {
+    double bytes = 0;
+    for (uint32_t i = 0; i < m->config.n_layers * PARTS; i++) {
+        stack w = stack_of(&m->layers[i / PARTS], i % PARTS, o->fused);
+        if (!w.n) continue;
+        double one_bit = (double)w.n * (double)w.m / (double)(w.n + w.m); /* the middle of one bit per weight */
+        for (uint32_t s = 0; s < o->n_stages; s++)
+            bytes += nominal_stage_bytes(w.n, w.m, fmax(32, o->stage_bits[s] * one_bit), o->scale_bits == 8);
+    }
+    return (uint64_t)bytes;
+}
+
 double plan_layer_work(const compress_options *o, size_t index, size_t n, size_t m) {
     stage_shape shapes[MODEL_STAGES];
     double work = 0;
@@ -271,7 +291,7 @@ compress_plan plan_make(const compress_options *o, const model *m, size_t n_toke
     const model_config *c = &m->config;
     compress_options chosen = *o;
     compress_plan plan = {.block_work = c->n_layers * plan_block_work(o, m, n_tokens)};
-    uint64_t factor_bytes = plan_factor_bytes(o, m);
+    uint64_t factor_bytes = o->equal_loss ? plan_nominal_bytes(o, m) : plan_factor_bytes(o, m);
     for (uint32_t i = 0; i < c->n_layers * PARTS; i++) {
         stack w = stack_of(&m->layers[i / PARTS], i % PARTS, o->fused);
         plan.block_work += plan_layer_work(o, i, w.n, w.m);

@@ -60,6 +60,9 @@ void plan_shapes(const compress_options *o, size_t index, size_t n, size_t m, st
 /* Bytes of all factorized layers, scales counted. */
 uint64_t plan_factor_bytes(const compress_options *o, const model *m);
 
+/* The same if middles of the nominal bits needed no rounding: what bits by layer may spend. */
+uint64_t plan_nominal_bytes(const compress_options *o, const model *m);
+
 /* Work of factorizing a stack [n, m], 0 where n is, and of all the rest of one block (chains and statistics). */
 double plan_layer_work(const compress_options *o, size_t index, size_t n, size_t m);
 double plan_block_work(const compress_options *o, const model *m, size_t n_tokens);
