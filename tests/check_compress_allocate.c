@@ -10,6 +10,7 @@
 #include "linalg/linalg.h"
 #include "linalg/rng.h"
 #include "load.h"
+#include "tune/output_weights.h"
 
 enum { MOST_LAYERS = 64 };
 
@@ -167,6 +168,9 @@ static void check_gradients_file(const char *dense, const char *calib) {
     CHECK(run(dense, first, calib, OPTIONS("--gradients-file", kept)) == 0, "compress that keeps gradients failed");
     CHECK(same_files(own, first), "gradients that are kept give other bytes");
     CHECK(stat(kept, &before) == 0, "--gradients-file keeps nothing");
+    CHECK(output_weights_kept_tokens(kept) > 0 && output_weights_kept_tokens(own) == 0 &&
+              output_weights_kept_tokens(other) == 0 && output_weights_kept_tokens(NULL) == 0,
+          "%zu tokens kept", output_weights_kept_tokens(kept));
     CHECK(run(dense, again, calib, OPTIONS("--gradients-file", kept, "--force")) == 0, "reuse failed");
     CHECK(same_files(own, again), "kept gradients give other bytes");
     CHECK(run(dense, other, calib, OPTIONS("--gradients-file", kept, "--force", "--calib-tokens", "1024")) != 0,

@@ -115,10 +115,12 @@ static bool read_file(calibration *all, const tokenizer *t, const char *path, si
     return ok;
 }
 
+size_t calibration_n_val(size_t n_seqs) { return bp_max(1, n_seqs / VALIDATION); }
+
 /* Moves every 16th sequence to the end, where validation reads. */
 static bool split(calibration *c, bp_err *e) {
     size_t row = c->ctx * sizeof *c->ids, train = 0, val = 0;
-    c->n_val = bp_max(1, c->n_seqs / VALIDATION);
+    c->n_val = calibration_n_val(c->n_seqs);
     int32_t *kept = malloc(c->n_val * row);
     if (!kept) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the calibration tokens");
     for (size_t i = 0; i < c->n_seqs; i++) {

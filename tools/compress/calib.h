@@ -18,4 +18,7 @@ typedef struct {
 bool calibration_load(calibration *c, const tokenizer *t, const char *paths, size_t n_seqs, size_t ctx, bp_err *e);
 void calibration_free(calibration *c);
 
+/* Of so many sequences, how many are for validation. */
+size_t calibration_n_val(size_t n_seqs);
+
 #endif

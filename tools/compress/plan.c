@@ -236,7 +236,7 @@ output_weights_options plan_gradients(const compress_options *o) {
 
 /* Bytes that the loop over blocks holds between groups. */
 static uint64_t loop_bytes(const compress_options *o, const model *m, size_t n_tokens) {
-    size_t n_seqs = n_tokens / o->ctx, n_val = bp_max(1, n_seqs / 16);
+    size_t n_seqs = n_tokens / o->ctx, n_val = calibration_n_val(n_seqs);
     uint32_t threads = (uint32_t)o->threads;
     uint64_t weights = m->linear_weights / m->config.n_layers,
              tables = container_fixed_bytes(m, (uint32_t)o->embedding_bits);
@@ -284,8 +284,20 @@ static double product_speed(void) {
     return 2.0 * (double)(n * n * n) * (done - 1) / seconds;
 }
 
-/* What is kept there needs not be measured, or not all of it. */
-static bool is_there(const char *path) { return path && access(path, R_OK) == 0; }
+static double allocation_work(const compress_options *o, const model *m) {
+    const bool kept = o->allocation && access(o->allocation, R_OK) == 0;
+    return o->equal_loss && !kept ? allocate_work(o, m) : 0;
+}
+
+/* Of the gradients that the file of an earlier run does not have. */
+static double gradients_work(const compress_options *o, const model *m, size_t n_tokens) {
+    if (!plan_wants_gradients(o)) return 0;
+    size_t n_seqs = n_tokens / o->ctx, training = (n_seqs - calibration_n_val(n_seqs)) * o->ctx;
+    size_t wanted = o->token_weights ? training : bp_min(o->gradient_tokens, training);
+    size_t kept = bp_min(output_weights_kept_tokens(o->gradients_file), wanted);
+    double share = 1 - (double)kept / (double)bp_max(1, wanted);
+    return share * output_weights_work(m, o->token_weights ? n_tokens : wanted);
+}
 
 compress_plan plan_make(const compress_options *o, const model *m, size_t n_tokens) {
     const model_config *c = &m->config;
@@ -297,10 +309,7 @@ compress_plan plan_make(const compress_options *o, const model *m, size_t n_toke
         plan.block_work += plan_layer_work(o, i, w.n, w.m);
     }
     plan.block_work += c->n_layers * plan_fit_work(o, m);
-    plan.work = plan.block_work;
-    if (o->equal_loss && !is_there(o->allocation)) plan.work += allocate_work(o, m);
-    if (plan_wants_gradients(o) && !is_there(o->gradients_file))
-        plan.work += output_weights_work(m, o->token_weights ? n_tokens : bp_min(o->gradient_tokens, n_tokens));
+    plan.work = plan.block_work + allocation_work(o, m) + gradients_work(o, m, n_tokens);
     plan.bits_per_weight = 8 * (double)factor_bytes / (double)m->linear_weights;
     plan.file_bytes = factor_bytes + container_fixed_bytes(m, (uint32_t)o->embedding_bits);
     plan.memory = peak_bytes(&chosen, m, n_tokens);

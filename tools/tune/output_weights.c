@@ -328,6 +328,8 @@ static void run_batch(measuring *k, const int32_t *ids, size_t tokens) {
 
 /* ---- what is kept of a measurement that is under way ------------------------------------------------------------ */
 
+static const char KEPT_MAGIC[8] = "bpgrad4";
+
 typedef struct {
     char magic[8];
     uint8_t source[32];
@@ -336,7 +338,8 @@ typedef struct {
 } kept_header;
 
 static kept_header kept_of(const measuring *k, size_t next) {
-    kept_header h = {"bpgrad4", {0}, floats_of(k->m, k->o->n_tokens, k->options), next, k->tokens};
+    kept_header h = {{0}, {0}, floats_of(k->m, k->o->n_tokens, k->options), next, k->tokens};
+    memcpy(h.magic, KEPT_MAGIC, sizeof h.magic);
     memcpy(h.source, k->options->source, sizeof h.source);
     return h;
 }
@@ -363,6 +366,16 @@ static bool recall(measuring *k, size_t *next, bp_err *e) {
     k->tokens = h.tokens;
     *next = h.next;
     return true;
+}
+
+size_t output_weights_kept_tokens(const char *kept) {
+    kept_header there;
+    FILE *f = kept ? fopen(kept, "rb") : NULL;
+    if (!f) return 0;
+    const bool whole =
+        fread(&there, sizeof there, 1, f) == 1 && memcmp(there.magic, KEPT_MAGIC, sizeof there.magic) == 0;
+    fclose(f);
+    return whole ? (size_t)there.tokens : 0;
 }
 
 /* ---- the whole -------------------------------------------------------------------------------------------------- */

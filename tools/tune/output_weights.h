@@ -62,6 +62,9 @@ uint64_t output_weights_bytes(const model *m, size_t ctx, size_t n_tokens, const
                               uint32_t threads);
 double output_weights_work(const model *m, size_t n_tokens);
 
+/* Tokens whose gradients the file `kept` has, be it of this model and text or not; 0 where there is none. */
+size_t output_weights_kept_tokens(const char *kept);
+
 /* Forward and backward over the text. BP_ERR_MEMORY, BP_ERR_IO (of what is kept), BP_ERR_ARGUMENT (`kept` is of another
  * source, or no such file); BP_OK in e->code when tick said stop. A file that is damaged is measured anew. */
 bool output_weights_measure(output_weights *o, workers *w, const model *m, const calibration *text,
