@@ -96,6 +96,7 @@ static inline size_t kernel_part_floats(size_t dim) { return dim + 16; }
 typedef struct {
     const void *k, *v;                /* rows, 16-byte aligned */
     const float *k_scales, *v_scales; /* [positions]; of 8-bit rows */
+    const void *next; /* rows of keys, KERNEL_SPAN of them, that memory may be asked for meanwhile; or NULL */
 } kernel_span;
 
 /* A way to keep keys and values. Sums of floats: 8 partial sums over values i = j mod 8 in order, then p[j] += p[j + 4],

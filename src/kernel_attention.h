@@ -12,6 +12,7 @@
  *     static inline void vi_store16(int16_t *y, vi x)    lanes that fit 16 bits
  *     static inline void vi_store8(int8_t *y, vi x, vi x2)   2 * KERNEL_VEC_LANES values that fit 8 bits
  *     static inline void vec_prefetch(const void *x, size_t bytes)   asks memory for them, or does nothing
+ *     static inline void vec_hint(const void *x, size_t bytes)       the same, but nothing where asking is loading
  *
  * Queries go in threes: a row of keys or values is converted once for all of them. */
 #ifndef BP_KERNEL_ATTENTION_H
@@ -26,6 +27,12 @@ enum { ATTEND_QUERIES = 3, ATTEND_ROWS = 4 };
 
 /* Scores or weights of up to ATTEND_QUERIES queries over a span */
 typedef float attend_scores[ATTEND_QUERIES][KERNEL_SPAN];
+
+/* While values are summed up from d on, 2 * KERNEL_VEC_LANES of them, the same share of the next span's keys comes nearer */
+ATTEND_INLINE void attend_hint(const void *next, size_t d, size_t value_bytes) {
+    const size_t share = KERNEL_SPAN * value_bytes;
+    if (next) vec_hint((const uint8_t *)next + d * share, 2 * KERNEL_VEC_LANES * share);
+}
 
 /* ---- softmax of a span ---- */
 
@@ -140,10 +147,15 @@ ATTEND_INLINE void attend16_some(float *parts, const void *queries, const kernel
     attend_scores scores;
     const float *q[ATTEND_QUERIES];
     for (int i = 0; i < count; i++) q[i] = query_values((const uint8_t *)queries + (size_t)i * kernel_query_bytes(dim));
-    for (size_t p = 0; p < n_pos; p += ATTEND_ROWS) attend16_rows(scores, q, span->k, p, dim, count);
+    for (size_t p = 0; p < n_pos; p += ATTEND_ROWS) {
+        vec_prefetch((const uint16_t *)span->v + p * dim, ATTEND_ROWS * dim * sizeof(uint16_t));
+        attend16_rows(scores, q, span->k, p, dim, count);
+    }
     for (int i = 0; i < count; i++) attend16_weigh(parts + (size_t)i * kernel_part_floats(dim), scores[i], n_pos, dim);
-    for (size_t d = 0; d < dim; d += 2 * KERNEL_VEC_LANES)
+    for (size_t d = 0; d < dim; d += 2 * KERNEL_VEC_LANES) {
+        attend_hint(span->next, d, sizeof(uint16_t));
         attend16_values(parts, scores, span->v, n_pos, dim, d, count);
+    }
 }
 
 /* ---- 8 bits ---- */
@@ -253,8 +265,10 @@ ATTEND_INLINE void attend8_some(float *parts, const void *queries, const kernel_
         const float most = attend8_weigh(part, scores[i], span->v_scales, n_pos, dim);
         units[i] = attend8_round(weights[i], scores[i], most, n_pos);
     }
-    for (size_t d = 0; d < dim; d += 2 * KERNEL_VEC_LANES)
+    for (size_t d = 0; d < dim; d += 2 * KERNEL_VEC_LANES) {
+        attend_hint(span->next, d, sizeof(int8_t));
         attend8_values(parts, weights, units, span->v, n_pos, dim, d, count);
+    }
 }
 
 /* ---- one function per number of queries ---- */

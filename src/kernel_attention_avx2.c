@@ -40,6 +40,8 @@ static inline void vec_prefetch(const void *x, size_t bytes) {
     for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const void *)((uintptr_t)x + i), _MM_HINT_T0);
 }
 
+static inline void vec_hint(const void *x, size_t bytes) { vec_prefetch(x, bytes); }
+
 #include "kernel_attention.h"
 
 /* bp_half_from_float. The order of the operands of min and max makes NaN 65504 first; the mask clears it afterwards. */

@@ -34,6 +34,7 @@ static inline void vi_store8(int8_t *y, vi x, vi x2) {
 }
 
 static inline void vec_prefetch(const void *x, size_t bytes) { (void)x, (void)bytes; }
+static inline void vec_hint(const void *x, size_t bytes) { (void)x, (void)bytes; }
 
 #include "kernel_attention.h"
 

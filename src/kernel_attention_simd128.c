@@ -47,6 +47,9 @@ static inline void vec_prefetch(const void *x, size_t bytes) {
     }
 }
 
+/* Loads of the keys of the next span held up the sums of values: a tenth more time (Node 20). */
+static inline void vec_hint(const void *x, size_t bytes) { (void)x, (void)bytes; }
+
 #include "kernel_attention.h"
 
 /* bp_half_from_float, lane by lane, as u32 */

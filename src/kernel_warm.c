@@ -56,7 +56,7 @@ static void warm_products(const kernel_arith *arith, const places *p, uint8_t *m
 static void warm_attention(const kernel_table *k, const kernel_cache *cache, const places *p, uint8_t *memory) {
     float *x = (float *)(memory + p->x), *scales = (float *)(memory + p->rows + (size_t)KERNEL_TILE * DIM);
     float *parts = (float *)(memory + p->parts);
-    const kernel_span span = {memory + p->rows, memory + p->rows, scales, scales};
+    const kernel_span span = {.k = memory + p->rows, .v = memory + p->rows, .k_scales = scales, .v_scales = scales};
     for (size_t i = 0; i < KERNEL_TILE; i++) cache->store(memory + p->rows + i * DIM, scales + i, x, DIM);
     for (size_t i = 0; i < QUERIES; i++) cache->prepare(memory + p->query + i * kernel_query_bytes(DIM), x, DIM, 1.0f);
     cache->attend(parts, memory + p->query, QUERIES, &span, KERNEL_TILE, DIM);

@@ -45,8 +45,10 @@ static void prepare_queries(const span *sp, const model_layer *l, size_t kv_head
 
 static kernel_span span_at(const session *s, size_t layer, size_t kv_head, size_t position) {
     size_t row = cache_row(s, layer, kv_head, position), at = row * s->row_bytes;
-    return (kernel_span){s->k + at, s->v + at, s->k_scales ? s->k_scales + row : NULL,
-                         s->v_scales ? s->v_scales + row : NULL};
+    return (kernel_span){.k = s->k + at,
+                         .v = s->v + at,
+                         .k_scales = s->k_scales ? s->k_scales + row : NULL,
+                         .v_scales = s->v_scales ? s->v_scales + row : NULL};
 }
 
 /* out [head_dim] <- values / sum */
@@ -69,6 +71,12 @@ static void merge_heads(const span *sp, size_t spans) {
     }
 }
 
+/* Keys of the span that begins at a position, or of the next head's first where none does; NULL after the last head */
+static const void *keys_after(const span *sp, size_t layer, size_t kv_head, size_t position) {
+    if (position <= sp->s->position) return span_at(sp->s, layer, kv_head, position).k;
+    return kv_head + 1 < sp->c->n_kv_heads ? span_at(sp->s, layer, kv_head + 1, 0).k : NULL;
+}
+
 /* A span is worked on by the thread in whose share of all positions its middle lies. */
 static void attend_one(const span *sp, const model_layer *l, size_t layer) {
     session *s = sp->s;
@@ -84,6 +92,7 @@ static void attend_one(const span *sp, const model_layer *l, size_t layer) {
             ready = true;
             if (i + 1 == spans) store_kv(sp, l, layer, kv_head, 0);
             kernel_span cached = span_at(s, layer, kv_head, at);
+            cached.next = keys_after(sp, layer, kv_head, at + KERNEL_SPAN);
             s->cache->attend(s->parts + (kv_head * spans + i) * group * kernel_part_floats(s->dim), sp->own->queries,
                              group, &cached, n, s->dim);
         }

@@ -117,8 +117,11 @@ enum { CASE_QUERIES = 8 };
 
 /* One span: keys and values in c->bytes, scales in c->row_scales, queries in c->inputs */
 static inline kernel_span case_span(case_buffers *c) {
-    return (kernel_span){c->bytes, c->bytes + 2 * KERNEL_SPAN * KERNEL_HEAD, c->row_scales,
-                         c->row_scales + KERNEL_SPAN};
+    return (kernel_span){.k = c->bytes,
+                         .v = c->bytes + 2 * KERNEL_SPAN * KERNEL_HEAD,
+                         .k_scales = c->row_scales,
+                         .v_scales = c->row_scales + KERNEL_SPAN,
+                         .next = c->bytes};
 }
 
 /* Row p <- x [dim] as key, x2 [dim] as value */
