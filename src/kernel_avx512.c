@@ -226,4 +226,5 @@ void kernel_fill_avx512(kernel_table *table) {
     table->lut8.batch = lut8_batch_avx512;
     table->popcount.product = popcount_product_tiles;
     table->dots = dots_avx512;
+    kernel_fill_attention_avx512(table);
 }

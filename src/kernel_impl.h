@@ -87,6 +87,7 @@ static inline float kernel_tree_sum(float *p, size_t n) {
 /* Only the caches and the merging of parts; called by the fill functions below */
 void kernel_fill_attention_ref(kernel_table *table);
 void kernel_fill_attention_avx2(kernel_table *table);
+void kernel_fill_attention_avx512(kernel_table *table);
 void kernel_fill_attention_neon(kernel_table *table);
 void kernel_fill_attention_simd128(kernel_table *table);
 

@@ -61,7 +61,7 @@ while read -r included; do
 done < <(sed -n 's/^ *# *include *["<]\([^">]*\)[">].*/\1/p' wasm/*.c)
 
 # Bodies that an ISA file includes after it has defined its vector types: they cannot stand alone.
-templates="kernel_batch.h kernel_batch_choice.h kernel_lut8.h kernel_popcount.h kernel_vec.h kernel_vec_avx2.h kernel_vec_simd128.h kernel_vec_neon.h kernel_rows.h kernel_attention.h"
+templates="kernel_batch.h kernel_batch_choice.h kernel_lut8.h kernel_popcount.h kernel_vec.h kernel_vec_avx2.h kernel_vec_simd128.h kernel_vec_neon.h kernel_rows.h kernel_attention.h kernel_attention_avx.h"
 
 cc=${CC:-gcc}
 flags=$(pkg-config --cflags libcjson openblas 2>/dev/null)
