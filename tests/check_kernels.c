@@ -193,21 +193,21 @@ static void bench_arith(const kernel_arith *a, const char *isa, bool batches) {
 /* A walk over a cache that no core holds, as in decoding at depth: three queries and a head of 64, the same span again and
  * again, each time from another place. */
 static void bench_cache_from_memory(const kernel_table *k, const kernel_cache *cache, const kernel_span *span) {
-    enum { SPANS = 1024 };
+    const int spans = 1024;
     const size_t bytes = (size_t)KERNEL_SPAN * 64 * cache->bits / 8;
-    uint8_t *keys = platform_alloc(SPANS * bytes), *values = platform_alloc(SPANS * bytes);
+    uint8_t *keys = platform_alloc((size_t)spans * bytes), *values = platform_alloc((size_t)spans * bytes);
     double us;
     CHECK(keys && values, "no memory for the benchmark");
     if (keys && values) {
-        for (size_t s = 0; s < SPANS; s++) {
+        for (size_t s = 0; s < (size_t)spans; s++) {
             memcpy(keys + s * bytes, span->k, bytes);
             memcpy(values + s * bytes, span->v, bytes);
         }
         kernel_span at = *span;
-        BENCH_CALL(us, SPANS, {
+        BENCH_CALL(us, spans, {
             at.k = keys + (size_t)i * bytes;
             at.v = values + (size_t)i * bytes;
-            at.next = keys + (size_t)(i + 1) % SPANS * bytes;
+            at.next = keys + (size_t)((i + 1) % spans) * bytes;
             cache->attend(cases.y, cases.inputs, 3, &at, KERNEL_SPAN, 64);
         });
         printf("%-8s kv%-2u attention 64 x %d, 3 queries %7.3f us, the cache in memory\n", k->isa,
