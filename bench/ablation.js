@@ -42,6 +42,11 @@ function fail(text) {
 const tool = new Evaluator({ ...options, fail });
 const texts = tool.texts(options.text);
 
+/** A name for what was made from such values. */
+function digest(...values) {
+  return createHash('sha256').update(JSON.stringify(values)).digest('hex').slice(0, 16);
+}
+
 /** The calibration texts: of c4.utf8 nothing that is judged by. */
 function calibration() {
   if (options.calib) return options.calib;
@@ -57,8 +62,9 @@ const KEPT_TABLE = ['--embedding-bits', '0'];
 const SMALL_TABLE = ['--embedding-bits', '5'];
 const DIAGONAL = ['--method', 'diagonal', '--gradients', 'none', '--separate'];
 const STAGES = ['--stages', '1.02,1.02'];
-const GRADIENTS = ['--gradients', 'full', '--gradients-file', tool.path('gradients')];
-const EQUAL_LOSS = ['--allocate', 'equal-loss', '--allocation', tool.path('allocation.json')];
+const MEASURED = digest(options.teacher, CALIBRATION, options['calib-tokens'], options.ctx); // what the next two files are measured on
+const GRADIENTS = ['--gradients', 'full', '--gradients-file', tool.path(`gradients-${MEASURED}`)];
+const EQUAL_LOSS = ['--allocate', 'equal-loss', '--allocation', tool.path(`allocation-${MEASURED}.json`)];
 const RECIPE = [...STAGES, ...GRADIENTS, ...EQUAL_LOSS, ...SMALL_TABLE];
 
 /** Each step is the one before and what its name says. `longer`: how many times the iterations. */
@@ -78,9 +84,9 @@ const STEPS = [
 
 /** A file that the tool makes with these words, once, and its minutes (of a run that broke off: of its last part). */
 function make(words) {
-  const digest = createHash('sha256').update(JSON.stringify([tool.stamp(tool.tool), words])).digest('hex').slice(0, 16);
-  const path = tool.path(`${digest}.gguf`);
-  const minutes = tool.kept(['minutes', digest], () => {
+  const name = digest(tool.stamp(tool.tool), words);
+  const path = tool.path(`${name}.gguf`);
+  const minutes = tool.kept(['minutes', name], () => {
     const [command, ...rest] = words;
     const began = existsSync(`${path}.work`) ? ['--resume'] : ['--force'];
     const { seconds } = JSON.parse(tool.run(command, ...rest, '-o', path, ...began, '--json', ...tool.words));

@@ -300,4 +300,13 @@ ATTEND_INLINE void attend8_some(float *parts, const void *queries, const kernel_
 ATTEND_ALL(attend16)
 ATTEND_ALL(attend8)
 
+/* All of attention but cache16.store, which is the ISA's own */
+static void fill_attention_vec(kernel_table *table) {
+    table->cache16.attend = attend16_vec;
+    table->cache8.store = store8_vec;
+    table->cache8.prepare = prepare8_vec;
+    table->cache8.attend = attend8_vec;
+    table->merge = merge_vec;
+}
+
 #endif

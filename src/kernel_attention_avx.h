@@ -55,12 +55,8 @@ static void store16_avx(void *row, float *scale, const float *x, size_t dim) {
 }
 
 static void fill_attention_avx(kernel_table *table) {
+    fill_attention_vec(table);
     table->cache16.store = store16_avx;
-    table->cache16.attend = attend16_vec;
-    table->cache8.store = store8_vec;
-    table->cache8.prepare = prepare8_vec;
-    table->cache8.attend = attend8_vec;
-    table->merge = merge_vec;
 }
 
 #endif

@@ -51,10 +51,6 @@ static void store16_neon(void *row, float *scale, const float *x, size_t dim) {
 }
 
 void kernel_fill_attention_neon(kernel_table *table) {
+    fill_attention_vec(table);
     table->cache16.store = store16_neon;
-    table->cache16.attend = attend16_vec;
-    table->cache8.store = store8_vec;
-    table->cache8.prepare = prepare8_vec;
-    table->cache8.attend = attend8_vec;
-    table->merge = merge_vec;
 }

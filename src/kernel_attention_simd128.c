@@ -75,10 +75,6 @@ static void store16_simd128(void *row, float *scale, const float *x, size_t dim)
 }
 
 void kernel_fill_attention_simd128(kernel_table *table) {
+    fill_attention_vec(table);
     table->cache16.store = store16_simd128;
-    table->cache16.attend = attend16_vec;
-    table->cache8.store = store8_vec;
-    table->cache8.prepare = prepare8_vec;
-    table->cache8.attend = attend8_vec;
-    table->merge = merge_vec;
 }

@@ -71,10 +71,16 @@ static void merge_heads(const span *sp, size_t spans) {
     }
 }
 
-/* Keys of the span that begins at a position, or of the next head's first where none does; NULL after the last head */
+/* Keys of the span at a position, or of the next head's first where there is none; NULL if it is not full, or after the
+ * last head */
 static const void *keys_after(const span *sp, size_t layer, size_t kv_head, size_t position) {
-    if (position <= sp->s->position) return span_at(sp->s, layer, kv_head, position).k;
-    return kv_head + 1 < sp->c->n_kv_heads ? span_at(sp->s, layer, kv_head + 1, 0).k : NULL;
+    size_t known = (size_t)sp->s->position + 1;
+    if (position >= known) {
+        kv_head++;
+        position = 0;
+    }
+    const bool full = kv_head < sp->c->n_kv_heads && position + KERNEL_SPAN <= known;
+    return full ? span_at(sp->s, layer, kv_head, position).k : NULL;
 }
 
 /* A span is worked on by the thread in whose share of all positions its middle lies. */
