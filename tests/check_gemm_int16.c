@@ -150,14 +150,10 @@ static void check_largest(void) {
     }
 }
 
-int main(int argc, char **argv) {
-    gemm_tested = gemm_int16;
-    gemm_exact_value = integer;
-    gemm_exact_least_k = 2; /* one product of the largest integers is rounded to float32 */
-    linalg_init();
-    if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
-    printf("AVX2: %s\n", gemm_int16_available() ? "yes" : "no");
-    guarded_open_all();
+static void force_float(bool is_float) { gemm_int16_force(is_float ? GEMM_INT16_FLOAT : GEMM_INT16_BEST); }
+
+static void check_path(gemm_int16_path path) {
+    gemm_int16_force(path);
     check_exact_shapes();
     check_empty();
     check_bound();
@@ -167,6 +163,36 @@ int main(int argc, char **argv) {
         check_special();
         check_split();
     }
-    check_fallback(gemm_int16_force_fallback, gemm_int16_available());
+}
+
+/* AVX2 and VNNI give the same bits. */
+static void check_paths_agree(void) {
+    static float other[SPLIT_M * SPLIT_N];
+    split_fill();
+    for (int trans_a = 0; trans_a < 2; trans_a++)
+        for (int trans_b = 0; trans_b < 2; trans_b++) {
+            const shape s = {trans_a, trans_b, SPLIT_M, SPLIT_N, SPLIT_K, 0, 0.7f, -0.3f};
+            for (int path = 0; path < 2; path++) {
+                float *to = path ? other : whole;
+                for (size_t i = 0; i < SPLIT_M * SPLIT_N; i++) to[i] = (float)(i % 7);
+                gemm_int16_force(path ? GEMM_INT16_AVX2 : GEMM_INT16_BEST);
+                run(&s, split_a, split_b, to);
+            }
+            CHECK(memcmp(whole, other, sizeof whole) == 0, "%c%c: AVX2 and VNNI differ", "NT"[trans_a], "NT"[trans_b]);
+        }
+}
+
+int main(int argc, char **argv) {
+    gemm_tested = gemm_int16;
+    gemm_exact_value = integer;
+    gemm_exact_least_k = 2; /* one product of the largest integers is rounded to float32 */
+    linalg_init();
+    if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
+    printf("AVX2: %s, AVX-512 VNNI: %s\n", gemm_int16_available() ? "yes" : "no", gemm_int16_vnni() ? "yes" : "no");
+    guarded_open_all();
+    if (gemm_int16_vnni()) check_path(GEMM_INT16_BEST);
+    check_path(GEMM_INT16_AVX2);
+    check_paths_agree();
+    check_fallback(force_float, gemm_int16_available());
     return check_end();
 }

@@ -1,5 +1,5 @@
-/* gemm_int16.h - the matrix product of training for processors with AVX2 and without AVX-512 BF16: float32 in and out,
- * factors rounded to 16-bit integers with a scale per row of A and column of B, sums in 32-bit integers. */
+/* gemm_int16.h - the matrix product of ADMM, and of training where there is no AVX-512 BF16: float32 in and out, factors
+ * rounded to 16-bit integers with a scale per row of A and column of B, sums in 32-bit integers. */
 #ifndef BITPAIR_GEMM_INT16_H
 #define BITPAIR_GEMM_INT16_H
 
@@ -8,7 +8,10 @@
 /* This processor has what the fast path needs: AVX2. */
 bool gemm_int16_available(void);
 
-/* It is also worth its rounding here: two integer products per cycle, and no wider unit for float32. */
+/* It also has AVX-512 VNNI: twice as many products per cycle as of float32. */
+bool gemm_int16_vnni(void);
+
+/* It is worth its rounding here: VNNI, or two integer products per cycle and no wider unit for float32. */
 bool gemm_int16_faster(void);
 
 /* C [m, n] (ldc) = alpha * op(A) op(B) + beta * C; op transposes when the flag is set. lda, ldb, ldc are row strides.
@@ -21,14 +24,15 @@ bool gemm_int16_faster(void);
  *                (blocks + 6) 2^-24 (|alpha| sum |a b| + |beta C|), twice the latter to be safe
  * An infinity or NaN makes its row or column of C NaN. Magnitudes above 2^107 may overflow where the sum does not.
  * An element depends on its row of op(A), its column of op(B), k, alpha, beta and its old value alone: any split over
- * m and n gives the same bits. Otherwise, or if the first call of a thread finds no memory: linalg_gemm, bit for bit.
+ * m and n gives the same bits, and so do AVX2 and VNNI. Otherwise, or if the first call of a thread finds no memory: linalg_gemm, bit for bit.
  * Runs on the calling thread; any number of threads may call at once. Each keeps 3.8 MiB of scratch until it ends. */
 linalg_product gemm_int16;
 
 /* gemm_int16 where it is faster, else linalg_gemm. */
 linalg_product *gemm_int16_or_float(void);
 
-/* For tests: true sends every later call of the process to linalg_gemm, false back to the processor's best. */
-void gemm_int16_force_fallback(bool fallback);
+/* For tests: the path of every later call of the process; one that the processor lacks is the next below. */
+typedef enum { GEMM_INT16_BEST, GEMM_INT16_AVX2, GEMM_INT16_FLOAT } gemm_int16_path;
+void gemm_int16_force(gemm_int16_path path);
 
 #endif
