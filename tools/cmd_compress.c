@@ -255,7 +255,8 @@ int cmd_compress(int argc, char **argv) {
          "damping of the corrected targets (default: chosen by validation)"},
         {"damping", 0, CLI_REAL, &o.damping, 0.0001, 100, "D", "damping of the input metric (default 0.3)"},
         {"clip", 0, CLI_REAL, &o.clip, 0, 1e9, "X",
-         "tokens count at most X times the median energy; 0: no limit (default 10)"},
+         "tokens count at most X times the median energy of a layer's inputs, or of the stream that its output is "
+         "added to; 0: no limit (default 10)"},
         {"seed", 's', CLI_COUNT, &o.seed, 0, 0, "N", "of the random starts (default 0)"},
         {"threads", 't', CLI_COUNT, &o.threads, 1, 64, "N",
          "threads; the result does not depend on them (default: all processors)"},
