@@ -92,32 +92,33 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* weight [tokens] <- at most clip times the median of |x|^2 over |x|^2, x [tokens] vectors of `width`; squares, sorted:
- * scratch [tokens] */
-static void cap_energy(float *weight, float *squares, float *sorted, const chain *c, const float *x, size_t stride,
-                       size_t width, float clip) {
+/* weight [tokens] <- so much less that weight |x|^2 is at most clip times the median of importance |x|^2 (NULL: 1), x
+ * [tokens] vectors of `width`; squares, sorted: scratch [tokens] */
+static void cap_energy(float *weight, const float *importance, float *squares, float *sorted, const chain *c,
+                       const float *x, size_t stride, size_t width, float clip) {
     for (size_t t = 0; t < c->n_tokens; t++) {
         double sum = 0;
         for (size_t j = 0; j < width; j++) sum += (double)x[t * stride + j] * x[t * stride + j];
-        squares[t] = sorted[t] = (float)sum;
+        squares[t] = (float)sum;
+        sorted[t] = (importance ? importance[t] : 1) * squares[t];
         if ((t + 1) % CHAIN_CHUNK == 0) chain_release(c, t + 1 - CHAIN_CHUNK, CHAIN_CHUNK);
     }
     qsort(sorted, c->n_tokens, sizeof *sorted, ascending);
     const float cap = clip * sorted[c->n_tokens / 2];
     for (size_t t = 0; t < c->n_tokens; t++)
-        if (squares[t] > cap && cap > 0) weight[t] = fminf(weight[t], cap / squares[t]);
+        if (weight[t] * squares[t] > cap && cap > 0) weight[t] = cap / squares[t];
 }
 
-/* Weights [tokens] of the squared errors of a layer's outputs, the rest scratch [tokens]. A massive input counts only
- * so much, and so does a massive stream that the output is added to: what is wrong there is large, but next to the
- * stream it is not, and the norm that reads it sees no more than that. */
-static void token_weights(float *weight, float *scratch, const chain *c, chain_side side, const statistics *s,
-                          float clip) {
+/* Weights [tokens] of the squared errors of a layer's outputs: their importance, but a massive input counts only so
+ * much, and so does a massive stream that the output is added to: what is wrong there is large, but next to the stream
+ * it is not, and the norm that reads it sees no more than that. scratch [2 * tokens] */
+static void token_weights(float *weight, const float *importance, float *scratch, const chain *c, chain_side side,
+                          const statistics *s, float clip) {
     float *squares = scratch, *sorted = scratch + c->n_tokens;
-    for (size_t t = 0; t < c->n_tokens; t++) weight[t] = 1;
+    for (size_t t = 0; t < c->n_tokens; t++) weight[t] = importance ? importance[t] : 1;
     if (clip <= 0) return;
-    cap_energy(weight, squares, sorted, c, c->x[side], c->width, s->m, clip);
-    if (s->E) cap_energy(weight, squares, sorted, c, c->stream[CHAIN_DENSE], s->d, s->d, clip);
+    cap_energy(weight, importance, squares, sorted, c, c->x[side], c->width, s->m, clip);
+    if (s->E) cap_energy(weight, importance, squares, sorted, c, c->stream[CHAIN_DENSE], s->d, s->d, clip);
 }
 
 static double mean_difference(const chain *c, const float *weight, size_t d) {
@@ -167,8 +168,7 @@ bool statistics_take(statistics *s, const chain *c, chain_side side, size_t m, b
           **cross[] = {&s->train.R, &s->val.R, &s->E};
     for (size_t i = 0; i < 5; i++, p += m * m) *square[i] = p;
     for (size_t i = 0; residual && i < 3; i++, p += d * m) *cross[i] = p;
-    token_weights(weight, weight + c->n_tokens, c, side, s, clip);
-    for (size_t t = 0; importance && t < c->n_tokens; t++) weight[t] *= importance[t];
+    token_weights(weight, importance, weight + c->n_tokens, c, side, s, clip);
     fill(s, c, side, weight, weight + 3 * c->n_tokens);
     free(weight);
     return true;
