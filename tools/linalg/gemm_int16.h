@@ -24,7 +24,8 @@ bool gemm_int16_faster(void);
  *                (blocks + 6) 2^-24 (|alpha| sum |a b| + |beta C|), twice the latter to be safe
  * An infinity or NaN makes its row or column of C NaN. Magnitudes above 2^107 may overflow where the sum does not.
  * An element depends on its row of op(A), its column of op(B), k, alpha, beta and its old value alone: any split over
- * m and n gives the same bits, and so do AVX2 and VNNI. Otherwise, or if the first call of a thread finds no memory: linalg_gemm, bit for bit.
+ * m and n gives the same bits, and so do AVX2 and VNNI. Otherwise, or if the first call of a thread finds no memory:
+ * linalg_gemm, bit for bit.
  * Runs on the calling thread; any number of threads may call at once. Each keeps 3.8 MiB of scratch until it ends. */
 linalg_product gemm_int16;
 
