@@ -26,9 +26,9 @@ typedef struct {
 } statistics;
 
 /* Inputs x [., m] of the chain as it stands, x_q from the given side (CHAIN_DENSE: the paper's statistics, blind to
- * what the student gets); `residual`: with R, E and delta. importance: [n_tokens] what the tokens weigh, or NULL: 1 each.
- * clip > 0: tokens whose weight times |x_q|^2, or with `residual` |r_d|^2, exceeds clip times the median of that weigh so
- * much less. BP_ERR_MEMORY. */
+ * what the student gets); `residual`: with R, E and delta. importance: [n_tokens] what the tokens weigh, or NULL: 1
+ * each. clip > 0: tokens whose weight times |x_q|^2, or with `residual` |r_d|^2, exceeds clip times the median of that
+ * weigh so much less. BP_ERR_MEMORY. */
 bool statistics_take(statistics *s, const chain *c, chain_side side, size_t m, bool residual, float clip,
                      const float *importance, bp_err *e);
 void statistics_close(statistics *s);
