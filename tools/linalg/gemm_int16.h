@@ -1,5 +1,6 @@
-/* gemm_int16.h - the matrix product of ADMM, and of training where there is no AVX-512 BF16: float32 in and out,
- * factors rounded to 16-bit integers with a scale per row of A and column of B, sums in 32-bit integers. */
+/* gemm_int16.h - the matrix product of ADMM where there is no AMX, and of training where there is no AVX-512 BF16
+ * either: float32 in and out, factors rounded to 16-bit integers with a scale per row of A and column of B, sums in
+ * 32-bit integers. */
 #ifndef BITPAIR_GEMM_INT16_H
 #define BITPAIR_GEMM_INT16_H
 
