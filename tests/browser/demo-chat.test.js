@@ -260,6 +260,9 @@ describe('with the small model', () => {
     await page.locator('#import-file').setInputFiles({ name: 'chats.json', mimeType: 'application/json', buffer: file });
     await page.getByText('1 conversation imported, 1 were here already.').waitFor();
     assert.deepEqual(await conversations(page), ['Balls', 'The big dog']);
+    await page.locator('#import-file').setInputFiles({ name: 'chats.json', mimeType: 'application/json', buffer: file });
+    await page.getByText('0 conversations imported, 2 were here already.').waitFor();
+    assert.deepEqual(await conversations(page), ['Balls', 'The big dog']);
     await drop(page, 'broken.json', 'application/json', file.subarray(0, 300));
     await page.getByText('This file is not JSON').waitFor();
     assert.deepEqual(page.problems, []);

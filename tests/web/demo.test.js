@@ -6,6 +6,7 @@ import { describe, test } from 'node:test';
 
 import { FIRST_TIER, MODEL_FACTS, MODEL_PATH, PLAIN_TEMPLATE } from '../../web/demo/config.js';
 import { addMessage, chooseMessage, matches, newConversation, pathOf, promptOf, siblingsOf, titleOf } from '../../web/demo/conversation.js';
+import { ConversationStore } from '../../web/demo/conversation-store.js';
 import { exportText, importText } from '../../web/demo/transfer.js';
 import { explain, explainCache, megabytes, seconds } from '../../web/demo/words.js';
 import { estimateMemory, load } from '../../web/index.js';
@@ -54,6 +55,29 @@ describe('conversations', () => {
     assert.equal([...titleOf('\u{1f600}'.repeat(100))].length, 60);
     assert.equal(titleOf(' \n '), 'New chat');
     assert.ok(matches(c, 'TWO') && matches(c, '') && !matches(c, 'three'));
+  });
+
+  test('a store shows at once what is written to it; what is deleted is gone, and can be put back', async (t) => {
+    const { BroadcastChannel } = globalThis; // no other tabs; Node waits for an open channel
+    delete globalThis.BroadcastChannel;
+    t.after(() => Object.assign(globalThis, { BroadcastChannel }));
+    const store = new ConversationStore(null, 'no database here'); // pages in browsers have one: tests/browser/demo-chat.test.js
+    const list = async () => (await store.all()).map(({ id }) => id);
+    const one = { id: 'one', updated: 1 };
+    store.put(one);
+    store.put({ id: 'two', updated: 2 });
+    assert.deepEqual(await list(), ['two', 'one']);
+    const gone = store.delete('one');
+    assert.deepEqual(await list(), ['two']);
+    assert.equal(await store.get('one'), undefined);
+    await gone;
+    assert.deepEqual(await list(), ['two']);
+    store.delete('two');
+    await Promise.all([store.put(one), store.put({ id: 'two', updated: 3 })]);
+    assert.deepEqual(await list(), ['two', 'one']);
+    await Promise.all([store.put(one), store.delete('one')]);
+    assert.deepEqual(await list(), ['two']);
+    assert.equal(await store.get('one'), undefined);
   });
 });
 

@@ -34,7 +34,7 @@ class Tabs {
 export class ConversationStore {
   #database;
   #tabs = new Tabs();
-  #waiting = new Map(); // id -> conversation to be written
+  #waiting = new Map(); // id -> conversation to be written, null: to be deleted
   #writing = null;
   #memory = new Map();
 
@@ -55,21 +55,29 @@ export class ConversationStore {
     }
   }
 
-  /** The one that was written to last comes first. */
+  /** As it is when this is called, with what waits to be written. The one that was written to last comes first. */
   async all() {
+    const waiting = [...this.#waiting];
     const found = this.#database ? await settled(this.#store('readonly').getAll()) : [...this.#memory.values()];
-    return found.sort((a, b) => b.updated - a.updated);
+    const here = new Map(found.map((each) => [each.id, each]));
+    for (const [id, conversation] of waiting) here.set(id, conversation);
+    return [...here.values()].filter((each) => each).sort((a, b) => b.updated - a.updated);
   }
 
   async get(id) {
+    if (this.#waiting.has(id)) return this.#waiting.get(id) ?? undefined;
     return this.#database ? settled(this.#store('readonly').get(id)) : this.#memory.get(id);
   }
 
   /** Resolves when the conversation, as it is then, is kept. A store that is full is told to `onfailure`, and asked again next time. */
   put(conversation) {
-    this.#waiting.set(conversation.id, conversation);
-    this.#writing ??= this.#write().finally(() => (this.#writing = null));
-    return this.#writing;
+    return this.#change(conversation.id, conversation);
+  }
+
+  /** Resolves when nothing is kept of it. */
+  delete(id) {
+    if (this.#database) localStorage.removeItem(LEFT + id);
+    return this.#change(id, null);
   }
 
   /** The page is about to go: a database would not come to its end, this does. */
@@ -86,18 +94,9 @@ export class ConversationStore {
     for (const key of Object.keys(localStorage).filter((name) => name.startsWith(LEFT))) {
       const { at, conversation } = JSON.parse(localStorage.getItem(key));
       const found = await this.get(conversation.id);
-      if (!(found?.written > at)) await this.#keep([conversation]);
+      if (!(found?.written > at)) await this.#keep([[conversation.id, conversation]]);
       localStorage.removeItem(key);
     }
-  }
-
-  async delete(id) {
-    this.#waiting.delete(id);
-    if (this.#database) localStorage.removeItem(LEFT + id);
-    await this.#writing;
-    if (this.#database) await settled(this.#store('readwrite').delete(id));
-    this.#memory.delete(id);
-    this.#tabs.tell({ id });
   }
 
   /** heard({id}): another tab has changed this conversation. */
@@ -105,29 +104,39 @@ export class ConversationStore {
     this.#tabs.listen(heard);
   }
 
+  #change(id, conversation) {
+    this.#waiting.set(id, conversation);
+    this.#writing ??= this.#write().finally(() => (this.#writing = null));
+    return this.#writing;
+  }
+
   async #write() {
     await null; // so that changes made together are one write
     while (this.#waiting.size > 0) {
-      const batch = [...this.#waiting.values()];
+      const batch = [...this.#waiting];
       this.#waiting.clear();
       try {
         await this.#keep(batch);
-        for (const { id } of batch) this.#tabs.tell({ id });
+        for (const [id] of batch) this.#tabs.tell({ id });
       } catch (error) {
         this.onfailure(error);
       }
     }
   }
 
+  /** batch: pairs like those that wait */
   async #keep(batch) {
-    if (!this.#database) return batch.forEach((each) => this.#memory.set(each.id, each));
+    if (!this.#database) {
+      for (const [id, conversation] of batch) conversation ? this.#memory.set(id, conversation) : this.#memory.delete(id);
+      return;
+    }
     const store = this.#store('readwrite');
     const done = new Promise((resolve, reject) => {
       store.transaction.oncomplete = resolve;
       store.transaction.onabort = () => reject(store.transaction.error ?? new Error('the store gave up'));
     });
-    for (const each of batch) store.put({ ...each, written: Date.now() });
-    return done;
+    for (const [id, conversation] of batch) conversation ? store.put({ ...conversation, written: Date.now() }) : store.delete(id);
+    await done;
   }
 
   #store(mode) {

@@ -136,9 +136,9 @@ export class Sidebar {
 
   async import(file) {
     try {
-      const { added, same } = importText(await file.text(), this.all);
-      for (const conversation of added) this.store.put(conversation);
-      await this.store.put(added[0] ?? this.chat.current);
+      const text = await file.text();
+      const { added, same } = importText(text, await this.store.all()); // the list may be old
+      await Promise.all(added.map((conversation) => this.store.put(conversation)));
       await this.refresh();
       toast(`${count(added.length, 'conversation')} imported${same ? `, ${same} were here already` : ''}.`);
     } catch (error) {
