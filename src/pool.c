@@ -30,6 +30,7 @@ struct pool {
     double spin;                       /* seconds of a turn of signal_wait */
     uint32_t bounds[POOL_THREADS + 1]; /* thread i's share of all items is [bounds[i], bounds[i + 1]) / WHOLE */
     uint32_t closing;
+    bool never_alone;
     uint8_t pad[BP_ALIGN];
     signal_word epoch;   /* number of jobs given out; a change is the signal to start */
     signal_word done;    /* threads 1.. that finished the current job */
@@ -184,12 +185,14 @@ void pool_close(pool *p) {
 
 uint32_t pool_threads(const pool *p) { return p->threads; }
 
+void pool_never_alone(pool *p) { p->never_alone = true; }
+
 /* ---- jobs ---- */
 
 /* Whether the next jobs are for thread 0 alone, after one that took `seconds`; if not, who gets which share of them. */
 static void judge_job(pool *p, double seconds, double now) {
     const double slept = p->waited[0].slept;
-    if (slept > LOST_LEAST && 2.0 * slept > seconds) {
+    if (slept > LOST_LEAST && 2.0 * slept > seconds && !p->never_alone) {
         p->alone_for = p->alone_for * 2.0 < ALONE_FIRST ? ALONE_FIRST : p->alone_for * 2.0;
         if (p->alone_for > ALONE_MOST) p->alone_for = ALONE_MOST;
         p->alone_till = now + p->alone_for;

@@ -31,6 +31,10 @@ uint32_t pool_threads(const pool *p);
  * a while after the others kept it waiting for most of a job (another program has their processor). Not reentrant. */
 void pool_run(pool *p, void (*fn)(void *context, const team *t), void *context);
 
+/* From now on every job runs on every thread: for jobs whose threads take item after item, where who waits at the end
+ * says nothing about the cores. */
+void pool_never_alone(pool *p);
+
 /* Which of n items in a row are this thread's: [*first, *end). Shares are equal at first; between two jobs threads that
  * waited for others get larger ones (a slower core, or one that is lent out, holds nobody up for long). Within a job
  * they stay as they are. */

@@ -114,6 +114,15 @@ static void check_pool_alone(void) {
         pool_run(p, count_team, &count);
     }
     CHECK(count == 2, "a late thread is never called again");
+    pool_never_alone(p);
+    uint32_t teams = 0;
+    for (tries = 0; tries < 5; tries++) {
+        pool_run(p, late_thread, &count);
+        teams += count;
+        pool_run(p, count_team, &count);
+        teams += count;
+    }
+    CHECK(teams == 20, "a team that is to stay together does not");
     pool_close(p);
 }
 

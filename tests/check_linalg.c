@@ -5,6 +5,7 @@
 
 #include "linalg/linalg.h"
 #include "linalg/rng.h"
+#include "linalg/tridiagonal.h"
 
 enum { N = 61, M = 37 };
 
@@ -60,6 +61,58 @@ static void check_eigh(void) {
     CHECK(order <= 0, "eigenvalues do not ascend");
     S[3] = NAN;
     CHECK(!linalg_eigh(S, mu, N), "accepts NaN");
+}
+
+/* S = P' T P, and systems of scale T + shift I as many as there are, each the same alone. */
+static void check_tridiagonal(void) {
+    enum { W = 35, WIDE = 40 };
+    static float S[N * N], P[N * N], d[N], e[N], X[N * WIDE], right[N * WIDE], alone[N], inverse[N * W], scale[W];
+    make_spd(S, N, "tridiagonal");
+    memcpy(P, S, sizeof S);
+    for (size_t i = 0; i < N; i++)
+        for (size_t j = 0; j < i; j++) P[i * N + j] = -9; /* the lower triangle is not read */
+    CHECK(tridiagonal_reduce(P, d, e, N), "failed");
+    double worst = 0, orthogonal = 0;
+    for (size_t i = 0; i < N; i++)
+        for (size_t j = 0; j < N; j++) {
+            double s = 0, o = 0;
+            for (size_t k = 0; k < N; k++) {
+                double right_of = k + 1 < N ? (double)e[k] * P[(k + 1) * N + j] : 0,
+                       left_of = k > 0 ? (double)e[k - 1] * P[(k - 1) * N + j] : 0;
+                s += (double)P[k * N + i] * ((double)d[k] * P[k * N + j] + right_of + left_of);
+                o += (double)P[i * N + k] * P[j * N + k];
+            }
+            worst = fmax(worst, fabs(s - (double)S[i * N + j]));
+            orthogonal = fmax(orthogonal, fabs(o - (i == j)));
+        }
+    CHECK(worst < 1e-3 * (double)S[0], "P'TP differs by %g", worst);
+    CHECK(orthogonal < 1e-4, "PP' differs by %g", orthogonal);
+
+    rng r = rng_named(4, "right");
+    rng_fill_normal(&r, right, N * WIDE);
+    memcpy(X, right, sizeof X);
+    for (size_t j = 0; j < W; j++) scale[j] = 0.1f * (float)(j + 1);
+    tridiagonal_solve(d, e, N, scale, 0.5f, X, WIDE, W, inverse);
+    worst = 0;
+    uint32_t others = 0, untouched = 0;
+    for (size_t j = 0; j < W; j++) {
+        for (size_t i = 0; i < N; i++) {
+            double s = ((double)scale[j] * d[i] + 0.5) * X[i * WIDE + j];
+            if (i + 1 < N) s += (double)scale[j] * e[i] * X[(i + 1) * WIDE + j];
+            if (i > 0) s += (double)scale[j] * e[i - 1] * X[(i - 1) * WIDE + j];
+            worst = fmax(worst, fabs(s - (double)right[i * WIDE + j]));
+            alone[i] = right[i * WIDE + j];
+        }
+        tridiagonal_solve(d, e, N, scale + j, 0.5f, alone, 1, 1, inverse);
+        for (size_t i = 0; i < N; i++) others += alone[i] != X[i * WIDE + j];
+    }
+    for (size_t i = 0; i < N; i++)
+        for (size_t j = W; j < WIDE; j++) untouched += X[i * WIDE + j] == right[i * WIDE + j];
+    CHECK(worst < 1e-3, "the systems differ from their right-hand sides by %g", worst);
+    CHECK(others == 0, "%u values depend on other columns", others);
+    CHECK(untouched == N * (WIDE - W), "columns past the last are written");
+    S[3] = NAN;
+    CHECK(!tridiagonal_reduce(S, d, e, N), "accepts NaN");
 }
 
 static void check_spd(void) {
@@ -123,6 +176,7 @@ int main(void) {
     linalg_init();
     check_gemm();
     check_eigh();
+    check_tridiagonal();
     check_spd();
     check_rng();
     return check_end();

@@ -5,9 +5,10 @@
 
 #include "linalg/gemm_bf16.h"
 #include "linalg/gemm_int16.h"
+#include "linalg/tridiagonal.h"
 #include "svid.h"
 
-enum { ROWS = 144, COLUMNS = 192, INNER = 2, SVID_ROUNDS = 3 };
+enum { ROWS = 144, COLUMNS = 192, SOLVED = 32, INNER = 2, SVID_ROUNDS = 3 };
 
 static const float RIDGE = 0.03f; /* keeps both normal equations away from singular */
 static const float RHO_FLOOR = 1e-4f;
@@ -27,8 +28,9 @@ typedef struct {
     const metric *t;
     const output_metric *o;
     size_t n, m, k;
-    float rho;      /* of the first inner step; 1 in the later ones */
-    unsigned inner; /* current inner step */
+    float rho;       /* of the first inner step; 1 in the later ones */
+    float inverse_g; /* 1 / mean diagonal of B M B' */
+    unsigned inner;  /* current inner step */
     state A, B;
     float *mu;         /* [m]: eigenvalues of M = LEVEL (M0 + damping I) / (1 + damping) */
     float *scaled;     /* [n, m]: scratch of set_target */
@@ -37,13 +39,14 @@ typedef struct {
     float *rotated;    /* [k, m] = normed B times Q */
     float *G;          /* [k, k] */
     float *inverse[2]; /* [k, k]: (G + (RIDGE + rho) I)^-1 for the first and for the later inner steps */
-    float *P, *sigma; /* [k, k], [k]: eigenvectors and values of A'A + RIDGE I, or, where outputs are correlated, of the
-                          A-step's G; P shares memory with inverse[0] */
-    float *turned[2]; /* [n, k] scratch, where outputs are correlated */
-    float *Y;         /* [n, k] or [k, m]: right-hand side, fixed during a step */
-    float *E;         /* [k, m] */
+    float *P, *d, *e;  /* [k, k], [k], [k]: A'A + RIDGE I = P'TP, or, where outputs are correlated, the A-step's
+                         G + RIDGE I; T has d on its diagonal and e beside it. P shares memory with inverse[0] */
+    float *turned[2];  /* [n, k] scratch, where outputs are correlated */
+    float *Y;          /* [n, k] or [k, m]: right-hand side, fixed during a step */
+    float *E, *EQ;     /* [k, m] */
     float *svid;
-    float *own; /* scratch of each worker */
+    size_t n_block, m_block, k_block, y_block; /* rows or columns of an item */
+    float *own;                                /* scratch of each worker */
     size_t own_size;
     linalg_product *product; /* of the steps: its rounding is nothing beside what taking signs changes */
     linalg_product *coarse;  /* of those that only turn signs and their duals to and fro */
@@ -61,8 +64,12 @@ static bool run_open(run *r, workers *w, const metric *t, const output_metric *o
                      bp_err *e) {
     *r = (run){.w = w, .t = t, .o = o, .n = n, .m = m, .k = k, .product = admm_product()};
     r->coarse = gemm_bf16_amx() ? gemm_bf16 : r->product;
+    r->n_block = workers_block(w, r->coarse, n, ROWS);
+    r->m_block = workers_block(w, r->coarse, m, COLUMNS);
+    r->k_block = workers_block(w, r->coarse, k, ROWS);
+    r->y_block = bp_round_up(r->n_block, 64) / 2; /* smaller, to go beside what one thread does */
     size_t widest = larger(n * k, k * m), svid = larger(svid_scratch(n, k), svid_scratch(k, m));
-    r->own_size = 2 * larger(ROWS * larger(k, m), COLUMNS * k);
+    r->own_size = 2 * larger(r->n_block, larger(r->m_block, SOLVED)) * k;
     const struct {
         float **at;
         size_t floats;
@@ -80,9 +87,11 @@ static bool run_open(run *r, workers *w, const metric *t, const output_metric *o
                  {&r->G, k * k},
                  {&r->inverse[0], k * k},
                  {&r->inverse[1], k * k},
-                 {&r->sigma, k},
+                 {&r->d, k},
+                 {&r->e, k},
                  {&r->Y, widest},
                  {&r->E, k * m},
+                 {&r->EQ, t->Q ? k * m : 0},
                  {&r->svid, svid},
                  {&r->turned[0], o->n_blocks ? n * k : 0},
                  {&r->turned[1], o->n_blocks ? n * k : 0},
@@ -96,6 +105,7 @@ static bool run_open(run *r, workers *w, const metric *t, const output_metric *o
         p += bp_round_up(parts[i].floats, 16);
     }
     r->P = r->inverse[0];
+    if (!t->Q) r->EQ = r->E;
     r->A.rows = n;
     r->A.columns = r->B.rows = k;
     r->B.columns = m;
@@ -151,17 +161,39 @@ static float unit_columns(const state *s, float *out) {
 /* ---- A-step: F = (Wn M B'/g + rho (Z - U)) (B M B'/g + (RIDGE + rho) I)^-1, rows of B at unit norm    docs/DBF.md
  * (7) */
 
-static void invert(void *context, size_t i, uint32_t worker) {
-    run *r = context;
+static bool together(const run *r) { return r->o->n_blocks > 0; }
+
+static void invert(run *r, size_t i) {
     float diagonal = RIDGE + (i == 0 ? r->rho : 1);
-    (void)worker;
     memcpy(r->inverse[i], r->G, r->k * r->k * sizeof *r->G);
     for (size_t j = 0; j < r->k; j++) r->inverse[i][j * r->k + j] += diagonal;
     r->failed[i] = !linalg_invert_spd(r->inverse[i], r->k);
 }
 
-static void a_system(run *r) {
-    size_t n = r->n, m = r->m, k = r->k;
+/* P' T P = P + RIDGE I */
+static void reduce(run *r) {
+    for (size_t i = 0; i < r->k; i++) r->P[i * r->k + i] += RIDGE;
+    r->failed[0] = !tridiagonal_reduce(r->P, r->d, r->e, r->k);
+}
+
+/* The first items: what one thread does with G; the others: blocks of rows of Y = Wn M B' / g. */
+static void a_item(void *context, size_t item, uint32_t worker) {
+    run *r = context;
+    size_t m = r->m, k = r->k, serial = together(r) ? 1 : 2;
+    (void)worker;
+    if (item < serial) {
+        if (serial == 1)
+            reduce(r);
+        else
+            invert(r, item);
+        return;
+    }
+    size_t first = (item - serial) * r->y_block, rows = bp_min(r->y_block, r->n - first);
+    r->product(false, true, rows, k, m, r->inverse_g, r->Wm + first * m, m, r->rotated, m, 0, r->Y + first * k, k);
+}
+
+static bool a_system(run *r) {
+    size_t m = r->m, k = r->k;
     unit_rows(&r->B, r->normed);
     metric_rotate(r->w, r->product, r->t, r->rotated, r->normed, k);
     for (size_t i = 0; i < k; i++)
@@ -169,154 +201,182 @@ static void a_system(run *r) {
     workers_gemm_by(r->w, r->product, false, true, k, k, m, 1, r->normed, m, r->rotated, m, 0, r->G, k);
     double trace = 0;
     for (size_t i = 0; i < k; i++) trace += r->G[i * k + i];
-    float inverse_g = (float)((double)k / trace);
-    for (size_t i = 0; i < k * k; i++) r->G[i] *= inverse_g;
-    workers_gemm_by(r->w, r->product, false, true, n, k, m, inverse_g, r->Wm, m, r->rotated, m, 0, r->Y, k);
+    r->inverse_g = (float)((double)k / trace);
+    float *G = together(r) ? r->P : r->G;
+    for (size_t i = 0; i < k * k; i++) G[i] = r->G[i] * r->inverse_g;
+    r->failed[0] = r->failed[1] = false;
+    workers_for(r->w, (together(r) ? 1 : 2) + bp_ceil_div(r->n, r->y_block), a_item, r);
+    return !r->failed[0] && !r->failed[1];
 }
 
 /* one block of rows of A: solve, then the dual update */
 static void a_rows(void *context, size_t block, uint32_t worker) {
     const run *r = context;
-    size_t k = r->k, first = block * ROWS, rows = bp_min(ROWS, r->n - first);
-    float rho = r->inner == 0 ? r->rho : 1, *right = own_scratch(r, worker), *F = right + ROWS * k;
+    size_t k = r->k, first = block * r->n_block, rows = bp_min(r->n_block, r->n - first);
+    float rho = r->inner == 0 ? r->rho : 1, *right = own_scratch(r, worker), *F = right + r->n_block * k;
     pull(&r->A, right, k, first, rows, 0, k);
     for (size_t i = 0; i < rows * k; i++) right[i] = r->Y[first * k + i] + rho * right[i];
     r->product(false, false, rows, k, k, 1, right, k, r->inverse[r->inner > 0], k, 0, F, k);
     push(&r->A, F, k, first, rows, 0, k);
 }
 
-static bool a_step_apart(run *r) {
-    workers_for(r->w, 2, invert, r);
-    if (r->failed[0] || r->failed[1]) return false;
+static void a_step_apart(run *r) {
     for (r->inner = 0; r->inner < INNER; r->inner++) {
-        workers_for(r->w, bp_ceil_div(r->n, ROWS), a_rows, r);
+        workers_for(r->w, bp_ceil_div(r->n, r->n_block), a_rows, r);
         project(r, &r->A);
     }
-    return true;
 }
 
 /* The same where outputs are correlated: R F (B M B'/g + RIDGE I) + rho F = Y + rho (Z - U), docs/DBF.md (7'). With
- * R = Qr diag(r) Qr' and B M B'/g = P diag(sigma) P', entry (i, j) of Qr'FP is divided by r_i (sigma_j + RIDGE) + rho. */
+ * R = Qr diag(r) Qr' and B M B'/g + RIDGE I = P'TP, row i of Qr'FP' solves a system of matrix r_i T + rho I. */
 
-/* turned[0] = (Z - U) P, by rows */
+/* turned[0] = (Z - U) P', by rows */
 static void a_into(void *context, size_t block, uint32_t worker) {
     const run *r = context;
-    size_t k = r->k, first = block * ROWS, rows = bp_min(ROWS, r->n - first);
+    size_t k = r->k, first = block * r->n_block, rows = bp_min(r->n_block, r->n - first);
     float *D = own_scratch(r, worker);
     pull(&r->A, D, k, first, rows, 0, k);
-    r->coarse(false, false, rows, k, k, 1, D, k, r->P, k, 0, r->turned[0] + first * k, k);
+    r->coarse(false, true, rows, k, k, 1, D, k, r->P, k, 0, r->turned[0] + first * k, k);
 }
 
-/* turned[0] = [(Y + rho turned[1]) / (r (sigma + RIDGE)' + rho)] P', by rows */
-static void a_divide(void *context, size_t block, uint32_t worker) {
-    const run *r = context;
-    size_t k = r->k, first = block * ROWS, rows = bp_min(ROWS, r->n - first);
-    float rho = r->inner == 0 ? r->rho : 1, *T = own_scratch(r, worker);
-    for (size_t i = 0; i < rows; i++) {
-        const float *Y = r->Y + (first + i) * k, *D = r->turned[1] + (first + i) * k, mu = r->o->mu[first + i];
-        for (size_t j = 0; j < k; j++) T[i * k + j] = (Y[j] + rho * D[j]) / (mu * (r->sigma[j] + RIDGE) + rho);
+/* T [rows, k], rows from `first` on: solutions for Y + rho turned[1]. X [k, SOLVED], inverse [k, SOLVED]: scratch */
+static void a_solve(const run *r, size_t first, size_t rows, float *T, float *X, float *inverse) {
+    size_t k = r->k;
+    float rho = r->inner == 0 ? r->rho : 1;
+    for (size_t at = 0; at < rows; at += SOLVED) {
+        const float *Y = r->Y + (first + at) * k, *D = r->turned[1] + (first + at) * k;
+        size_t w = bp_min(SOLVED, rows - at);
+        for (size_t i = 0; i < w; i++)
+            for (size_t j = 0; j < k; j++) X[j * w + i] = Y[i * k + j] + rho * D[i * k + j];
+        tridiagonal_solve(r->d, r->e, k, r->o->mu + first + at, rho, X, w, w, inverse);
+        for (size_t i = 0; i < w; i++)
+            for (size_t j = 0; j < k; j++) T[(at + i) * k + j] = X[j * w + i];
     }
-    r->coarse(false, true, rows, k, k, 1, T, k, r->P, k, 0, r->turned[0] + first * k, k);
+}
+
+/* turned[0] = those solutions times P, by rows */
+static void a_from(void *context, size_t block, uint32_t worker) {
+    const run *r = context;
+    size_t k = r->k, first = block * r->n_block, rows = bp_min(r->n_block, r->n - first);
+    float *T = own_scratch(r, worker), *X = T + r->n_block * k;
+    a_solve(r, first, rows, T, X, X + SOLVED * k);
+    r->coarse(false, false, rows, k, k, 1, T, k, r->P, k, 0, r->turned[0] + first * k, k);
 }
 
 /* the dual update with F = turned[1], by rows */
 static void a_out(void *context, size_t block, uint32_t worker) {
     const run *r = context;
-    size_t first = block * ROWS;
+    size_t first = block * r->n_block;
     (void)worker;
-    push(&r->A, r->turned[1] + first * r->k, r->k, first, bp_min(ROWS, r->n - first), 0, r->k);
+    push(&r->A, r->turned[1] + first * r->k, r->k, first, bp_min(r->n_block, r->n - first), 0, r->k);
 }
 
-static bool a_step_together(run *r) {
-    size_t n = r->n, k = r->k, blocks = bp_ceil_div(n, ROWS);
-    memcpy(r->P, r->G, k * k * sizeof *r->P);
-    if (!linalg_eigh(r->P, r->sigma, k)) return false;
-    workers_gemm_by(r->w, r->product, false, false, n, k, k, 1, r->Y, k, r->P, k, 0, r->turned[0], k);
+static void a_step_together(run *r) {
+    size_t n = r->n, k = r->k, blocks = bp_ceil_div(n, r->n_block);
+    workers_gemm_by(r->w, r->product, false, true, n, k, k, 1, r->Y, k, r->P, k, 0, r->turned[0], k);
     output_metric_turn(r->w, r->product, r->o, OUTPUT_INTO_BASIS, r->Y, r->turned[0], k);
     for (r->inner = 0; r->inner < INNER; r->inner++) {
         workers_for(r->w, blocks, a_into, r);
         output_metric_turn(r->w, r->coarse, r->o, OUTPUT_INTO_BASIS, r->turned[1], r->turned[0], k);
-        workers_for(r->w, blocks, a_divide, r);
+        workers_for(r->w, blocks, a_from, r);
         output_metric_turn(r->w, r->coarse, r->o, OUTPUT_FROM_BASIS, r->turned[1], r->turned[0], k);
         workers_for(r->w, blocks, a_out, r);
         project(r, &r->A);
     }
-    return true;
 }
 
 static bool a_step(run *r) {
-    a_system(r);
-    return r->o->n_blocks ? a_step_together(r) : a_step_apart(r);
+    if (!a_system(r)) return false;
+    if (together(r))
+        a_step_together(r);
+    else
+        a_step_apart(r);
+    return true;
 }
 
 /* ---- B-step: (A'RA + RIDGE I) F M + rho F = A' R Wn M + rho (Z - U), columns of A at unit norm: docs/DBF.md (8), (9).
- * With A'RA + RIDGE I = P diag(sigma) P' and M = Q diag(mu) Q', entry (i, j) of P'FQ is divided by sigma_i mu_j +
- * rho. */
+ * With A'RA + RIDGE I = P'TP and M = Q diag(mu) Q', column j of P F Q solves a system of matrix mu_j T + rho I. */
 
-/* Item 0: the eigenvectors; the others: blocks of rows of A' Wn M Q. */
-static void b_system(void *context, size_t item, uint32_t worker) {
+/* Item 0: what one thread does with A'RA; the others: blocks of rows of E = A' Wn M Q. */
+static void b_item(void *context, size_t item, uint32_t worker) {
     run *r = context;
     size_t n = r->n, m = r->m, k = r->k;
     (void)worker;
-    if (item > 0) {
-        size_t first = (item - 1) * ROWS, rows = bp_min(ROWS, k - first);
-        r->product(true, false, rows, m, n, 1, r->normed + first, k, r->Wm, m, 0, r->E + first * m, m);
+    if (item == 0) {
+        reduce(r);
         return;
     }
-    if (r->o->n_blocks) {
-        output_metric_apply(NULL, r->product, r->o, r->turned[0], r->normed, k);
-        r->product(true, false, k, k, n, 1, r->normed, k, r->turned[0], k, 0, r->P, k);
-    } else {
-        memset(r->P, 0, k * k * sizeof *r->P);
-        linalg_gram(r->P, k, r->normed, k, n);
-        linalg_mirror(r->P, k);
-    }
-    for (size_t i = 0; i < k; i++) r->P[i * k + i] += RIDGE;
-    r->failed[0] = !linalg_eigh(r->P, r->sigma, k);
+    size_t first = (item - 1) * r->k_block, rows = bp_min(r->k_block, k - first);
+    r->product(true, false, rows, m, n, 1, r->normed + first, k, r->Wm, m, 0, r->E + first * m, m);
 }
 
-/* E = P' (Z - U), by columns */
+static bool b_system(run *r) {
+    size_t n = r->n, k = r->k;
+    const float *RA = r->normed;
+    unit_columns(&r->A, r->normed);
+    if (together(r)) {
+        output_metric_apply(r->w, r->product, r->o, r->turned[0], r->normed, k);
+        RA = r->turned[0];
+    }
+    workers_gemm_by(r->w, r->product, true, false, k, k, n, 1, r->normed, k, RA, k, 0, r->P, k);
+    workers_for(r->w, 1 + bp_ceil_div(k, r->k_block), b_item, r);
+    return !r->failed[0];
+}
+
+/* E = P (Z - U), by columns */
 static void b_into(void *context, size_t block, uint32_t worker) {
     const run *r = context;
-    size_t m = r->m, k = r->k, first = block * COLUMNS, columns = bp_min(COLUMNS, m - first);
+    size_t m = r->m, k = r->k, first = block * r->m_block, columns = bp_min(r->m_block, m - first);
     float *D = own_scratch(r, worker);
     pull(&r->B, D, columns, 0, k, first, columns);
-    r->coarse(true, false, k, columns, k, 1, r->P, k, D, columns, 0, r->E + first, m);
+    r->coarse(false, false, k, columns, k, 1, r->P, k, D, columns, 0, r->E + first, m);
 }
 
-/* E = [(Y + rho E Q) / (sigma mu' + rho)] Q', by rows */
-static void b_divide(void *context, size_t block, uint32_t worker) {
+/* EQ = Y + rho E Q, by rows; EQ is E where there is no Q */
+static void b_right(void *context, size_t block, uint32_t worker) {
     const run *r = context;
-    size_t m = r->m, k = r->k, first = block * ROWS, rows = bp_min(ROWS, k - first);
-    float rho = r->inner == 0 ? r->rho : 1;
-    float *E = r->E + first * m, *T = r->t->Q ? own_scratch(r, worker) : E;
-    if (r->t->Q) r->coarse(false, false, rows, m, m, 1, E, m, r->t->Q, m, 0, T, m);
-    for (size_t i = 0; i < rows; i++) {
-        const float *Y = r->Y + (first + i) * m, *mu = r->mu;
-        float sigma = r->sigma[first + i], *row = T + i * m;
-        for (size_t j = 0; j < m; j++) row[j] = (Y[j] + rho * row[j]) / (sigma * mu[j] + rho);
-    }
-    if (r->t->Q) r->coarse(false, true, rows, m, m, 1, T, m, r->t->Q, m, 0, E, m);
+    size_t m = r->m, first = block * r->k_block, rows = bp_min(r->k_block, r->k - first);
+    float rho = r->inner == 0 ? r->rho : 1, *X = r->EQ + first * m;
+    const float *Y = r->Y + first * m;
+    (void)worker;
+    if (r->t->Q) r->coarse(false, false, rows, m, m, 1, r->E + first * m, m, r->t->Q, m, 0, X, m);
+    for (size_t i = 0; i < rows * m; i++) X[i] = Y[i] + rho * X[i];
 }
 
-/* F = P E and the dual update, by columns */
+/* SOLVED columns of EQ */
+static void b_solve(void *context, size_t block, uint32_t worker) {
+    const run *r = context;
+    size_t first = block * SOLVED;
+    tridiagonal_solve(r->d, r->e, r->k, r->mu + first, r->inner == 0 ? r->rho : 1, r->EQ + first, r->m,
+                      bp_min(SOLVED, r->m - first), own_scratch(r, worker));
+}
+
+/* E = EQ Q', by rows */
+static void b_back(void *context, size_t block, uint32_t worker) {
+    const run *r = context;
+    size_t m = r->m, first = block * r->k_block, rows = bp_min(r->k_block, r->k - first);
+    (void)worker;
+    r->coarse(false, true, rows, m, m, 1, r->EQ + first * m, m, r->t->Q, m, 0, r->E + first * m, m);
+}
+
+/* F = P' E and the dual update, by columns */
 static void b_out(void *context, size_t block, uint32_t worker) {
     const run *r = context;
-    size_t m = r->m, k = r->k, first = block * COLUMNS, columns = bp_min(COLUMNS, m - first);
+    size_t m = r->m, k = r->k, first = block * r->m_block, columns = bp_min(r->m_block, m - first);
     float *F = own_scratch(r, worker);
-    r->coarse(false, false, k, columns, k, 1, r->P, k, r->E + first, m, 0, F, columns);
+    r->coarse(true, false, k, columns, k, 1, r->P, k, r->E + first, m, 0, F, columns);
     push(&r->B, F, columns, 0, k, first, columns);
 }
 
 static bool b_step(run *r) {
-    size_t m = r->m, k = r->k, row_blocks = bp_ceil_div(k, ROWS), column_blocks = bp_ceil_div(m, COLUMNS);
-    unit_columns(&r->A, r->normed);
-    workers_for(r->w, 1 + row_blocks, b_system, r);
-    if (r->failed[0]) return false;
-    workers_gemm_by(r->w, r->product, true, false, k, m, k, 1, r->P, k, r->E, m, 0, r->Y, m);
+    size_t m = r->m, k = r->k, row_blocks = bp_ceil_div(k, r->k_block), column_blocks = bp_ceil_div(m, r->m_block);
+    if (!b_system(r)) return false;
+    workers_gemm_by(r->w, r->product, false, false, k, m, k, 1, r->P, k, r->E, m, 0, r->Y, m);
     for (r->inner = 0; r->inner < INNER; r->inner++) {
         workers_for(r->w, column_blocks, b_into, r);
-        workers_for(r->w, row_blocks, b_divide, r);
+        workers_for(r->w, row_blocks, b_right, r);
+        workers_for(r->w, bp_ceil_div(m, SOLVED), b_solve, r);
+        if (r->t->Q) workers_for(r->w, row_blocks, b_back, r);
         workers_for(r->w, column_blocks, b_out, r);
         project(r, &r->B);
     }
@@ -380,11 +440,11 @@ linalg_product *admm_product(void) { return gemm_bf16_amx() ? gemm_bf16_split : 
 double admm_work(size_t n, size_t m, size_t k, unsigned iterations, bool full, bool correlated) {
     double dn = (double)n, dm = (double)m, dk = (double)k, rotation = full ? 2 * dk * dm * dm : 0;
     double a = rotation + 2 * dk * dk * dm + 2 * dn * dm * dk + 4 * dk * dk * dk + (double)INNER * 2 * dn * dk * dk;
-    double b = 2 * dn * dm * dk + dn * dk * dk + 10 * dk * dk * dk + 2 * dk * dk * dm +
+    double b = 2 * dn * dm * dk + 2 * dn * dk * dk + 3 * dk * dk * dk + 2 * dk * dk * dm +
                (double)INNER * (4 * dk * dk * dm + 2 * rotation);
-    if (correlated) { /* eigenvectors instead of inverses; n^2 k and n k^2 for each turn into their bases and back */
-        a += 6 * dk * dk * dk + (1 + INNER) * 2 * dn * dk * dk + (1 + 2 * INNER) * 2 * dn * dn * dk;
-        b += 2 * dn * dn * dk + dn * dk * dk;
+    if (correlated) { /* a basis instead of inverses; n^2 k and n k^2 for each turn into theirs and back */
+        a += (1 + INNER) * 2 * dn * dk * dk + (1 + 2 * INNER) * 2 * dn * dn * dk - dk * dk * dk;
+        b += 2 * dn * dn * dk;
     }
     return iterations * (a + b);
 }

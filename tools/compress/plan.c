@@ -193,7 +193,7 @@ static uint64_t layer_bytes(const compress_options *o, size_t n, size_t m, bool 
         k = bp_max(k, factors_middle(o->stage_bits[s] * (o->equal_loss || o->base ? ALLOCATE_MOST : 1), n, m));
     uint64_t nk = n * k, km = k * m, wide = bp_max(m, k), tall = bp_max(n, k),
              whole = correlated ? bp_max(wide, n) : wide;
-    uint64_t admm = nk + 3 * km + 2 * nm + 2 * bp_max(nk, km) + 3 * k * k + 2 * 192 * wide * o->threads;
+    uint64_t admm = nk + 4 * km + 2 * nm + 2 * bp_max(nk, km) + 3 * k * k + 2 * WORKERS_BLOCK_MOST * k * o->threads;
     uint64_t refit = 2 * nm + 2 * tall * m + 2 * nk + 2 * whole * whole, outputs = correlated ? 2 * (uint64_t)n * n : 0;
     if (correlated) admm += 2 * nk;
     return sizeof(float) * (outputs + 6 * nm + km + bp_max(6 * nm, nk + km + bp_max(admm, refit)));

@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "linalg/gemm_bf16.h"
+#include "linalg/gemm_int16.h"
 #include "pool.h"
 
 struct workers {
@@ -16,7 +18,10 @@ typedef struct {
 
 workers *workers_open(uint32_t threads, bp_err *e) {
     workers *w = malloc(sizeof *w);
-    if (w && (w->pool = pool_open(threads))) return w;
+    if (w && (w->pool = pool_open(threads))) {
+        pool_never_alone(w->pool);
+        return w;
+    }
     free(w);
     bp_fail(e, BP_ERR_MEMORY, 0, "cannot start %u threads", threads);
     return NULL;
@@ -42,6 +47,20 @@ void workers_for(workers *w, size_t n, void (*fn)(void *context, size_t i, uint3
     } else {
         pool_run(w->pool, loop_run, &l);
     }
+}
+
+/* Any split over rows and columns gives the same bits. */
+static bool splits_freely(linalg_product *product) {
+    if (product == gemm_int16) return gemm_int16_available();
+    if (product == gemm_bf16) return gemm_bf16_available();
+    return product == gemm_bf16_split && gemm_bf16_amx();
+}
+
+size_t workers_block(const workers *w, linalg_product *product, size_t n, size_t fixed) {
+    enum { UNIT = 32 };
+    if (!splits_freely(product)) return fixed;
+    const size_t threads = workers_count(w), blocks = threads * bp_ceil_div(n, threads * WORKERS_BLOCK_MOST);
+    return bp_max(bp_round_up(bp_ceil_div(n, blocks), UNIT), UNIT);
 }
 
 typedef struct {
@@ -72,8 +91,9 @@ void workers_gemm_by(workers *w, linalg_product *product, bool trans_a, bool tra
                      float alpha, const float *A, size_t lda, const float *B, size_t ldb, float beta, float *C,
                      size_t ldc) {
     enum { BLOCK = 192 }; /* long enough for BLAS to reach its speed, short enough to share among a few threads */
-    gemm_task g = {trans_a, trans_b, m >= n, m, n, k, lda, ldb, ldc, BLOCK, alpha, beta, A, B, C, product};
-    workers_for(w, bp_ceil_div(bp_max(m, n), BLOCK), gemm_block, &g);
+    const size_t length = bp_max(m, n), block = workers_block(w, product, length, BLOCK);
+    gemm_task g = {trans_a, trans_b, m >= n, m, n, k, lda, ldb, ldc, block, alpha, beta, A, B, C, product};
+    workers_for(w, bp_ceil_div(length, block), gemm_block, &g);
 }
 
 void workers_gemm(workers *w, bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float alpha, const float *A,
