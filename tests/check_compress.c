@@ -194,8 +194,15 @@ static void check_fitted(const char *original, const char *calib) {
     snprintf(work, sizeof work, "%s.work", resumed);
     snprintf(last, sizeof last, "%s/blk.0.ffn_down.fitted", work);
     snprintf(log, sizeof log, "%s", in_folder("log"));
-    double before = stream_error(original, plain, calib, OPTIONS("--stages", "1,1")),
-           after = stream_error(original, fitted, calib, OPTIONS("--stages", "1,1", "--block-steps", "40"));
+    double before = 0, after = 0; /* what fitting gains is 1.5 to 4 %, as the start is drawn */
+    for (int seed = 0; seed < 3; seed++) {
+        char number[4];
+        snprintf(number, sizeof number, "%d", seed);
+        before += stream_error(original, plain, calib, OPTIONS("--stages", "1,1", "--seed", number, "--force")) / 3;
+        after += stream_error(original, fitted, calib,
+                              OPTIONS("--stages", "1,1", "--block-steps", "40", "--seed", number, "--force")) /
+                 3;
+    }
     CHECK(after < 0.99 * before, "error of the stream %.4f, fitted %.4f", before, after);
     CHECK(run(original, one, calib, OPTIONS("--block-steps", "8", "--threads", "1")) == 0, "1 thread failed");
     CHECK(run(original, fitted, calib, OPTIONS("--block-steps", "8", "--threads", "2", "--force")) == 0,
