@@ -1,12 +1,16 @@
 /* ADMM, its projection, the scales: planted factorizations, published error levels, the gain of the metrics of inputs
- * and outputs, and the same bytes at any number of threads. */
+ * and outputs, and the same bytes at any number of threads. `check_admm --bench` prints milliseconds an iteration for the
+ * layers of SmolLM2-135M. */
 #include "check.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "compress/refit.h"
 #include "compress/svid.h"
 #include "linalg/linalg.h"
+#include "platform.h"
 
 static const admm_options OPTIONS = {.iterations = 40, .damping = 0.3f};
 
@@ -322,8 +326,64 @@ static void check_threads_and_errors(void) {
     free(G);
 }
 
-int main(void) {
+/* Outputs whose errors weigh together: all of them, none, or q, k and v one by one. */
+static output_metric bench_outputs(size_t n, bool apart, bool qkv) {
+    static const size_t heads[] = {576, 192, 192};
+    output_metric o = opened(NULL, n);
+    bp_err e;
+    for (size_t first = 0, i = 0; !apart && first < n; first += o.blocks[i++].n) {
+        const size_t rows = qkv ? heads[i] : n;
+        float *G = triangle(rows);
+        CHECK(output_metric_add(&o, first, rows, G, 0.1f, &e), "%s", e.text);
+        free(G);
+    }
+    return o;
+}
+
+static int bench(void) {
+    enum { ITERATIONS = 24 };
+    static const struct {
+        const char *name;
+        size_t n, m, k;
+    } layers[] = {{"attn_qkv", 960, 576, 384},
+                  {"attn_output", 576, 576, 320},
+                  {"ffn_gate_up", 3072, 576, 512},
+                  {"ffn_down", 576, 1536, 448}};
+    const admm_options options = {.iterations = ITERATIONS, .damping = 0.3f};
+    bp_err e;
+    for (uint32_t threads = 1; threads <= 2; threads++) {
+        workers *w = workers_open(threads, &e);
+        double sum = 0;
+        for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
+            const size_t n = layers[i].n, m = layers[i].m, k = layers[i].k;
+            float *H = correlated(m), *W = gaussian(n, m);
+            metric t;
+            binary_factors f;
+            output_metric o = bench_outputs(n, i == 2, i == 0);
+            CHECK(metric_open(&t, H, m, true, &e) && binary_factors_open(&f, n, m, k, &e), "%s", e.text);
+            rng r = rng_named(1, layers[i].name);
+            const double start = platform_seconds();
+            CHECK(admm_factorize(w, &f, W, &o, &t, &options, &r, &e), "%s", e.text);
+            const double ms = (platform_seconds() - start) * 1e3 / ITERATIONS;
+            printf("%u threads, %-11s %zu x %zu, k %zu: %5.1f ms an iteration\n", threads, layers[i].name, n, m, k, ms);
+            sum += ms;
+            binary_factors_close(&f);
+            output_metric_close(&o);
+            metric_close(&t);
+            free(W);
+            free(H);
+        }
+        printf("%u threads, a block: %.1f ms\n", threads, sum);
+        workers_close(w);
+    }
+    return check_end();
+}
+
+int main(int argc, char **argv) {
+    const bool measure = argc > 1 && !strcmp(argv[1], "--bench");
+    if (measure) linalg_restart_with_best(argv);
     linalg_init();
+    if (measure) return bench();
     check_svid();
     check_planted();
     check_stacking();
