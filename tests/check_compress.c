@@ -196,8 +196,7 @@ static void check_fitted(const char *original, const char *calib) {
     snprintf(log, sizeof log, "%s", in_folder("log"));
     double before = 0, after = 0; /* what fitting gains is 1.5 to 4 %, as the start is drawn */
     for (int seed = 0; seed < 3; seed++) {
-        char number[4];
-        snprintf(number, sizeof number, "%d", seed);
+        const char number[] = {(char)('0' + seed), 0};
         before += stream_error(original, plain, calib, OPTIONS("--stages", "1,1", "--seed", number, "--force")) / 3;
         after += stream_error(original, fitted, calib,
                               OPTIONS("--stages", "1,1", "--block-steps", "40", "--seed", number, "--force")) /

@@ -17,7 +17,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set_source_files_properties(tools/linalg/gemm_bf16_amx.c PROPERTIES
     COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512vl;-mavx512bf16;-mamx-tile;-mamx-bf16")
   set_source_files_properties(tools/linalg/gemm_int16_avx2.c PROPERTIES COMPILE_OPTIONS "-mavx2")
-  set_source_files_properties(tools/linalg/gemm_int16_avx512.c PROPERTIES COMPILE_OPTIONS "-mavx512f;-mavx512vnni")
+  set_source_files_properties(tools/linalg/gemm_integer_avx512.c tools/linalg/gemm_int8_avx512.c PROPERTIES
+    COMPILE_OPTIONS "-mavx512f;-mavx512vnni")
 endif()
 # reductions and exponentials of training as vector code; fused multiply-add is welcome there
 # (clang says of some loops that it does not make them vector code)

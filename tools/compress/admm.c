@@ -5,6 +5,7 @@
 
 #include "linalg/gemm_bf16.h"
 #include "linalg/gemm_int16.h"
+#include "linalg/gemm_int8.h"
 #include "linalg/tridiagonal.h"
 #include "svid.h"
 
@@ -63,7 +64,7 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 static bool run_open(run *r, workers *w, const metric *t, const output_metric *o, size_t n, size_t m, size_t k,
                      bp_err *e) {
     *r = (run){.w = w, .t = t, .o = o, .n = n, .m = m, .k = k, .product = admm_product()};
-    r->coarse = gemm_bf16_amx() ? gemm_bf16 : r->product;
+    r->coarse = gemm_bf16_amx() ? gemm_bf16 : gemm_int8_available() ? gemm_int8 : r->product;
     r->n_block = workers_block(w, r->coarse, n, ROWS);
     r->m_block = workers_block(w, r->coarse, m, COLUMNS);
     r->k_block = workers_block(w, r->coarse, k, ROWS);

@@ -4,6 +4,7 @@
 
 #include "linalg/gemm_bf16.h"
 #include "linalg/gemm_int16.h"
+#include "linalg/gemm_int8.h"
 #include "pool.h"
 
 struct workers {
@@ -52,6 +53,7 @@ void workers_for(workers *w, size_t n, void (*fn)(void *context, size_t i, uint3
 /* Any split over rows and columns gives the same bits. */
 static bool splits_freely(linalg_product *product) {
     if (product == gemm_int16) return gemm_int16_available();
+    if (product == gemm_int8) return gemm_int8_available();
     if (product == gemm_bf16) return gemm_bf16_available();
     return product == gemm_bf16_split && gemm_bf16_amx();
 }

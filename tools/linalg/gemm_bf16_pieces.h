@@ -3,16 +3,9 @@
 #ifndef BITPAIR_GEMM_BF16_PIECES_H
 #define BITPAIR_GEMM_BF16_PIECES_H
 
-#include "base.h"
+#include "avx512.h"
 
 #ifdef __AVX512BF16__
-#include <immintrin.h>
-
-#define INLINE static inline __attribute__((always_inline))
-
-enum { LANES = 16 };
-
-INLINE __mmask16 first_lanes(size_t n) { return (__mmask16)((1u << bp_min(n, LANES)) - 1); }
 
 /* ---- packing ---- */
 
@@ -27,31 +20,6 @@ INLINE __m512i to_bf16_part(__m512 high, __m512 low, bool rest) {
                   high_bits = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(rounded, 1));
     return to_bf16(_mm512_sub_ps(high, _mm512_castsi512_ps(_mm512_slli_epi32(high_bits, 16))),
                    _mm512_sub_ps(low, _mm512_castsi512_ps(_mm512_slli_epi32(low_bits, 16))));
-}
-
-/* Transposes 16 x 16 words: first within the four 128-bit quarters, then the quarters. */
-INLINE void transpose(__m512i r[LANES]) {
-    __m512i t[LANES];
-    for (int i = 0; i < LANES; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < LANES; i += 4) {
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-    }
-    for (int i = 0; i < 8; i++) {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-    }
 }
 
 /* Up to 16 vectors along k (rows of `stride`), at most 32 elements of each: a row is 16 pairs once it is rounded, so

@@ -2,7 +2,7 @@
 
 #include <stdatomic.h>
 
-#include "gemm_int16_tile.h"
+#include "gemm_integer_tile.h"
 
 static atomic_uint forced; /* a gemm_int16_path */
 

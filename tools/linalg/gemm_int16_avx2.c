@@ -1,5 +1,5 @@
 /* gemm_int16_avx2.c - packing and product for x86-64 with AVX2. */
-#include "gemm_int16_tile.h"
+#include "gemm_integer_tile.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -1,9 +1,10 @@
-/* gemm_int16: exact where its integers are exact, else within the bound of its header and as good as 12 bits can be;
- * what it may touch; the same bits for every split and thread. `check_gemm_int16 --bench` prints GFLOPS beside those of
- * linalg_gemm. */
+/* gemm_int16 and gemm_int8: exact where their integers are exact, else within the bound of their headers and as good as
+ * so many bits can be; what they may touch; the same bits for every split and thread. `check_gemm_integers --bench`
+ * prints GFLOPS beside those of linalg_gemm. */
 #include "gemm_check.h"
 
 #include "linalg/gemm_int16.h"
+#include "linalg/gemm_int8.h"
 
 /* ---- what the header says, on its own ---- */
 
@@ -13,7 +14,11 @@ static size_t depth_of(size_t k) {
     return equal + equal % 2;
 }
 
-static double levels_of(size_t block) { return fmin(32767, floor(sqrt(2147483647.0 / (double)block))); }
+static double levels_of(size_t block) {
+    return gemm_tested == gemm_int8 ? 127 : fmin(32767, floor(sqrt(2147483647.0 / (double)block)));
+}
+
+static bool available(void) { return gemm_tested == gemm_int8 ? gemm_int8_available() : gemm_int16_available(); }
 
 /* Small integers, and two largest ones in every block of a row or column, so that its scale is 1. Those of A meet none
  * of B: the sums stay below 2^24. No block is of length 1. */
@@ -81,7 +86,7 @@ static void check_bound(void) {
             variance += x.variance;
         }
         CHECK(worst <= 1, "k %zu: %g of the bound", s.k, worst);
-        if (gemm_int16_available())
+        if (available())
             CHECK(fabs(squares / variance - 1) < 0.15, "k %zu: %g times the squared error of rounding", s.k,
                   squares / variance);
     }
@@ -93,7 +98,7 @@ enum { M = 29, N = 51, K = 701 }; /* two blocks of k */
 
 static float a[M * K], b[K * N], plain[M * N], c[M * N];
 
-static void multiply(float *to) { gemm_int16(false, false, M, N, K, 1, a, K, b, N, 0, to, N); }
+static void multiply(float *to) { gemm_tested(false, false, M, N, K, 1, a, K, b, N, 0, to, N); }
 
 static void fill_normal(void) {
     rng r = rng_named(5, "rows");
@@ -144,7 +149,7 @@ static void check_largest(void) {
         const float size = t & 1 ? 0x1p100f : 3, tiny = 1 / size;
         float got;
         for (size_t p = 0; p < k; p++) a[p] = -size, b[p] = tiny;
-        gemm_int16(false, true, 1, 1, k, 1, a, k, b, k, 0, &got, 1);
+        gemm_tested(false, true, 1, 1, k, 1, a, k, b, k, 0, &got, 1);
         CHECK(fabs((double)got / (double)k + 1) < 0x1p-20, "%zu products of %g and %g give %g", k, (double)-size,
               (double)tiny, (double)got);
     }
@@ -152,13 +157,12 @@ static void check_largest(void) {
 
 static void force_float(bool is_float) { gemm_int16_force(is_float ? GEMM_INT16_FLOAT : GEMM_INT16_BEST); }
 
-static void check_path(gemm_int16_path path) {
-    gemm_int16_force(path);
+static void check_tested(void) {
     check_exact_shapes();
     check_empty();
     check_bound();
     check_largest();
-    if (gemm_int16_available()) {
+    if (available()) {
         check_sizes();
         check_special();
         check_split();
@@ -183,16 +187,26 @@ static void check_paths_agree(void) {
 }
 
 int main(int argc, char **argv) {
-    gemm_tested = gemm_int16;
+    const bool measure = argc > 1 && !strcmp(argv[1], "--bench");
     gemm_exact_value = integer;
     gemm_exact_least_k = 2; /* one product of the largest integers is rounded to float32 */
     linalg_init();
-    if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
     printf("AVX2: %s, AVX-512 VNNI: %s\n", gemm_int16_available() ? "yes" : "no", gemm_int16_vnni() ? "yes" : "no");
     guarded_open_all();
-    if (gemm_int16_vnni()) check_path(GEMM_INT16_BEST);
-    check_path(GEMM_INT16_AVX2);
-    check_paths_agree();
-    check_fallback(force_float, gemm_int16_available());
+    gemm_tested = gemm_int16;
+    if (measure) bench();
+    for (int path = gemm_int16_vnni() ? GEMM_INT16_BEST : GEMM_INT16_AVX2; path <= GEMM_INT16_AVX2 && !measure;
+         path++) {
+        gemm_int16_force((gemm_int16_path)path);
+        check_tested();
+    }
+    if (!measure) {
+        check_paths_agree();
+        check_fallback(force_float, gemm_int16_available());
+    }
+    gemm_tested = gemm_int8;
+    if (measure) return printf("8 bits\n"), bench();
+    check_tested();
+    check_fallback(gemm_int8_force, gemm_int8_available());
     return check_end();
 }

@@ -1,7 +1,7 @@
-/* gemm_int16_tile.h - the two inner steps of gemm_int16, one file per instruction set: packing and the product of
+/* gemm_integer_tile.h - the two inner steps of gemm_int16 and gemm_int8, per instruction set: packing and the product of
  * packed panels, for gemm_blocks.h. */
-#ifndef BITPAIR_GEMM_INT16_TILE_H
-#define BITPAIR_GEMM_INT16_TILE_H
+#ifndef BITPAIR_GEMM_INTEGER_TILE_H
+#define BITPAIR_GEMM_INTEGER_TILE_H
 
 #include "gemm_blocks.h"
 
@@ -28,5 +28,15 @@ void gemm_int16_product_avx2(float *C, size_t ldc, const uint32_t *A, const uint
 /* As gemm_int16_product_avx2, for panels of the widths of AVX-512. */
 void gemm_int16_product_avx512(float *C, size_t ldc, const uint32_t *A, const uint32_t *B, size_t m, size_t n, size_t k,
                                float alpha, float beta);
+
+/* Panels of gemm_int8, as the multiplication takes them, words of four bytes along k:
+ *     out [ceil(count / width)][ceil(k / 4) + 2][width, rounded up to 16],
+ * in the last rows the scale and, of B, 128 times the sum of the integers. Those of A have 128 added. */
+void gemm_int8_pack_a_avx512(uint32_t *out, size_t width, gemm_factor x, size_t count, size_t k);
+void gemm_int8_pack_b_avx512(uint32_t *out, size_t width, gemm_factor x, size_t count, size_t k);
+
+/* As gemm_int16_product_avx512, for panels of gemm_int8. */
+void gemm_int8_product_avx512(float *C, size_t ldc, const uint32_t *A, const uint32_t *B, size_t m, size_t n, size_t k,
+                              float alpha, float beta);
 
 #endif
