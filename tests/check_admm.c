@@ -1,6 +1,6 @@
 /* ADMM, its projection, the scales: planted factorizations, published error levels, the gain of the metrics of inputs
- * and outputs, and the same bytes at any number of threads. `check_admm --bench` prints milliseconds an iteration for the
- * layers of SmolLM2-135M. */
+ * and outputs, and the same bytes at any number of threads. `check_admm --bench` prints milliseconds an iteration for
+ * the layers of SmolLM2-135M. */
 #include "check.h"
 
 #include <math.h>

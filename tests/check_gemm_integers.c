@@ -186,27 +186,37 @@ static void check_paths_agree(void) {
         }
 }
 
+static void check_int16(void) {
+    gemm_tested = gemm_int16;
+    if (gemm_int16_vnni()) check_tested();
+    gemm_int16_force(GEMM_INT16_AVX2);
+    check_tested();
+    check_paths_agree();
+    check_fallback(force_float, gemm_int16_available());
+}
+
+static void check_int8(void) {
+    gemm_tested = gemm_int8;
+    check_tested();
+    check_fallback(gemm_int8_force, gemm_int8_available());
+}
+
+static int bench_both(void) {
+    gemm_tested = gemm_int16;
+    bench();
+    gemm_tested = gemm_int8;
+    printf("8 bits\n");
+    return bench();
+}
+
 int main(int argc, char **argv) {
-    const bool measure = argc > 1 && !strcmp(argv[1], "--bench");
     gemm_exact_value = integer;
     gemm_exact_least_k = 2; /* one product of the largest integers is rounded to float32 */
     linalg_init();
+    if (argc > 1 && !strcmp(argv[1], "--bench")) return bench_both();
     printf("AVX2: %s, AVX-512 VNNI: %s\n", gemm_int16_available() ? "yes" : "no", gemm_int16_vnni() ? "yes" : "no");
     guarded_open_all();
-    gemm_tested = gemm_int16;
-    if (measure) bench();
-    for (int path = gemm_int16_vnni() ? GEMM_INT16_BEST : GEMM_INT16_AVX2; path <= GEMM_INT16_AVX2 && !measure;
-         path++) {
-        gemm_int16_force((gemm_int16_path)path);
-        check_tested();
-    }
-    if (!measure) {
-        check_paths_agree();
-        check_fallback(force_float, gemm_int16_available());
-    }
-    gemm_tested = gemm_int8;
-    if (measure) return printf("8 bits\n"), bench();
-    check_tested();
-    check_fallback(gemm_int8_force, gemm_int8_available());
+    check_int16();
+    check_int8();
     return check_end();
 }

@@ -23,10 +23,10 @@ bool gemm_int16_faster(void) {
            !__builtin_cpu_is("znver1") && !__builtin_cpu_is("znver2");
 }
 
-enum { ROWS = 240, COLS = 3072, PANEL_ROWS = GEMM_INT16_DEPTH / 2 + 1 }; /* pairs and scales */
+enum { ROWS = 240, COLS = 3072, PANEL_ROWS = GEMM_INTEGER_DEPTH / 2 + 1 }; /* pairs and scales */
 
 static const gemm_kernel *kernel_of(unsigned path) {
-    static const gemm_kernel avx2 = {.depth = GEMM_INT16_DEPTH,
+    static const gemm_kernel avx2 = {.depth = GEMM_INTEGER_DEPTH,
                                      .rows = ROWS,
                                      .cols = COLS,
                                      .tile_rows = GEMM_INT16_ROWS,
@@ -36,13 +36,13 @@ static const gemm_kernel *kernel_of(unsigned path) {
                                      .pack_a = gemm_int16_pack_avx2,
                                      .pack_b = gemm_int16_pack_avx2,
                                      .product = gemm_int16_product_avx2};
-    static const gemm_kernel avx512 = {.depth = GEMM_INT16_DEPTH,
+    static const gemm_kernel avx512 = {.depth = GEMM_INTEGER_DEPTH,
                                        .rows = ROWS,
                                        .cols = COLS,
-                                       .tile_rows = GEMM_INT16_ROWS_AVX512,
-                                       .tile_cols = GEMM_INT16_COLS_AVX512,
+                                       .tile_rows = GEMM_INTEGER_ROWS_AVX512,
+                                       .tile_cols = GEMM_INTEGER_COLS_AVX512,
                                        .a_words =
-                                           ROWS / GEMM_INT16_ROWS_AVX512 * GEMM_INT16_A_WIDTH_AVX512 * PANEL_ROWS,
+                                           ROWS / GEMM_INTEGER_ROWS_AVX512 * GEMM_INTEGER_A_WIDTH_AVX512 * PANEL_ROWS,
                                        .b_words = COLS * PANEL_ROWS,
                                        .pack_a = gemm_int16_pack_avx2,
                                        .pack_b = gemm_int16_pack_avx2,

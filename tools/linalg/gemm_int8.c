@@ -14,14 +14,14 @@ void gemm_int8_force(bool is_float) { atomic_store(&forced_float, is_float); }
 bool gemm_int8_available(void) { return gemm_int16_vnni(); }
 
 static const gemm_kernel *kernel_of(bool is_float) {
-    enum { ROWS = 240, COLS = 3072, PANEL_ROWS = GEMM_INT16_DEPTH / 4 + 2 }; /* words, scales, sums */
-    static const gemm_kernel avx512 = {.depth = GEMM_INT16_DEPTH,
+    enum { ROWS = 240, COLS = 3072, PANEL_ROWS = GEMM_INTEGER_DEPTH / 4 + 2 }; /* words, scales, sums */
+    static const gemm_kernel avx512 = {.depth = GEMM_INTEGER_DEPTH,
                                        .rows = ROWS,
                                        .cols = COLS,
-                                       .tile_rows = GEMM_INT16_ROWS_AVX512,
-                                       .tile_cols = GEMM_INT16_COLS_AVX512,
+                                       .tile_rows = GEMM_INTEGER_ROWS_AVX512,
+                                       .tile_cols = GEMM_INTEGER_COLS_AVX512,
                                        .a_words =
-                                           ROWS / GEMM_INT16_ROWS_AVX512 * GEMM_INT16_A_WIDTH_AVX512 * PANEL_ROWS,
+                                           ROWS / GEMM_INTEGER_ROWS_AVX512 * GEMM_INTEGER_A_WIDTH_AVX512 * PANEL_ROWS,
                                        .b_words = COLS * PANEL_ROWS,
                                        .pack_a = gemm_int8_pack_a_avx512,
                                        .pack_b = gemm_int8_pack_b_avx512,

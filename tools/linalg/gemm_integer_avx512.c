@@ -1,11 +1,11 @@
-/* gemm_integer_avx512.c - the products of gemm_int16 and gemm_int8 for x86-64 with AVX-512 F and VNNI, which multiplies,
- * adds two or four products and sums up at once. Those of gemm_int16 are the same bits as with AVX2. */
+/* gemm_integer_avx512.c - the products of gemm_int16 and gemm_int8 for x86-64 with AVX-512 F and VNNI, which
+ * multiplies, adds two or four products and sums up at once. Those of gemm_int16 are the same bits as with AVX2. */
 #include "gemm_integer_tile.h"
 
 #if defined(__x86_64__)
 #include "avx512.h"
 
-enum { A_WIDTH = GEMM_INT16_A_WIDTH_AVX512 };
+enum { A_WIDTH = GEMM_INTEGER_A_WIDTH_AVX512 };
 
 typedef struct {
     float *C;
@@ -42,12 +42,12 @@ INLINE void tile(const target *t, const uint32_t *a, const uint32_t *b, size_t w
         for (size_t j = 0; j < t->cols + LANES - 1; j += LANES)
             _mm_prefetch((const char *)(t->C + i * t->ldc + bp_min(j, t->cols - 1)), _MM_HINT_T0);
     EACH_ROW(ROW_ZERO)
-    for (size_t p = 0; p < words; p++, a += A_WIDTH, b += GEMM_INT16_COLS_AVX512) {
+    for (size_t p = 0; p < words; p++, a += A_WIDTH, b += GEMM_INTEGER_COLS_AVX512) {
         const __m512i b0 = _mm512_load_si512(b), b1 = _mm512_load_si512(b + LANES);
         __m512i ai;
         EACH_ROW(ROW_ADD)
     }
-    const uint32_t *more = b + GEMM_INT16_COLS_AVX512; /* what the 128 added to bytes of A have brought */
+    const uint32_t *more = b + GEMM_INTEGER_COLS_AVX512; /* what the 128 added to bytes of A have brought */
     const __m512i left_more = bytes ? _mm512_load_si512(more) : _mm512_setzero_si512(),
                   right_more = bytes ? _mm512_load_si512(more + LANES) : _mm512_setzero_si512();
     const __m512 left_scales = _mm512_load_ps(b), right_scales = _mm512_load_ps(b + LANES);
@@ -68,16 +68,16 @@ static void int8_tile(const target *t, const uint32_t *a, const uint32_t *b, siz
 INLINE void product(float *C, size_t ldc, const uint32_t *A, const uint32_t *B, size_t m, size_t n, size_t words,
                     size_t rows, float alpha, float beta,
                     void (*one)(const target *, const uint32_t *, const uint32_t *, size_t)) {
-    for (size_t j = 0; j < n; j += GEMM_INT16_COLS_AVX512, B += rows * GEMM_INT16_COLS_AVX512)
-        for (size_t i = 0; i < m; i += GEMM_INT16_ROWS_AVX512) {
+    for (size_t j = 0; j < n; j += GEMM_INTEGER_COLS_AVX512, B += rows * GEMM_INTEGER_COLS_AVX512)
+        for (size_t i = 0; i < m; i += GEMM_INTEGER_ROWS_AVX512) {
             const target t = {C + i * ldc + j,
                               ldc,
-                              bp_min(GEMM_INT16_ROWS_AVX512, m - i),
-                              bp_min(GEMM_INT16_COLS_AVX512, n - j),
+                              bp_min(GEMM_INTEGER_ROWS_AVX512, m - i),
+                              bp_min(GEMM_INTEGER_COLS_AVX512, n - j),
                               _mm512_set1_ps(alpha),
                               _mm512_set1_ps(beta),
                               beta != 0};
-            one(&t, A + i / GEMM_INT16_ROWS_AVX512 * rows * A_WIDTH, B, words);
+            one(&t, A + i / GEMM_INTEGER_ROWS_AVX512 * rows * A_WIDTH, B, words);
         }
 }
 

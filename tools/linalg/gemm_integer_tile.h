@@ -1,18 +1,18 @@
-/* gemm_integer_tile.h - the two inner steps of gemm_int16 and gemm_int8, per instruction set: packing and the product of
- * packed panels, for gemm_blocks.h. */
+/* gemm_integer_tile.h - the two inner steps of gemm_int16 and gemm_int8, per instruction set: packing and the product
+ * of packed panels, for gemm_blocks.h. */
 #ifndef BITPAIR_GEMM_INTEGER_TILE_H
 #define BITPAIR_GEMM_INTEGER_TILE_H
 
 #include "gemm_blocks.h"
 
 /* A tile of C lives in registers: 12 of 16 hold sums, with AVX-512 24 of 32. */
-enum { GEMM_INT16_ROWS = 6, GEMM_INT16_COLS = 16, GEMM_INT16_ROWS_AVX512 = 12, GEMM_INT16_COLS_AVX512 = 32 };
+enum { GEMM_INT16_ROWS = 6, GEMM_INT16_COLS = 16, GEMM_INTEGER_ROWS_AVX512 = 12, GEMM_INTEGER_COLS_AVX512 = 32 };
 
 /* A panel has room for whole registers of AVX2, so that rows have more words beside each other than a tile has rows. */
-enum { GEMM_INT16_LANES = 8, GEMM_INT16_A_WIDTH = 8, GEMM_INT16_A_WIDTH_AVX512 = 16 };
+enum { GEMM_INT16_LANES = 8, GEMM_INT16_A_WIDTH = 8, GEMM_INTEGER_A_WIDTH_AVX512 = 16 };
 
 /* Most of a block of k (gemm_int16.h). */
-enum { GEMM_INT16_DEPTH = 576 };
+enum { GEMM_INTEGER_DEPTH = 576 };
 
 /* Panels of `width` vectors, in pairs along k, as the multiplication takes them, followed by their scales:
  *     out [ceil(count / width)][ceil(k / 2) + 1][width, rounded up to GEMM_INT16_LANES],

@@ -1,5 +1,5 @@
-/* tridiagonal.h - symmetric tridiagonal systems, many at once: what is left of S (x) M + rho I once S is tridiagonal and
- * M diagonal. */
+/* tridiagonal.h - symmetric tridiagonal systems, many at once: what is left of a Sylvester equation S F M + rho F = Y
+ * once S is tridiagonal and M diagonal. */
 #ifndef BITPAIR_TRIDIAGONAL_H
 #define BITPAIR_TRIDIAGONAL_H
 
