@@ -228,6 +228,10 @@ static bool texts_equal(gguf_text a, gguf_text b) { return a.size == b.size && m
 
 bool gguf_text_is(gguf_text t, const char *s) { return texts_equal(t, (gguf_text){s, strlen(s)}); }
 
+bool gguf_text_begins(gguf_text t, const char *prefix) {
+    return t.size >= strlen(prefix) && memcmp(t.text, prefix, strlen(prefix)) == 0;
+}
+
 /* Names of keys or tensors: name i is at first + i * stride. */
 typedef struct {
     const void *first;

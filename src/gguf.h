@@ -57,7 +57,7 @@ typedef struct {
     uint32_t n_keys, n_tensors;
     gguf_key *keys;       /* [n_keys] */
     gguf_tensor *tensors; /* [n_tensors], in file order, none overlaps another */
-    uint32_t *key_order;    /* [n_keys] indices in the order of names, for searching: an attacker cannot make it slow, */
+    uint32_t *key_order;  /* [n_keys] indices in the order of names, for searching: an attacker cannot make it slow, */
     uint32_t *tensor_order; /* [n_tensors] as names with equal hashes would */
 } gguf;
 
@@ -95,7 +95,8 @@ double gguf_item_f64(const gguf_key *key, uint64_t i);
 /* Walks a string array: *cursor starts at key->data; call at most key->count times. */
 gguf_text gguf_item_string(const uint8_t **cursor);
 
-/* Are a text and a C string equal? */
+/* Is a text this C string, or does it begin with one? */
 bool gguf_text_is(gguf_text t, const char *s);
+bool gguf_text_begins(gguf_text t, const char *prefix);
 
 #endif

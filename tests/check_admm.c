@@ -292,38 +292,60 @@ static bool stop_at_once(void *context) {
     return false;
 }
 
-static void check_threads_and_errors(void) {
-    enum { ROWS = 200, COLUMNS = 224, MIDDLE = 96 };
-    binary_factors f[3];
+/* W [rows, columns] in stages of middle k on 1 to 6 threads; the outputs up to `together` weigh together. */
+static void check_threads(size_t rows, size_t columns, size_t k, size_t together) {
+    enum { MOST = 6 };
+    const size_t bytes = (rows * k + k * columns + rows + k + columns) * sizeof(float);
+    binary_factors first = {0};
     bp_err e;
     metric t;
-    float *W = gaussian(ROWS, COLUMNS), *H = correlated(COLUMNS), *G = triangle(ROWS / 2);
-    metric_open(&t, H, COLUMNS, true, &e);
-    output_metric o = opened(NULL, ROWS);
-    CHECK(output_metric_add(&o, 0, ROWS / 2, G, 0.1f, &e), "%s", e.text);
-    static const uint32_t threads[] = {1, 2, 3};
-    for (int i = 0; i < 3; i++) {
-        workers *w = workers_open(threads[i], &e);
-        binary_factors_open(&f[i], ROWS, COLUMNS, MIDDLE, &e);
-        factorize_for(OPTIONS.iterations, &f[i], W, &t, &o, w, "threads");
+    float *W = gaussian(rows, columns), *H = correlated(columns), *G = triangle(together);
+    metric_open(&t, H, columns, true, &e);
+    output_metric o = opened(NULL, rows);
+    CHECK(output_metric_add(&o, 0, together, G, 0.1f, &e), "%s", e.text);
+    for (uint32_t threads = 1; threads <= MOST; threads++) {
+        binary_factors f;
+        workers *w = workers_open(threads, &e);
+        binary_factors_open(&f, rows, columns, k, &e);
+        factorize_for(OPTIONS.iterations, &f, W, &t, &o, w, "threads");
         workers_close(w);
-        size_t bytes = (ROWS * MIDDLE + MIDDLE * COLUMNS + ROWS + MIDDLE + COLUMNS) * sizeof(float);
-        CHECK(memcmp(f[0].A, f[i].A, bytes) == 0, "%u threads give other bytes than 1", threads[i]);
+        if (threads == 1) {
+            first = f;
+            continue;
+        }
+        CHECK(memcmp(first.A, f.A, bytes) == 0, "%zu x %zu: %u threads give other bytes than 1", rows, columns,
+              threads);
+        binary_factors_close(&f);
     }
-    rng r = rng_named(0, "stop");
-    admm_options stop = {.iterations = 40, .damping = 0.3f, .tick = stop_at_once};
-    CHECK(!admm_factorize(NULL, &f[0], W, &o, &t, &stop, &r, &e) && e.code == BP_OK, "does not stop when told to");
-    W[7] = NAN;
-    CHECK(!admm_factorize(NULL, &f[0], W, &o, &t, &OPTIONS, &r, &e) && e.code == BP_ERR_ARGUMENT, "factorizes NaN");
-    H[0] = NAN;
-    metric bad;
-    CHECK(!metric_open(&bad, H, COLUMNS, true, &e) && e.code == BP_ERR_ARGUMENT, "takes a metric of NaN");
-    for (int i = 0; i < 3; i++) binary_factors_close(&f[i]);
+    binary_factors_close(&first);
     output_metric_close(&o);
     metric_close(&t);
     free(W);
     free(H);
     free(G);
+}
+
+static void check_errors(void) {
+    enum { ROWS = 64, COLUMNS = 96, MIDDLE = 32 };
+    binary_factors f;
+    bp_err e;
+    metric t, bad;
+    float *W = gaussian(ROWS, COLUMNS), *H = correlated(COLUMNS);
+    metric_open(&t, H, COLUMNS, true, &e);
+    output_metric o = opened(NULL, ROWS);
+    binary_factors_open(&f, ROWS, COLUMNS, MIDDLE, &e);
+    rng r = rng_named(0, "stop");
+    admm_options stop = {.iterations = 40, .damping = 0.3f, .tick = stop_at_once};
+    CHECK(!admm_factorize(NULL, &f, W, &o, &t, &stop, &r, &e) && e.code == BP_OK, "does not stop when told to");
+    W[7] = NAN;
+    CHECK(!admm_factorize(NULL, &f, W, &o, &t, &OPTIONS, &r, &e) && e.code == BP_ERR_ARGUMENT, "factorizes NaN");
+    H[0] = NAN;
+    CHECK(!metric_open(&bad, H, COLUMNS, true, &e) && e.code == BP_ERR_ARGUMENT, "takes a metric of NaN");
+    binary_factors_close(&f);
+    output_metric_close(&o);
+    metric_close(&t);
+    free(W);
+    free(H);
 }
 
 /* Outputs whose errors weigh together: all of them, none, or q, k and v one by one. */
@@ -390,6 +412,8 @@ int main(int argc, char **argv) {
     check_metric();
     check_weights();
     check_correlated_outputs();
-    check_threads_and_errors();
+    check_threads(200, 224, 96, 100);
+    check_threads(128, 128, 64, 128); /* rows for four threads in blocks of 32, the smallest */
+    check_errors();
     return check_end();
 }

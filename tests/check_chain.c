@@ -217,6 +217,8 @@ static void check_targets(void) {
         CHECK(choice.kind == (residual ? TARGET_RESIDUAL : TARGET_ASYMMETRIC), "chose %s",
               target_kind_name(choice.kind));
         CHECK(fabs(choice.error - chosen) < 1e-5, "reports %g for %g", choice.error, chosen);
+        best[5] = NAN;
+        CHECK(isinf(validation_error(&v, best)), "what is no number is no error of 0");
         validation_close(&v);
         metric_close(&t);
         statistics_close(&s);

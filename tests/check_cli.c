@@ -63,6 +63,11 @@ static void check_usage(void) {
     expect_failure("inspect a -z", 2, "-z");
     expect_failure("eval a", 2, "--text");
     expect_failure("compress a -o b --method rtn --bits 2.5", 2, "2, 3 or 4");
+    expect_failure("compress a -o b --method rtn --bits 3 --dry-run", 2, "--dry-run");
+    expect_failure("compress a -o b --method q8_0 --stages 1,1", 2, "--stages");
+    expect_failure("compress a -o b --calib c --gradients none --block-steps 5", 2, "--block-steps goes with");
+    expect_failure("compress a -o b --calib c --allocation d", 2, "--allocation goes with");
+    expect_failure("compress a -o b --calib c --extend d --separate", 2, "--separate goes without");
     expect_failure("eval a --text", 2, "value is missing");
     expect_failure("eval a --text b --ctx 1", 2, "from 2 to");
     expect_failure("eval a --text b --ctx 5x", 2, "not '5x'");

@@ -182,6 +182,23 @@ static void check_files(bp_engine *engine, workers *crew) {
     close_file(&from);
 }
 
+/* A rounded file rounded again has sizes of its own. */
+static void check_again(const char *from, const char *to) {
+    bp_err e = {0};
+    rtn_summary s;
+    source in = {0}, out = {0};
+    const rtn_options o = {.method = RTN_Q8_0, .out_path = to, .force = true, .source = "test"};
+    model *m = source_open(&in, from, &e) ? model_load(in.bytes, in.size, &e) : NULL;
+    CHECK(m && gguf_find(m->file, "bitpair.packed_bytes"), "%s", e.text);
+    CHECK(m && rtn_write(&o, m, &s, &e) && source_open(&out, to, &e), "%s", e.text);
+    model_unload(m);
+    m = out.bytes ? model_load(out.bytes, out.size, &e) : NULL;
+    CHECK(m && !gguf_find(m->file, "bitpair.packed_bytes") && !gguf_find(m->file, "bitpair.packed_bits"), "%s", e.text);
+    model_unload(m);
+    source_close(&in);
+    source_close(&out);
+}
+
 /* The same bytes with one thread; an output that is there; a compressed source. */
 static void check_rules(workers *crew) {
     static char path[2][128];
@@ -201,6 +218,7 @@ static void check_rules(workers *crew) {
     for (int i = 0; i < 2; i++) source_close(&made[i]);
     model_unload(m);
     source_close(&in);
+    check_again(path[0], path[1]);
     CHECK(source_open(&in, BITPAIR_ROOT "/models/tinystories-656k.gguf", &e), "%s", e.text);
     m = model_load(in.bytes, in.size, &e);
     rtn_options o = {.bits = 3, .out_path = path[0], .force = true, .source = "test"};

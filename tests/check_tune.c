@@ -113,8 +113,16 @@ static void check_same_bytes(const char *teacher, const char *file, const char *
     if (interrupted_run(teacher, file, resumed, calib, OPTIONS("--steps", "24", "--threads", "2"), whole) ==
         CLI_INTERRUPTED) {
         CHECK(stat(resumed, &info) != 0 && stat(state, &info) == 0, "an interrupted run leaves a state, no result");
+        CHECK(wait_for(start(teacher, file, resumed, calib, OPTIONS("--steps", "24"))) == CLI_FAILED &&
+                  stat(state, &info) == 0,
+              "begins anew over the state of an interrupted run");
         CHECK(wait_for(start(teacher, file, resumed, calib, OPTIONS("--steps", "25", "--resume"))) == CLI_FAILED,
               "resumed with other options");
+        CHECK(wait_for(start(teacher, file, resumed, calib, OPTIONS("--steps", "24", "--ctx", "32", "--resume"))) ==
+                  CLI_FAILED,
+              "resumed with shorter sequences");
+        CHECK(wait_for(start(teacher, two, resumed, calib, OPTIONS("--steps", "24", "--resume"))) == CLI_FAILED,
+              "resumed with another student");
         CHECK(wait_for(start(teacher, file, resumed, calib, OPTIONS("--steps", "24", "--resume"))) == 0, "resume");
         CHECK(stat(state, &info) != 0, "the state stays behind");
     }
@@ -221,6 +229,28 @@ static void check_fused(const char *teacher, const char *calib) {
     CHECK(read_kl(0, kl) && kl[1] < 0.97 * kl[0], "fused stacks: KL %.4f -> %.4f", kl[0], kl[1]);
 }
 
+/* A table that is not in bit planes stays the student's, whatever the teacher's file has. */
+static void check_plain_table(const char *teacher, const char *calib) {
+    char rounded[PATH], plain[PATH], tuned[PATH];
+    struct stat before, after;
+    snprintf(rounded, sizeof rounded, "%s", in_folder("rounded.gguf"));
+    snprintf(plain, sizeof plain, "%s", in_folder("plain.gguf"));
+    snprintf(tuned, sizeof tuned, "%s", in_folder("tuned-plain.gguf"));
+    CHECK(wait_for(call_apart(cmd_compress, OPTIONS("compress", teacher, "-o", rounded, "--method", "q8_0"),
+                              OPTIONS("--quiet"), in_folder("log"), in_folder("out"))) == 0,
+          "q8_0");
+    CHECK(wait_for(call_apart(
+              cmd_compress,
+              OPTIONS("compress", rounded, "-o", plain, "--calib", calib, "--calib-tokens", "4096", "--ctx", "64"),
+              OPTIONS("--bits", "1", "--iterations", "4", "--embedding-bits", "0", "--quiet"), in_folder("log"),
+              in_folder("out"))) == 0,
+          "compress failed");
+    CHECK(wait_for(start(teacher, plain, tuned, calib, OPTIONS("--steps", "1", "--embedding-rate", "0"))) == 0,
+          "tune failed");
+    CHECK(stat(plain, &before) == 0 && stat(tuned, &after) == 0 && labs((long)(after.st_size - before.st_size)) < 1024,
+          "%lld bytes, the student %lld", (long long)after.st_size, (long long)before.st_size);
+}
+
 static long tuned_size(const char *teacher, const char *file, const char *name, const char *calib, const char *bits) {
     struct stat st;
     const char *const stay[] = {"--steps", "1", "--scales-only", "--embedding-rate", "0", NULL},
@@ -256,6 +286,8 @@ static void check_refusals(const char *teacher, const char *file, const char *ca
           "more tiers than there are");
     CHECK(wait_for(start(teacher, file, out, calib, OPTIONS("--steps", "1", "--resume"))) == CLI_FAILED,
           "nothing to resume");
+    CHECK(wait_for(start(teacher, file, out, calib, OPTIONS("--steps", "1", "--ctx", "65536"))) == CLI_FAILED,
+          "longer sequences than the model's context");
     CHECK(wait_for(start(teacher, file, out, "/nowhere.txt", OPTIONS("--steps", "1"))) == CLI_FAILED, "no text");
     CHECK(wait_for(start(teacher, file, file, calib, OPTIONS("--steps", "1"))) == CLI_FAILED, "an existing output");
 }
@@ -272,6 +304,7 @@ int main(void) {
     check_new_table(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_tier_scales(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib, fixed);
     check_fused(teacher, calib);
+    check_plain_table(teacher, calib);
     check_scale_bits(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_refusals(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     remove_all();

@@ -26,13 +26,7 @@ static bool check_model(const offline_model *in, const compress_options *o, bp_e
         return bp_fail(e, BP_ERR_UNSUPPORTED, 0,
                        "layers with fewer than 32 rows or columns cannot be factorized (hidden size %u, keys %zu)",
                        (unsigned)c->d_model, kv);
-    if (o->ctx > c->n_ctx)
-        return bp_fail(e, BP_ERR_ARGUMENT, 0, "--ctx %llu is beyond the model's context of %u",
-                       (unsigned long long)o->ctx, (unsigned)c->n_ctx);
-    if (tokenizer_size(in->tokenizer) > c->vocab)
-        return bp_fail(e, BP_ERR_FORMAT, 0, "the tokenizer knows %u tokens, the model %u",
-                       (unsigned)tokenizer_size(in->tokenizer), (unsigned)c->vocab);
-    return true;
+    return offline_check_text(in, o->ctx, e);
 }
 
 /* The output can be written, and nothing is overwritten unasked. */
@@ -182,6 +176,12 @@ static int check_usage(compress_options *o, double bits, const char *stages, con
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--gradients is full, diagonal or none, not '%s'", gradients);
     else if (o->gradients_file && (strcmp(gradients, "none") == 0 || strcmp(method, "diagonal") == 0))
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--gradients-file goes with --gradients full or diagonal and --method full");
+    else if (o->block_steps && (strcmp(gradients, "none") == 0 || strcmp(method, "diagonal") == 0))
+        bp_fail(&e, BP_ERR_ARGUMENT, 0, "--block-steps goes with --gradients full or diagonal and --method full");
+    else if (o->allocation && strcmp(allocate, "equal-loss") != 0)
+        bp_fail(&e, BP_ERR_ARGUMENT, 0, "--allocation goes with --allocate equal-loss");
+    else if (extend && !o->fused)
+        bp_fail(&e, BP_ERR_ARGUMENT, 0, "--separate goes without --extend: layers are fused as in that file");
     else if (o->scale_bits != 8 && o->scale_bits != 16)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--scale-bits is 8 or 16");
     else if (o->embedding_bits != 0 && o->embedding_bits < 4)
@@ -279,12 +279,13 @@ int cmd_compress(int argc, char **argv) {
                            .n_positional = 1};
     int rc = cli_parse(&spec, argc, argv, &o.model_path);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
-    if (compress_rtn_knows(method)) return compress_rtn(&o, method, bits);
+    if (compress_rtn_knows(method)) return compress_rtn(&o, method, bits, stages || extend);
+    o.fused = !separate;
     if ((rc = check_usage(&o, bits, stages, method, gradients, allocate, extend)) != CLI_OK) return rc;
     o.diagonal = strcmp(method, "diagonal") == 0;
     o.correlated = o.token_weights = strcmp(gradients, "full") == 0 && !o.diagonal;
     if (strcmp(gradients, "none") == 0) o.gradient_tokens = 0;
-    o.fused = !separate && !o.diagonal;
+    o.fused = o.fused && !o.diagonal;
     o.equal_loss = strcmp(allocate, "equal-loss") == 0;
     cli_catch_interrupt();
     return compress(&o, extend);

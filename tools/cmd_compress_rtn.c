@@ -43,7 +43,7 @@ static int write_rounded(const compress_options *o, rtn_options *r) {
     return CLI_OK;
 }
 
-int compress_rtn(const compress_options *o, const char *method, double bits) {
+int compress_rtn(const compress_options *o, const char *method, double bits, bool staged) {
     rtn_options r = {.method = method[0] == 'r'   ? RTN_GROUPS
                                : method[1] == '8' ? RTN_Q8_0
                                                   : RTN_Q4_0,
@@ -56,6 +56,8 @@ int compress_rtn(const compress_options *o, const char *method, double bits) {
     if (r.method == RTN_GROUPS && bits != 2 && bits != 3 && bits != 4) wrong = "--method rtn takes --bits 2, 3 or 4";
     if (o->embedding_bits != 0 && o->embedding_bits < 4)
         wrong = "--embedding-bits is 4 to 8, or 0 to keep the source's";
+    if (staged || o->dry_run || o->resume || o->max_memory)
+        wrong = "--method rtn, q8_0 and q4_0 take no --stages, --extend, --dry-run, --resume or --max-memory";
     if (wrong) {
         fprintf(stderr, "bitpair compress: %s\nSee: bitpair compress --help\n", wrong);
         return CLI_USAGE;

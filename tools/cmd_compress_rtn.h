@@ -6,7 +6,8 @@
 
 bool compress_rtn_knows(const char *method);
 
-/* Runs it with the options that apply (output, embedding_bits, threads, force, json, quiet); returns an exit code. */
-int compress_rtn(const compress_options *o, const char *method, double bits);
+/* Runs it with the options that apply (output, embedding_bits, threads, force, json, quiet); others are refused, staged:
+ * --stages or --extend. Returns an exit code. */
+int compress_rtn(const compress_options *o, const char *method, double bits, bool staged);
 
 #endif

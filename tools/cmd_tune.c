@@ -125,25 +125,30 @@ static void print_result(const options *o, const tune_result *r) {
 
 static bool tune(options *o, const offline_model *teacher, const offline_model *compressed, tune_result *result,
                  bp_err *e) {
-    char origin[512], recipe[PLAN_RECIPE + 1024];
+    char origin[512], recipe[PLAN_RECIPE + 1024], files[2 * sizeof teacher->description];
     calibration text = {0};
     packed_table embedding = {0}, head = {0};
     const model *m = compressed->model;
     bool tied = m->head.planes.bytes == m->embedding.planes.bytes;
     if (!m->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "%s is not a bitpair file", o->student);
     offline_key(m, "bitpair.source", origin, sizeof origin);
+    snprintf(files, sizeof files, "%s\n%s", teacher->description, compressed->description);
+    o->tune.files = files;
     bool ok =
-        read_tiers(o, m->n_tiers, e) && check_output(o, compressed->source.size, e) &&
+        offline_check_text(teacher, o->ctx, e) && read_tiers(o, m->n_tiers, e) &&
+        check_output(o, compressed->source.size, e) &&
         calibration_load(&text, teacher->tokenizer, o->calib, (size_t)(o->calib_tokens / o->ctx), (size_t)o->ctx, e) &&
         copy_table(&embedding, &m->embedding, e) && (tied || copy_table(&head, &m->head, e));
     if (ok) {
         describe(o, m, recipe, sizeof recipe);
         container c = {.embedding = embedding.bytes ? &embedding : NULL,
                        .head = head.bytes ? &head : NULL,
+                       .tables = m,
                        .source = origin,
                        .recipe = recipe};
         ok = tune_run(&o->tune, teacher->model, m, &text, &c, o->out, o->force, result, e);
     }
+    o->tune.files = NULL;
     packed_table_free(&embedding);
     packed_table_free(&head);
     calibration_free(&text);
@@ -212,7 +217,7 @@ int cmd_tune(int argc, char **argv) {
         {"ctx", 'c', CLI_COUNT, &o.ctx, 8, 65536, "N", "tokens of a sequence (default 512)"},
         {"minutes", 0, CLI_REAL, &o.tune.minutes, 0, 1e6, "M", "budget of wall time"},
         {"steps", 0, CLI_COUNT, &o.tune.steps, 0, 1e9, "N",
-         "budget of steps; with it alone the result is reproducible"},
+         "budget of steps; with it alone, and --validate-every 1e9, the result is reproducible"},
         {"batch", 0, CLI_COUNT, &o.tune.sequences, 1, 65536, "N", "sequences of a step (default 8)"},
         {"rate", 0, CLI_REAL, &o.tune.rate_scales, 0, 1, "R",
          "step of a scale, relative to its vector's size (default 0.006)"},
@@ -244,7 +249,7 @@ int cmd_tune(int argc, char **argv) {
         {"exact", 0, CLI_FLAG, &o.tune.exact, 0, 0, NULL,
          "products in float32 even where bfloat16 or 16-bit integers are faster"},
         {"resume", 0, CLI_FLAG, &o.tune.resume, 0, 0, NULL, "go on where an interrupted run stopped"},
-        {"force", 'f', CLI_FLAG, &o.force, 0, 0, NULL, "overwrite the output"},
+        {"force", 'f', CLI_FLAG, &o.force, 0, 0, NULL, "overwrite the output and the state of an interrupted run"},
         {"json", 0, CLI_FLAG, &o.json, 0, 0, NULL, "the result as one line of JSON on stdout"},
         {"quiet", 'q', CLI_FLAG, &o.tune.quiet, 0, 0, NULL, "no progress on stderr"},
         {0}};

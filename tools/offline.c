@@ -62,6 +62,17 @@ bool offline_same_shape(const model *a, const model *b) {
            x->vocab == y->vocab;
 }
 
+bool offline_check_text(const offline_model *in, uint64_t ctx, bp_err *e) {
+    const model_config *c = &in->model->config;
+    if (ctx > c->n_ctx)
+        return bp_fail(e, BP_ERR_ARGUMENT, 0, "--ctx %llu is beyond the model's context of %u", (unsigned long long)ctx,
+                       (unsigned)c->n_ctx);
+    if (tokenizer_size(in->tokenizer) > c->vocab)
+        return bp_fail(e, BP_ERR_FORMAT, 0, "the tokenizer knows %u tokens, the model %u",
+                       (unsigned)tokenizer_size(in->tokenizer), (unsigned)c->vocab);
+    return true;
+}
+
 bool offline_key(const model *m, const char *key, char *out, size_t capacity) {
     gguf_text text;
     out[0] = 0;

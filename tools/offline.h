@@ -25,6 +25,9 @@ const file_view *offline_mapping(const offline_model *in);
 /* Both are of one architecture and every tensor of one has the shape of the other's. */
 bool offline_same_shape(const model *a, const model *b);
 
+/* Can the model read texts of its tokenizer in sequences of ctx tokens? BP_ERR_ARGUMENT, BP_ERR_FORMAT. */
+bool offline_check_text(const offline_model *in, uint64_t ctx, bp_err *e);
+
 /* out [capacity] <- the text of a key of the model's file, "" where there is none. false where it was cut. */
 bool offline_key(const model *m, const char *key, char *out, size_t capacity);
 

@@ -70,7 +70,7 @@ static bool run_open(run *r, workers *w, const metric *t, const output_metric *o
     r->k_block = workers_block(w, r->coarse, k, ROWS);
     r->y_block = bp_round_up(r->n_block, 64) / 2; /* smaller, to go beside what one thread does */
     size_t widest = larger(n * k, k * m), svid = larger(svid_scratch(n, k), svid_scratch(k, m));
-    r->own_size = 2 * larger(r->n_block, larger(r->m_block, SOLVED)) * k;
+    r->own_size = larger(r->n_block + 2 * SOLVED, 2 * larger(r->n_block, r->m_block)) * k;
     const struct {
         float **at;
         size_t floats;

@@ -20,21 +20,25 @@ typedef struct {
     factor_report report;
 } layer_header;
 
-static const char MAGIC[8] = "bpwork2";
+static const char MAGIC[8] = "bpwork2", FINGERPRINT[] = "fingerprint";
 
 static void path_of(const checkpoint *c, char *path, const char *name) {
     snprintf(path, PATH, "%s/%s", c->folder, name);
 }
 
+/* The fingerprint last: what an interrupted removal leaves is still known to be of that run. */
 void checkpoint_remove(const checkpoint *c) {
     DIR *dir = opendir(c->folder);
     char path[PATH];
     for (struct dirent *entry; dir && (entry = readdir(dir));) {
-        if (entry->d_name[0] == '.' && (entry->d_name[1] == 0 || entry->d_name[1] == '.')) continue;
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+        if (strcmp(entry->d_name, FINGERPRINT) == 0) continue;
         snprintf(path, sizeof path, "%s/%.255s", c->folder, entry->d_name);
         unlink(path);
     }
     if (dir) closedir(dir);
+    path_of(c, path, FINGERPRINT);
+    unlink(path);
     rmdir(c->folder);
 }
 
@@ -67,7 +71,7 @@ static bool refuse(const char *folder, const file_view *old, const char *fingerp
 static bool check_fingerprint(const checkpoint *c, const char *fingerprint, bool resume, bp_err *e) {
     char path[PATH];
     file_view old;
-    path_of(c, path, "fingerprint");
+    path_of(c, path, FINGERPRINT);
     if (!resume)
         return bp_fail(e, BP_ERR_ARGUMENT, 0,
                        "'%s' is left from an interrupted run: go on with --resume, or --force to start over",
@@ -84,7 +88,7 @@ bool checkpoint_open(checkpoint *c, const char *out_path, const char *fingerprin
     if (strlen(out_path) + sizeof ".work" > sizeof c->folder)
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "the output path is too long");
     snprintf(c->folder, sizeof c->folder, "%s.work", out_path);
-    path_of(c, path, "fingerprint");
+    path_of(c, path, FINGERPRINT);
     struct stat st;
     if (stat(path, &st) == 0) {
         if (resume || !force) return check_fingerprint(c, fingerprint, resume, e);

@@ -367,6 +367,7 @@ static bool write_result(const job *j, const char *source, compress_result *r, b
     container c = {&j->result,
                    j->embedding.bytes ? &j->embedding : NULL,
                    j->head.bytes ? &j->head : NULL,
+                   j->o->base,
                    j->layers,
                    j->o->n_stages,
                    source,

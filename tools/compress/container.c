@@ -54,7 +54,7 @@ static void put_floats(builder *b, const char *name, const float *values, size_t
     if (values) put_vector(b, name, QUANT_F32, values, n, sizeof *values);
 }
 
-/* PREFIX.planes and .scales, or PREFIX.weight as the source has it */
+/* PREFIX.planes and .scales, or PREFIX.weight as it is stored */
 static void put_table(builder *b, const char *prefix, const packed_table *p) {
     char name[NAME];
     if (p) {
@@ -67,8 +67,9 @@ static void put_table(builder *b, const char *prefix, const packed_table *p) {
         return;
     }
     snprintf(name, sizeof name, "%s.weight", prefix);
-    const gguf_tensor *t = gguf_tensor_find(b->c->model->file, name);
-    if (t) put(b, name, t->type, t->n_dims, t->dims, gguf_data(b->c->model->file, t), (size_t)t->bytes);
+    const gguf *file = (b->c->tables ? b->c->tables : b->c->model)->file;
+    const gguf_tensor *t = gguf_tensor_find(file, name);
+    if (t) put(b, name, t->type, t->n_dims, t->dims, gguf_data(file, t), (size_t)t->bytes);
 }
 
 static void put_layer_vectors(builder *b, uint32_t i) {
@@ -161,15 +162,12 @@ static void put_tensors(builder *b) {
 
 /* ---- keys ------------------------------------------------------------------------------------------------------ */
 
-static bool begins(gguf_text t, const char *prefix) {
-    return t.size >= strlen(prefix) && memcmp(t.text, prefix, strlen(prefix)) == 0;
-}
-
 /* Keys that describe the source's own storage do not carry over. */
 static bool carries_over(gguf_text name) {
     return !gguf_text_is(name, "general.alignment") && !gguf_text_is(name, "general.file_type") &&
            !gguf_text_is(name, "general.quantization_version") &&
-           (!begins(name, "bitpair.") || begins(name, "bitpair.tokenizer.")) && !begins(name, "split.");
+           (!gguf_text_begins(name, "bitpair.") || gguf_text_begins(name, "bitpair.tokenizer.")) &&
+           !gguf_text_begins(name, "split.");
 }
 
 static void put_linear_keys(builder *b) {

@@ -78,6 +78,7 @@ bool plan_extend(compress_options *o, const model *m, const model *base, bp_err 
         used += middles_bits(part_linear(&base->layers[i / PARTS], i % PARTS));
     o->base = base;
     o->fused = stack_fused(&base->layers[0], PART_Q);
+    o->embedding_bits = base->embedding.planes.bytes ? base->embedding.planes.planes : 0;
     o->kept = base->n_tiers;
     o->base_bits = used / (double)m->linear_weights;
     memmove(o->stage_bits + o->kept, o->stage_bits, o->n_stages * sizeof *o->stage_bits);

@@ -218,7 +218,7 @@ static void count(writer *w, uint64_t header, rtn_summary *s) {
 
 static bool carries_over(gguf_text name) {
     return !gguf_text_is(name, "general.alignment") && !gguf_text_is(name, "general.file_type") &&
-           (name.size < 6 || memcmp(name.text, "split.", 6) != 0);
+           !gguf_text_begins(name, "split.") && !gguf_text_begins(name, "bitpair.packed_");
 }
 
 static void put_keys(writer *w) {

@@ -1,5 +1,6 @@
 #include "target.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 static double dot(const float *x, const float *y, size_t n) {
@@ -33,6 +34,7 @@ double validation_error(const validation *v, const float *V) {
     size_t n = v->n, m = v->s->m;
     workers_gemm(v->w, false, false, n, m, m, 1, V, m, v->s->val.H, m, 0, v->scratch, m);
     double error = dot(V, v->scratch, n * m) - 2 * dot(V, v->T, n * m) + v->constant;
+    if (isnan(error)) return INFINITY;
     return v->energy > 0 && error > 0 ? error / v->energy : 0;
 }
 

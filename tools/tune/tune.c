@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "linalg/linalg.h"
 #include "linalg/rng.h"
@@ -350,13 +351,14 @@ static void save_now_and_then(tuner *t, state_file *s, double started) {
 static bool run_steps(tuner *t, state_file *state, bp_err *e) {
     double started = platform_seconds(), validated = started;
     state->written = started;
-    for (double share; (share = spent(t, t->elapsed + platform_seconds() - started)) < 1; t->step++) {
+    for (double share; (share = spent(t, t->elapsed + platform_seconds() - started)) < 1;) {
         if (cli_interrupted()) {
             return save(t, state, started, e) && bp_fail(e, BP_OK, 0, "interrupted");
         }
         set_rates(t, share);
         tuner_materialise(t, choose_batch(t));
         double kl = tuner_step(t, (size_t)t->o->sequences);
+        t->step++;
         t->tokens += t->net.most;
         if (!isfinite(kl))
             return bp_fail(e, BP_ERR_ARGUMENT, 0, "tuning diverged: lower --rate, raise --sign-curvature");
@@ -374,25 +376,25 @@ static bool run_steps(tuner *t, state_file *state, bp_err *e) {
 
 /* ---- the whole ------------------------------------------------------------------------------------------------- */
 
-static void fingerprint(const tuner *t, const char *origin, uint8_t digest[32]) {
+enum { STATE_PATH = 1100 };
+
+static void state_path(char path[STATE_PATH], const char *out_path) { snprintf(path, STATE_PATH, "%s.tune", out_path); }
+
+static void fingerprint(const tuner *t, const container *c, uint8_t digest[32]) {
     char line[512];
     const tune_options *o = t->o;
     sha256 h;
     sha256_init(&h);
-    int n = snprintf(line, sizeof line, "tune 6 %g %llu %llu %g %g %llu %u %d %d %d %g %g %llu %llu %d %s", o->minutes,
-                     (unsigned long long)o->steps, (unsigned long long)o->sequences, o->rate_scales, o->rate_tables,
-                     (unsigned long long)o->embedding_bits, (unsigned)o->first_tier, o->tier_scales, o->apart, o->signs,
-                     o->curvature, o->noise, (unsigned long long)o->seed, (unsigned long long)o->scale_bits, o->exact,
-                     origin);
+    int n = snprintf(line, sizeof line, "tune 7 %g %llu %llu %g %g %llu %u %d %d %d %g %g %llu %llu %d %zu %zu",
+                     o->minutes, (unsigned long long)o->steps, (unsigned long long)o->sequences, o->rate_scales,
+                     o->rate_tables, (unsigned long long)o->embedding_bits, (unsigned)o->first_tier, o->tier_scales,
+                     o->apart, o->signs, o->curvature, o->noise, (unsigned long long)o->seed,
+                     (unsigned long long)o->scale_bits, o->exact, t->text->ctx, t->text->n_seqs);
     sha256_update(&h, line, bp_min((size_t)n, sizeof line - 1));
+    sha256_update(&h, c->source, strlen(c->source));
+    sha256_update(&h, o->files, strlen(o->files));
     sha256_update(&h, o->tier_weights, sizeof o->tier_weights);
     sha256_update(&h, t->text->digest, sizeof t->text->digest);
-    for (uint32_t i = 0; i < t->model.n_layers * PARTS; i++)
-        for (uint32_t j = 0; j < t->model.layers[i].n_stages; j++) {
-            const student_stage *s = &t->model.layers[i].stages[j];
-            sha256_update(&h, s->a, s->n * sizeof *s->a);
-            sha256_update(&h, s->b, s->m * sizeof *s->b);
-        }
     sha256_final(&h, digest);
 }
 
@@ -420,11 +422,11 @@ static bool begin(tuner *t, const state_file *state, bp_err *e) {
 }
 
 static bool run(tuner *t, container *c, const char *out_path, bool force, tune_result *result, bp_err *e) {
-    char path[1100];
+    char path[STATE_PATH];
     state_file state = {.path = path};
     tune_score scores[MODEL_TIERS] = {0};
-    snprintf(path, sizeof path, "%s.tune", out_path);
-    fingerprint(t, c->source, state.fingerprint);
+    state_path(path, out_path);
+    fingerprint(t, c, state.fingerprint);
     if (!begin(t, &state, e) || !run_steps(t, &state, e) || !validate(t, scores, e)) return false;
     student_flips(&t->model, t->file, &result->flipped, &result->signs);
     memcpy(result->before, t->before, sizeof result->before);
@@ -438,11 +440,20 @@ static bool run(tuner *t, container *c, const char *out_path, bool force, tune_r
     return true;
 }
 
+static bool check_state(const tune_options *o, const char *out_path, bool force, bp_err *e) {
+    char path[STATE_PATH];
+    struct stat st;
+    state_path(path, out_path);
+    if (o->resume || force || stat(path, &st) != 0) return true;
+    return bp_fail(e, BP_ERR_ARGUMENT, 0,
+                   "'%s' is left from an interrupted run: go on with --resume, or --force to start over", path);
+}
+
 bool tune_run(const tune_options *o, const model *teacher, const model *file, const calibration *text, container *c,
               const char *out_path, bool force, tune_result *result, bp_err *e) {
     tuner t = {.o = o, .teacher = teacher, .file = file, .text = text};
     *result = (tune_result){0};
-    if (!check(o, teacher, file, text, e)) return false;
+    if (!check(o, teacher, file, text, e) || !check_state(o, out_path, force, e)) return false;
     cli_progress_begin(&t.progress, "tune", o->quiet);
     bool ok = tuner_open(&t, e) && run(&t, c, out_path, force, result, e);
     cli_progress_end(&t.progress);

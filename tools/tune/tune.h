@@ -29,6 +29,7 @@ typedef struct {
     uint32_t threads;
     uint64_t max_memory; /* bytes; 0: no limit. Activations are recomputed where they would not fit */
     bool exact;          /* float32 products even where rounded factors are faster (product.h) */
+    const char *files;   /* names and digests of teacher and student: a resumed run must have the same */
     bool resume, quiet;
 } tune_options;
 
