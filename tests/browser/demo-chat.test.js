@@ -98,6 +98,18 @@ describe('with the embedded model', () => {
     assert.equal(await page.locator('#conversations li').count(), before - 1);
   });
 
+  test('Undo brings back what was written when it was deleted', { timeout: 60000 }, async () => {
+    await page.getByRole('button', { name: 'New chat' }).click();
+    await ask(page, LONG);
+    await writing(page, 40);
+    const before = await text(page);
+    await page.locator('#conversations li.current').getByRole('button', { name: /^Delete/ }).click();
+    await page.getByRole('button', { name: 'Undo' }).click();
+    await page.locator('#conversations .open').first().click();
+    await page.locator('.assistant .facts').filter({ hasText: 'stopped' }).waitFor();
+    assert.ok((await text(page)).startsWith(before.trim()), await text(page));
+  });
+
   test('the page is closed in the middle of an answer: what there was is kept, and can be continued', { timeout: 120000 }, async () => {
     await page.getByRole('button', { name: 'New chat' }).click();
     await ask(page, LONG);
@@ -197,6 +209,9 @@ describe('with the small model', () => {
     assert.equal(await text(page), first); // the seed is the same, and so is the answer
     await page.locator('.assistant').getByRole('button', { name: 'Previous version' }).click();
     assert.equal(await page.locator('.assistant .variants').textContent(), '1 / 2');
+    await page.getByRole('button', { name: 'New chat' }).click();
+    await page.locator('#conversations .open').first().click();
+    assert.equal(await page.locator('.assistant .variants').textContent(), '1 / 2'); // the choice is kept
     assert.deepEqual(page.problems, []);
   });
 

@@ -12,6 +12,7 @@ const KEEP_EVERY = 300; // ms: so much of an answer may be lost when the tab die
 export class Chat {
   #runs = new Map(); // conversation id -> {answer, stop: AbortController}
   #elsewhere = false;
+  #opening = null; // of the conversation that is being fetched to be shown
   #tokens = new Map(); // answer id -> its tokens with probabilities
   #plain = new WeakSet(); // models without a chat template
 
@@ -47,17 +48,24 @@ export class Chat {
   }
 
   begin() {
-    return this.open(newConversation());
+    return this.#show(newConversation());
   }
 
-  /** Shows a conversation. An answer in the one before goes on. */
+  /** Shows a conversation as it is now: the caller's copy may be old. An answer in the one before goes on. */
   async open(conversation) {
-    const running = this.#runs.get(conversation.id);
-    this.current = running?.conversation ?? conversation;
+    const { id } = conversation;
+    const opening = (this.#opening = {});
+    const kept = this.living(id) ?? (await this.store.get(id)) ?? conversation;
+    if (this.#opening === opening) await this.#show(this.living(id) ?? kept);
+  }
+
+  async #show(conversation) {
+    this.#opening = null;
+    this.current = conversation;
     this.#elsewhere = false;
-    const elsewhere = !running && (await isAnswered(conversation.id));
+    const elsewhere = !this.isRunning(conversation.id) && (await isAnswered(conversation.id));
     if (elsewhere) whenAnswered(conversation.id).then(() => this.#heard(conversation.id));
-    if (this.current !== (running?.conversation ?? conversation)) return; // something else was opened meanwhile
+    if (this.current !== conversation) return; // something else was opened meanwhile
     this.#elsewhere = elsewhere;
     forTab.set('conversation', this.current.id);
     this.draw();
@@ -163,7 +171,7 @@ export class Chat {
     try {
       const end = await this.#generate(run);
       Object.assign(answer, { state: 'done', finishReason: end.finishReason });
-      this.#note(answer, end.stats);
+      this.#note(run, end.stats);
       if (this.#shows(run)) announceAnswer(answer.id, answer.text || 'No answer', true);
     } catch (error) {
       if (run.stop.signal.aborted) return Object.assign(answer, { state: 'done', finishReason: 'abort' });
@@ -172,8 +180,9 @@ export class Chat {
     return undefined;
   }
 
-  #note(answer, stats) {
+  #note(run, stats) {
     if (!stats) return;
+    const { answer } = run;
     answer.tokens = stats.completionTokens;
     answer.speed = stats.decodeTokensPerSecond ?? undefined;
     answer.first = stats.timeToFirstToken ?? undefined;
@@ -181,7 +190,7 @@ export class Chat {
     answer.seed = String(stats.seed);
     answer.firstTier = stats.firstTier ?? answer.tier;
     answer.tier = stats.lastTier ?? answer.tier;
-    this.status.answered(stats);
+    if (this.#shows(run)) this.status.answered(stats);
     this.hooks.answerEnded(stats);
   }
 

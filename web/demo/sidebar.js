@@ -110,15 +110,16 @@ export class Sidebar {
     this.chat.onchange();
   }
 
-  async delete(conversation) {
-    this.chat.drop(conversation.id);
-    await this.store.delete(conversation.id);
+  async delete({ id, title }) {
+    const conversation = this.chat.living(id) ?? (await this.store.get(id)); // the list may be old
+    this.chat.drop(id);
+    await this.store.delete(id);
     await this.refresh();
     $('search').focus();
-    toast(`\u201c${conversation.title}\u201d is deleted.`, {
+    toast(`\u201c${title}\u201d is deleted.`, {
       label: 'Undo',
       run: async () => {
-        await this.store.put(conversation);
+        if (conversation) await this.store.put(conversation);
         await this.refresh();
       },
     });

@@ -5,6 +5,8 @@ import { make } from '../dom.js';
 /** Bits of uncertainty from which the colours get stronger. */
 const LEVELS = [0.7, 1.6, 2.6, 3.6];
 
+const SCROLL = { passive: true, capture: true };
+
 const percent = (logprob) => {
   const share = 100 * Math.exp(logprob);
   return share >= 99.95 ? '100 %' : share >= 10 ? `${share.toFixed(0)} %` : share >= 0.1 ? `${share.toFixed(1)} %` : '< 0.1 %';
@@ -52,6 +54,7 @@ export function renderProbabilities(element, tokens) {
 class TokenView {
   #at = -1;      // the token that is shown
   #pinned = false;
+  #follow = () => this.#place();
 
   constructor(tokens) {
     this.spans = piecesOf(tokens).map(({ token, text }) => this.#span(token, text));
@@ -94,7 +97,6 @@ class TokenView {
     });
     text.addEventListener('keydown', (event) => this.#key(event));
     text.addEventListener('blur', () => this.#hide());
-    addEventListener('scroll', () => this.#at >= 0 && this.#place(), { passive: true, capture: true });
   }
 
   #key(event) {
@@ -122,6 +124,7 @@ class TokenView {
       make('p', { text: `${entropy.toFixed(1)} bits of uncertainty${token.tier ? `, tier ${token.tier}` : ''}` }));
     if (!this.popover.isConnected) document.body.append(this.popover);
     this.popover.hidden = false;
+    addEventListener('scroll', this.#follow, SCROLL);
     this.#place();
   }
 
@@ -158,5 +161,6 @@ class TokenView {
     this.#at = -1;
     this.#pinned = false;
     this.popover.hidden = true;
+    removeEventListener('scroll', this.#follow, SCROLL);
   }
 }

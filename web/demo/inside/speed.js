@@ -56,7 +56,7 @@ export class SpeedView {
   /** What is not in model.info: where the memory goes, what this browser could do. */
   async #measure() {
     const { model } = this;
-    const [stats, host] = await Promise.all([model?.stats(), capabilities()]).catch(() => [null, null]);
+    const [stats, host] = await Promise.all([model?.stats(), this.host ?? capabilities()]).catch(() => [null, null]);
     if (model !== this.model) return;
     Object.assign(this, { stats, host });
     this.#drawFacts();
