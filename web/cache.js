@@ -3,24 +3,25 @@
 //
 //   {"url": ..., "etag": ..., "modified": ..., "size": ..., "dataOffset": ..., "pieceBytes": ...}   the header is there
 //   12                                                                                              piece 12 is there
-//   @1764000000000                                                                                  used then (ms)
+//   @1764000000000                                                                                  loaded to the end then (ms)
 //
 // The log is a hint, never a proof: whoever reads a copy verifies it. So a store need not be reliable, and two writers of the
 // same file do no harm. Stores: a folder of the origin private file system, the Cache API, a folder of Node.
 
-import { fail } from './errors.js';
+import { BitpairError, fail } from './errors.js';
 import { isNode, nodeModule } from './protocol.js';
 
 const FULL = 'the store is full';
 const FILE = /^([0-9a-f]{32})\.(gguf|log)$/;
 const encode = (text) => new TextEncoder().encode(text);
 
-async function idOf(url) {
+/** The name of a copy's files, without their ends. */
+export async function idOf(url) {
   const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', encode(url.split('#')[0])));
   return Array.from(digest.subarray(0, 16), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
-function parseLog(text) {
+export function parseLog(text) {
   const log = { meta: null, pieces: new Set(), used: null };
   for (const line of text.split('\n').slice(0, -1)) { // the last is empty, or was cut off
     if (/^\d+$/.test(line)) log.pieces.add(Number(line));
@@ -304,119 +305,7 @@ export async function roomOfStore() {
   }
 }
 
-// ---- one copy, as a load sees it ----
-
-/** Never throws: what does not work is `reason`, and the load goes on without. */
-export class Copy {
-  constructor(wanted) {
-    this.store = null;
-    this.output = null; // writer, once something is to be written
-    this.log = parseLog('');
-    this.wanted = wanted;
-    this.reason = null; // why nothing is kept, or no longer
-    this.suspect = false; // has the server's file another version?
-    this.early = null; // a promise of the header's bytes, read before anybody asks for them
-  }
-
-  /** name: of the store; undefined: this source is not kept. */
-  static async open(url, name) {
-    const copy = new Copy(name !== undefined);
-    if (copy.wanted) {
-      await copy.attempt(async () => {
-        copy.store = await openStore(name);
-        copy.id = await idOf(url);
-        copy.url = url.split('#')[0];
-        copy.log = parseLog(await copy.store.text(`${copy.id}.log`));
-      });
-      if (copy.meta) copy.early = copy.read(0, copy.meta.dataOffset);
-    }
-    return copy;
-  }
-
-  get meta() {
-    return this.log.meta;
-  }
-
-  /** Are all of these pieces said to be there? */
-  holds(count) {
-    for (let i = 0; i < count; i++) if (!this.log.pieces.has(i)) return false;
-    return this.meta !== null;
-  }
-
-  /** The header's bytes if they are there, else null. */
-  readHead() {
-    const early = this.early ?? this.read(0, this.meta.dataOffset);
-    this.early = null; // the next time they may be others
-    return early;
-  }
-
-  /** Bytes [start, end) if they are there, else null. */
-  async read(start, end) {
-    const bytes = await this.store.read(this.id, start, end).catch(() => null);
-    return bytes?.length === end - start ? bytes : null;
-  }
-
-  /** Begins a new copy, or goes on with the one at hand (`same`), when there is room for `bytes` more. */
-  begin(meta, head, same, bytes) {
-    return this.attempt(async () => {
-      await this.writer();
-      if (!same) {
-        await this.output.clear();
-        this.log = parseLog('');
-      }
-      const room = await this.store.room();
-      if (room < bytes) throw new Error(`the store has room for ${megabytes(room)} MB, ${megabytes(bytes)} are needed`);
-      this.log.meta = { url: this.url, ...meta };
-      await this.output.write(0, head);
-      await this.output.append(`${JSON.stringify(this.meta)}\n`);
-    });
-  }
-
-  put(i, start, bytes) {
-    return this.attempt(async () => {
-      await this.writer();
-      await this.output.write(start, bytes);
-      await this.output.append(`${i}\n`);
-      this.log.pieces.add(i);
-    });
-  }
-
-  async writer() {
-    this.output ??= await this.store.writer(this.id);
-  }
-
-  async attempt(write) {
-    if (!this.wanted || this.reason) return;
-    try {
-      await write();
-    } catch (error) {
-      this.reason ??= reasonOf(error); // other writes under way fail after the first
-      await this.release();
-    }
-  }
-
-  /** Notes that the copy was used, if nobody writes it. */
-  async close() {
-    if (this.meta && !this.reason) {
-      const note = async () => {
-        await this.writer();
-        await this.output.append(`@${Date.now()}\n`);
-      };
-      await note().catch(() => {});
-    }
-    await this.release();
-  }
-
-  async release() {
-    const { output } = this;
-    this.output = null;
-    await output?.close().catch(() => {});
-  }
-}
-
-const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
-
-function reasonOf({ name, code, message }) {
+export function reasonOf({ name, code, message }) {
   if (name === 'NoModificationAllowedError') return 'another page or worker is writing this model into the cache';
   if (name === 'QuotaExceededError' || code === 'ENOSPC') return FULL;
   return message;
@@ -463,19 +352,40 @@ async function remove(name, which) {
   return removed;
 }
 
+/** Runs fn; what a store throws becomes an error of this package. */
+async function explained(fn) {
+  try {
+    return await fn();
+  } catch (error) {
+    if (error instanceof BitpairError) throw error;
+    return fail('io', `the cache cannot be read or changed: ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+function addressOf(url) {
+  try {
+    return new URL(url, globalThis.document?.baseURI).href;
+  } catch (error) {
+    return fail('argument', `the address of a cached model must be a URL, not '${url}'`, { cause: error });
+  }
+}
+
 /** See index.d.ts. */
 export const cache = {
-  list,
+  list: (name) => explained(() => list(name)),
   async size(name) {
-    return (await list(name)).reduce((sum, { bytes }) => sum + bytes, 0);
+    return (await cache.list(name)).reduce((sum, { bytes }) => sum + bytes, 0);
   },
   async delete(url, name = DEFAULT_NAME) {
+    const address = addressOf(url);
     if (!globalThis.crypto?.subtle) return false; // not a secure context: there is no store
-    const id = await idOf(new URL(url, globalThis.document?.baseURI).href);
-    return remove(name, (found) => found === id);
+    return explained(async () => {
+      const id = await idOf(address);
+      return remove(name, (found) => found === id);
+    });
   },
   async clear(name = DEFAULT_NAME) {
-    await remove(name, Boolean);
+    await explained(() => remove(name, Boolean));
   },
 };
 

@@ -84,33 +84,39 @@ export class Connections {
     throw transient(new BitpairError(source.remote ? 'network' : 'io', `${source.name} broke off after ${at} bytes`, { offset: at }));
   }
 
-  /** Runs fn until it does not fail in a way that may pass; drop() takes away the reader that failed. */
+  /** Runs fn until it does not fail in a way that may pass; drop() takes away the reader that failed. Once something has come, being
+   *  offline is nobody's failure: it costs no retry (but who wants none gets none). */
   async patiently(fn, drop) {
     for (let failures = 0, mark = this.received; ;) {
       try {
         return await fn();
       } catch (error) {
         if (this.received - mark >= PROGRESS) failures = 0;
-        if (!error.transient || !this.source.remote || failures === this.retries) throw error;
+        const offline = this.received > 0 && this.retries > 0 && globalThis.navigator?.onLine === false;
+        if (!error.transient || !this.source.remote || (failures === this.retries && !offline)) throw error;
         mark = this.received;
         this.meter.again();
         await drop();
-        await this.pause(Math.max(error.after ?? 0, Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures++) * (0.5 + Math.random())));
+        if (offline) await this.pause(LONGEST_DELAY, 'online');
+        else await this.pause(Math.max(error.after ?? 0, Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures++) * (0.5 + Math.random())));
       }
     }
   }
 
-  pause(seconds) {
+  /** event: of the global scope, that ends it too. */
+  pause(seconds, event) {
     const { signal } = this;
     return new Promise((resolve, reject) => {
       const end = () => {
         clearTimeout(timer);
         signal.removeEventListener('abort', end);
+        if (event) globalThis.removeEventListener?.(event, end);
         if (signal.aborted) reject(signal.reason);
         else resolve();
       };
       const timer = setTimeout(end, 1000 * seconds);
       signal.addEventListener('abort', end);
+      if (event) globalThis.addEventListener?.(event, end);
     });
   }
 }

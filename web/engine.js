@@ -6,7 +6,7 @@ import { pageCapabilities } from './capabilities.js';
 import { loadTemplates } from './chat.js';
 import { LoadController, follow } from './control.js';
 import { Crew } from './crew.js';
-import { BitpairError, abortError, fail } from './errors.js';
+import { BitpairError, abortError, fail, unlessAborted } from './errors.js';
 import { Model } from './model.js';
 import { ENGINES, LOAD_ID, REST_ID, isNode, nodeModule, startWorker } from './protocol.js';
 
@@ -24,7 +24,7 @@ export async function load(source, options = {}) {
     const letGo = options.control ? follow(options.control, (paused) => crew.link.post({ type: 'pause', id: LOAD_ID, paused })) : () => {};
     try {
       const opened = await loading;
-      if (opened.template.source) await templates;
+      if (opened.template.source) await unlessAborted(templates, options.signal);
       following.open(opened);
       const complete = rest.then((file) => following.finish(file)).finally(letGo);
       return { value: new Model(crew, opened, explained(complete, options.signal)), rest: complete };
@@ -168,7 +168,7 @@ async function withWorker(source, { signal, workerUrl }, work) {
 
 const KV_BITS = { q8: 8, f16: 16 };
 
-function checkOptions({ threads, contextSize = 0, kvCache = 'q8', verify = true, tier, startAt, control, retries = 5, integrity, cache, wasm }) {
+function checkOptions({ threads, contextSize = 0, kvCache = 'q8', verify = true, tier, startAt, control, retries = 8, integrity, cache, wasm }) {
   const count = (name, value, low) => {
     if (!(Number.isInteger(value) && value >= low && value < 2 ** 31)) fail('argument', `${name} must be a whole number from ${low} on, not ${value}`);
   };

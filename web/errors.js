@@ -43,6 +43,17 @@ export function abortError(signal) {
   return new BitpairError('aborted', 'the operation was aborted', { cause: signal?.reason });
 }
 
+/** What the promise gives; as soon as the signal aborts, its error instead. */
+export function unlessAborted(promise, signal) {
+  if (!signal) return promise;
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(abortError(signal));
+    if (signal.aborted) stop();
+    signal.addEventListener('abort', stop, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
+  });
+}
+
 export function fail(code, message, details) {
   throw new BitpairError(code, message, details);
 }

@@ -2,13 +2,13 @@
 // needs and what each piece must hash to; then the pieces, from the copy that was kept and over several connections, each
 // written to its final place and checked as soon as it is whole. Runs in the engine worker.
 
-import { Copy } from './cache.js';
 import { Connections } from './connection.js';
+import { Copy } from './copy.js';
 import { copyPieces } from './copying.js';
-import { BitpairError, abortError, fail } from './errors.js';
-import { hex, parseHeader, probeHeader } from './header.js';
+import { fail } from './errors.js';
+import { checkDigest, hex, parseHeader, probeHeader } from './header.js';
 import { Meter } from './meter.js';
-import { concatenate, openSource, sniff } from './source.js';
+import { concatenate, openSource, readError, sniff } from './source.js';
 
 const SNIFF = 64;            // bytes that show whether this is a model at all
 const FIRST_PROBE = 1 << 16; // bytes of header before the first look at it
@@ -38,8 +38,9 @@ export const readModel = (wasm, described, options, page, copy) => reading(wasm,
 /** -> {head: Uint8Array, end: bytes of the file up to the tier} */
 export const readHeader = (wasm, described, options, page) => reading(wasm, described, options, page, (run) => run.peek());
 
-/** What is kept of a source: a promise, for readModel. */
-export const openCopy = ({ kind, url }, { verify, cache }) => Copy.open(url, kind === 'url' && verify ? cache : undefined);
+/** What is kept of a source: a promise, for readModel. Of blob: and data: addresses nothing, they have their bytes at hand. */
+export const openCopy = ({ kind, url }, { verify, cache }) =>
+  Copy.open(url, kind === 'url' && /^https?:/.test(url) && verify ? cache : undefined);
 
 async function reading(wasm, described, options, page, work, copying = openCopy(described, options)) {
   const copy = await copying;
@@ -64,12 +65,6 @@ async function reading(wasm, described, options, page, work, copying = openCopy(
     meter.end();
     await Promise.all([copy.close(), source.close?.()]);
   }
-}
-
-function readError(error, { name, remote }, signal) {
-  if (signal.aborted) return abortError(signal);
-  if (error instanceof BitpairError || error instanceof WebAssembly.RuntimeError) return error;
-  return new BitpairError(remote ? 'network' : 'io', `${name} cannot be read: ${error.message}`, { cause: error });
 }
 
 class Reading {
@@ -107,6 +102,8 @@ class Reading {
     await this.current;
     await this.keepHead();
     await this.fromSource(reader);
+    await this.keepRest();
+    await this.copy.note();
     this.report(true);
     return this.result();
   }
@@ -238,15 +235,8 @@ class Reading {
 
   async parse(head) {
     const header = await parseHeader(this.wasm, head);
-    this.compareDigest(header.digest);
+    checkDigest(header, this.options.integrity, this.source.name);
     return header;
-  }
-
-  compareDigest(digest) {
-    const { integrity } = this.options;
-    if (!integrity || digest === integrity) return;
-    const found = digest ? `the file's is sha256-${digest}` : 'the file has no checksums';
-    fail('checksum', `${this.source.name} is not what integrity asks for: sha256-${integrity} is wanted, ${found}`);
   }
 
   // ---- what is to be read ----
@@ -254,9 +244,8 @@ class Reading {
   /** end: where the wanted tier ends; limit: where its last piece does, so that it can be checked; count: pieces up to there. */
   plan() {
     const { size, tiers, dataOffset, pieceBytes } = this.header;
-    const { tier, startAt } = this.options;
+    const { tier } = this.options;
     if (tier > tiers.length) fail('argument', tiers.length ? `tier ${tier}: the file has ${tiers.length}` : `tier ${tier}: this file has no tiers`);
-    if (tiers.length > 0 && startAt > tiers.length) fail('argument', `startAt ${startAt}: the file has ${tiers.length} tiers`);
     this.end = tier ? tiers[tier - 1] : size;
     this.count = Math.ceil((this.end - dataOffset) / pieceBytes);
     this.limit = Math.min(size, dataOffset + this.count * pieceBytes);
@@ -327,6 +316,7 @@ class Reading {
       good: (i, bytes) => this.good(i, bytes),
       piece: (i) => this.copied(i),
     });
+    for (const i of pieces) if (!this.done[i]) copy.discard(i);
     this.meter.restart();
   }
 
@@ -342,10 +332,10 @@ class Reading {
   async keepHead() {
     const { copy, header, source, same } = this;
     if (this.done.every(Boolean) && same && !copy.suspect) return;
-    if (!header.pieces) copy.reason ??= copy.wanted ? 'the file has no checksums' : null;
+    if (!header.pieces) copy.refuse('the file has no checksums');
     const { etag = null, modified = null } = source.version ?? {};
     const meta = { etag, modified, size: header.size, dataOffset: header.dataOffset, pieceBytes: header.pieceBytes };
-    await copy.begin(meta, this.head.subarray(0, header.dataOffset), same, this.limit - this.cachedBytes);
+    await copy.begin(meta, this.head.subarray(0, header.dataOffset), same, this.limit);
     this.meter.cacheReason = copy.reason;
   }
 
@@ -462,11 +452,18 @@ class Reading {
   }
 
   async keep(i) {
-    const { copy } = this;
-    if (!copy.output) return;
     const start = this.pieceStart(i);
-    await copy.put(i, start, this.wasm.bytes(this.pointer + start, this.pieceEnd(i) - start).slice());
-    this.meter.cacheReason = copy.reason;
+    await this.copy.put(i, start, () => this.wasm.bytes(this.pointer + start, this.pieceEnd(i) - start).slice());
+    this.meter.cacheReason = this.copy.reason;
+  }
+
+  /** What could not be kept when it came: another page may have been writing the copy then. */
+  async keepRest() {
+    for (let i = 0; i < this.count; i++) {
+      if (!this.done[i] || !this.copy.lacks(i)) continue;
+      await this.keep(i);
+      if (this.copy.reason) return;
+    }
   }
 
   /** A damaged piece is read again, some times, where that can help. */

@@ -110,11 +110,14 @@ export class Generation {
     return this.#iterator.next();
   }
 
+  /** Stops it at once, so that a next() that waits ends too: it comes before this in the iterator's queue. */
   return(value) {
+    this.#stop.abort();
     return this.#iterator.return(value);
   }
 
   throw(error) {
+    this.#stop.abort();
     return this.#iterator.throw(error);
   }
 

@@ -1,6 +1,6 @@
 // header.js - what the first bytes of a model file say, as the engine reads them. Runs in the engine worker.
 
-import { BitpairError } from './errors.js';
+import { BitpairError, fail } from './errors.js';
 
 const FIELDS = 15; // of wasm_header
 
@@ -34,6 +34,13 @@ export async function parseHeader(wasm, head) {
       throw damaged(new BitpairError('checksum', 'the header does not match its checksum: the file is damaged'));
   }
   return header;
+}
+
+/** Is it the header that the caller has pinned, if any? name: of the source */
+export function checkDigest({ digest }, integrity, name) {
+  if (!integrity || digest === integrity) return;
+  const found = digest ? `the file's is sha256-${digest}` : 'the file has no checksums';
+  fail('checksum', `${name} is not what integrity asks for: sha256-${integrity} is wanted, ${found}`);
 }
 
 const damaged = (error) => Object.assign(error, { damaged: true });

@@ -69,7 +69,7 @@ export interface LoadOptions {
    * Each further tier is taken up between two tokens when the last of its pieces is checked; keys and values of earlier tokens stay
    * as they are. So an answer depends on when tiers arrive, even with a seed: see `Chunk.tier`, `GenerateStats.firstTier` and
    * `lastTier`; once `model.complete` has resolved, `generate({ fresh: true })` gives what a model that was loaded whole gives. A file
-   * without tiers is read to its end first.
+   * with fewer tiers, or none, is read to its end first. More than `tier` is an error.
    */
   startAt?: 'first-tier' | number;
   /** Called with each number of tiers that the model begins to use, from the first on. What it throws is treated as from `onProgress`. */
@@ -90,8 +90,9 @@ export interface LoadOptions {
    * the default is `bitpair` in the user's cache folder). Default true. Pieces are kept as they arrive, so a load that was broken
    * off goes on where it stopped, also after a reload or in a new process. A complete copy is used when the server says that the
    * file is the same, or does not answer within 5 s; what is read from it is checked like the rest. Browsers: the origin private
-   * file system, else the Cache API. What cannot be kept never stops a load: see `model.info.cacheReason`. Files without
-   * checksums, and loads with `verify: false`, are not kept.
+   * file system, else the Cache API. What cannot be kept never stops a load: see `model.info.cacheReason`. While another page writes
+   * the same file there, this load does not; it goes on with that copy when it can. Files without checksums, and loads with
+   * `verify: false`, are not kept.
    */
   cache?: boolean | string;
   /** Where `worker.js` of this package is served, if not beside its other files: a URL, relative to the page. Browsers want the page's own origin. */
@@ -106,7 +107,8 @@ export interface LoadOptions {
   /**
    * How often in a row a request is tried again after a failure that may pass: no connection, one that breaks or is silent for 30 s, 408, 425, 429, 500,
    * 502, 503, 504. After 0.25 s, then twice as long each time up to 8 s, each half to one and a half times that at random; at least
-   * what Retry-After asks for, up to a minute. 64 KiB more begin the count anew. Default 5.
+   * what Retry-After asks for, up to a minute. 64 KiB more begin the count anew. Default 8: about half a minute. A load that has
+   * received something and is then offline, as `navigator.onLine` tells, waits however long that takes: it costs no retry. With 0 it fails.
    */
   retries?: number;
   /**
@@ -193,13 +195,13 @@ export interface CachedModel {
   total: number;
   /** Is the whole file there? */
   complete: boolean;
-  /** null: it has not been loaded to the end yet. */
+  /** When a load of it last came to its end; null: none has yet. */
   lastUsed: Date | null;
 }
 
 /**
  * The models that load() has kept. `name` is what `LoadOptions.cache` had. All fail with code 'io' when the store cannot be read or
- * changed: a model that another page is writing cannot be deleted.
+ * changed: a model that another page is writing cannot be deleted; with 'argument' for a name or an address that is none.
  */
 export const cache: {
   /** The last used first. */
@@ -232,14 +234,14 @@ export interface Session {
   /**
    * Vectors [info.width] of texts (or lists of token ids): the final normalised hidden states of each, pooled. A string gives one
    * vector, an array one for each of its items. The cached prompt of the last answer is given up.
-   * @throws {BitpairError} 'context' for a text longer than the context, 'argument' for an empty one.
+   * @throws {BitpairError} 'context' for a text longer than the context, 'argument' for an empty one, 'aborted'.
    */
   embed(text: string, options?: EmbedOptions): Promise<Float32Array>;
   embed(texts: readonly (string | ArrayLike<number>)[], options?: EmbedOptions): Promise<Float32Array[]>;
 
   /**
    * How likely the model finds a text, token by token, at temperature 1. Gives up the cached prompt of the last answer.
-   * @throws {BitpairError} 'context' for a text longer than the context, 'argument' for an empty one.
+   * @throws {BitpairError} 'context' for a text longer than the context, 'argument' for an empty one, 'aborted'.
    */
   score(text: string | ArrayLike<number>, options?: PromptOptions): Promise<Score>;
 
@@ -582,9 +584,11 @@ export interface PromptOptions {
   bos?: boolean;
   /** Read names such as `<|im_start|>` in the prompt as control tokens. Default false. */
   special?: boolean;
+  /** Stops the call, also while it waits for its turn: it rejects with code 'aborted'; the session stays usable. */
+  signal?: AbortSignal;
 }
 
-export interface RawGenerateOptions extends GenerateOptions, PromptOptions {}
+export interface RawGenerateOptions extends GenerateOptions, Omit<PromptOptions, 'signal'> {}
 
 export interface EmbedOptions extends PromptOptions {
   /** The mean over all tokens, or the last token's. Default 'mean'. */
@@ -737,7 +741,7 @@ export interface Generation extends AsyncGenerator<Chunk, GenerateResult, undefi
  * - `memory`: it does not fit
  * - `context`: the prompt is longer than the context, or that is full and `overflow` is 'error'
  * - `argument`: a call with a value that is not allowed; the message names it
- * - `aborted`: load() was stopped by its signal; `cause` is the signal's reason, `name` is 'AbortError'
+ * - `aborted`: the call was stopped by its signal; `cause` is the signal's reason, `name` is 'AbortError'
  * - `disposed`: the model, or the session, is gone
  * - `worker`: a worker did not start, or failed; the model is gone
  */
@@ -757,8 +761,8 @@ export type ErrorCode =
  * ```
  *
  * What is left out or null has the default of `generate()`, not OpenAI's; penalties look at the last 1024 tokens. `functions`,
- * `audio`, `prediction`, `suffix`, `echo`, a `best_of` that differs from `n`, image parts and a `response_format` other
- * than text are refused with code 'unsupported'; parameters that only concern a service (`user`, `store`, ...) have no effect.
+ * `audio`, `prediction`, `suffix`, `echo`, a `best_of` that differs from `n`, image parts and a `response_format` other than those
+ * of OpenAI are refused with code 'unsupported'; parameters that only concern a service (`user`, `store`, ...) have no effect.
  * `finish_reason` is 'stop', 'length' (also for a full context) or 'tool_calls'. Errors are BitpairErrors with `status` 400 and `type`
  * 'invalid_request_error' where the request is at fault, else 500 and 'server_error'. A request stopped by its signal rejects with
  * code 'aborted'; a stream just ends.
@@ -770,11 +774,13 @@ export interface OpenAIClient {
     completions: {
       create(params: OpenAIChatParams & { stream: true }, options?: OpenAIRequestOptions): Promise<OpenAIStream<OpenAIChatCompletionChunk>>;
       create(params: OpenAIChatParams & { stream?: false | null | undefined }, options?: OpenAIRequestOptions): Promise<OpenAIChatCompletion>;
+      create(params: OpenAIChatParams, options?: OpenAIRequestOptions): Promise<OpenAIStream<OpenAIChatCompletionChunk> | OpenAIChatCompletion>;
     };
   };
   completions: {
     create(params: OpenAICompletionParams & { stream: true }, options?: OpenAIRequestOptions): Promise<OpenAIStream<OpenAICompletionChunk>>;
     create(params: OpenAICompletionParams & { stream?: false | null | undefined }, options?: OpenAIRequestOptions): Promise<OpenAICompletion>;
+    create(params: OpenAICompletionParams, options?: OpenAIRequestOptions): Promise<OpenAIStream<OpenAICompletionChunk> | OpenAICompletion>;
   };
   embeddings: {
     /** Vectors of length 1, mean over the tokens. */
@@ -808,9 +814,17 @@ export interface OpenAISamplingParams {
   seed?: number | null | undefined;
   stop?: string | string[] | null | undefined;
   n?: number | null | undefined;
+  /** What the answer must be. OpenAI has it in chats only. */
+  response_format?: OpenAIResponseFormat | null | undefined;
   stream?: boolean | null | undefined;
   stream_options?: { include_usage?: boolean } | null | undefined;
 }
+
+/** As the options `json` and `jsonSchema`. A json_schema needs its `schema`; name, description and strict have no effect. */
+export type OpenAIResponseFormat =
+  | { type: 'text' }
+  | { type: 'json_object' }
+  | { type: 'json_schema'; json_schema: { schema?: object | undefined; name?: string; description?: string; strict?: boolean | null | undefined } };
 
 export interface OpenAIChatParams extends OpenAISamplingParams {
   /** role 'developer' is read as 'system'; content is text, or parts of type 'text'. */

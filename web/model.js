@@ -1,7 +1,7 @@
 // model.js - what load() gives: a model with its own session, and further sessions. Requests of one session run one after another.
 
 import { renderChat } from './chat.js';
-import { BitpairError, fail } from './errors.js';
+import { BitpairError, fail, unlessAborted } from './errors.js';
 import { ASYNC_DISPOSE, Generation, completeOptions } from './generation.js';
 import { chooseGrammar } from './grammar.js';
 
@@ -26,8 +26,8 @@ export class Session {
   }
 
   generate(prompt, options = {}) {
-    const complete = { bos: true, special: false, ...options };
-    return this.#generation(complete, async () => ({ prompt, grammar: await chooseGrammar(options) }));
+    const { bos = true, special = false } = options;
+    return this.#generation({ ...options, bos, special }, async () => ({ prompt, grammar: await chooseGrammar(options) }));
   }
 
   chat(messages, options = {}) {
@@ -35,20 +35,20 @@ export class Session {
     return this.#generation({ ...options, bos: false, special: true }, () => renderChat(template, messages, options));
   }
 
-  async embed(texts, { pooling = 'mean', normalize = true, bos = true, special = false } = {}) {
+  async embed(texts, { pooling = 'mean', normalize = true, bos = true, special = false, signal } = {}) {
     const one = typeof texts === 'string';
     const prompts = one ? [texts] : Array.isArray(texts) ? texts.map(checkPrompt) : fail('argument', 'embed() takes a string or an array');
     if (pooling !== 'mean' && pooling !== 'last') fail('argument', `pooling must be 'mean' or 'last', not ${pooling}`);
-    const vectors = await this.#inTurn('embed', { prompts, options: { pooling, normalize: !!normalize, bos, special } });
+    const vectors = await this.#inTurn('embed', { prompts, options: { pooling, normalize: !!normalize, bos, special } }, signal);
     return one ? vectors[0] : vectors;
   }
 
-  async score(text, { bos = true, special = false } = {}) {
-    return this.#inTurn('score', { prompt: checkPrompt(text), options: { bos, special } });
+  async score(text, { bos = true, special = false, signal } = {}) {
+    return this.#inTurn('score', { prompt: checkPrompt(text), options: { bos, special } }, signal);
   }
 
-  async logits(prompt, { bos = true, special = false } = {}) {
-    return this.#inTurn('logits', { prompt: checkPrompt(prompt), options: { bos, special } });
+  async logits(prompt, { bos = true, special = false, signal } = {}) {
+    return this.#inTurn('logits', { prompt: checkPrompt(prompt), options: { bos, special } }, signal);
   }
 
   async saveState() {
@@ -80,45 +80,58 @@ export class Session {
     const { signal } = this.#end;
     const running = this.#last.then(async () => {
       signal.throwIfAborted();
-      const result = await work();
-      signal.throwIfAborted();
-      return result;
+      try {
+        return await work();
+      } finally {
+        signal.throwIfAborted(); // whatever came of it
+      }
     });
     this.#last = running.catch(() => {});
     return running;
   }
 
-  #inTurn(type, fields) {
-    return this.#queue(() => this.#crew.request(type, { session: this.#id, ...fields }));
+  /** A request when its turn comes. One that is stopped ends at once; the next begins when the engine has stopped too. */
+  #inTurn(type, fields, signal) {
+    const running = this.#queue(() => (signal?.aborted ? null : this.#request(type, fields, [signal])));
+    return unlessAborted(running, signal);
+  }
+
+  /** A request that these signals stop, and the end of the session. */
+  #request(type, fields, signals, onMessage) {
+    const id = this.#crew.newId();
+    const abort = () => this.#crew.link.post({ type: 'abort', id });
+    const all = [this.#end.signal, ...signals].filter(Boolean);
+    for (const signal of all) signal.addEventListener('abort', abort, { once: true });
+    return this.#crew.request(type, { session: this.#id, ...fields }, { id, onMessage }).finally(() => {
+      for (const signal of all) signal.removeEventListener('abort', abort);
+    });
   }
 
   /** A generation that, once started, waits for its turn. prepare() -> {prompt, grammar, reader: see tools.js} */
   #generation(options, prepare) {
     return new Generation(async (stop, receive) => {
       const complete = completeOptions(options);
-      const { prompt, grammar, reader } = await prepare();
-      const checked = checkPrompt(prompt);
+      const stopped = aborted(stop).then(() => null);
+      const prepared = await Promise.race([prepare(), stopped]); // what it needs may still be on its way
+      if (!prepared) return null;
+      const { grammar, reader } = prepared;
+      const prompt = checkPrompt(prepared.prompt);
       let begun = false;
       const running = this.#queue(() => {
         begun = true;
-        return this.#run(checked, { ...complete, grammar }, options.onPrefill, stop, (message) => receive(message, reader));
+        return this.#run(prompt, { ...complete, grammar }, options.onPrefill, stop, (message) => receive(message, reader));
       });
       // One that is stopped while it waits ends at once, and does nothing when its turn comes.
-      return Promise.race([running, aborted(stop).then(() => (begun ? running : null))]);
+      return Promise.race([running, stopped.then(() => (begun ? running : null))]);
     }, options.signal);
   }
 
   #run(prompt, options, onPrefill, stop, receive) {
     if (stop.aborted) return null;
-    const id = this.#crew.newId();
-    const abort = () => this.#crew.link.post({ type: 'abort', id });
-    for (const signal of [stop, this.#end.signal]) signal.addEventListener('abort', abort, { once: true });
-    const onMessage = (message) => {
+    return this.#request('generate', { prompt, options }, [stop], (message) => {
       if (message.type === 'prefill') onPrefill?.({ done: message.done, total: message.total });
       else receive(message);
-    };
-    return this.#crew.request('generate', { session: this.#id, prompt, options }, { id, onMessage })
-      .finally(() => this.#end.signal.removeEventListener('abort', abort));
+    });
   }
 }
 

@@ -54,8 +54,6 @@ function describe(error) {
 function checkParams(params) {
   if (typeof params !== 'object' || params === null) fail('argument', 'create() takes an object');
   for (const name of REFUSED) if (given(params[name])) fail('unsupported', `${name} is not supported`);
-  const format = params.response_format?.type ?? 'text';
-  if (format !== 'text') fail('unsupported', `response_format ${format} is not supported`);
   if (given(params.best_of) && params.best_of !== (params.n ?? 1)) fail('unsupported', 'best_of is not supported');
 }
 
@@ -65,7 +63,15 @@ const given = (value) => value !== undefined && value !== null && value !== fals
 function samplingOptions(params, maxTokens, logprobs, signal) {
   const options = { maxTokens, logprobs, signal, repeatLast: MOST_RECENT };
   for (const [name, ours] of Object.entries(RENAMED)) if (params[name] !== undefined && params[name] !== null) options[ours] = params[name];
-  return options;
+  return { ...options, ...formatOptions(params.response_format) };
+}
+
+function formatOptions(format) {
+  const type = format?.type ?? 'text';
+  if (type === 'text') return {};
+  if (type === 'json_object') return { json: true };
+  if (type !== 'json_schema') fail('unsupported', `response_format ${type} is not supported`);
+  return { jsonSchema: format.json_schema?.schema ?? fail('argument', 'response_format json_schema needs json_schema.schema') };
 }
 
 function plainMessages(messages) {
@@ -118,10 +124,10 @@ function plainContent(content) {
 
 const FINISH = { stop: 'stop', length: 'length', context: 'length' };
 
-/** Waits for the whole; one that was stopped has no result. */
+/** Waits for the whole; one that was stopped has no result, however many of its answers are there. */
 async function finished(generation) {
   const result = await generation.result;
-  if (result.finishReason === 'abort') fail('aborted', 'the request was aborted');
+  if (result.answers.some(({ finishReason }) => finishReason === 'abort')) fail('aborted', 'the request was aborted');
   return result;
 }
 
@@ -162,7 +168,15 @@ function stream(head, generation, choices, includeUsage) {
       throw describe(error);
     }
   }
-  return Object.assign(iterate(), { controller });
+  const iterator = iterate();
+  const ending = (way) => {
+    const end = iterator[way].bind(iterator);
+    return (value) => {
+      controller.abort(); // a next() that waits ends with it
+      return end(value);
+    };
+  };
+  return Object.assign(iterator, { controller, return: ending('return'), throw: ending('throw') });
 }
 
 /* ---- chat.completions ---- */

@@ -1,7 +1,7 @@
 // source.js - where a model's bytes come from: {name, about, size: bytes or null, remote, ranges, lanes, open, close?}.
 // open(start, end) gives a reader: read() -> a chunk or null at the end, close(). Runs in the engine worker.
 
-import { fail } from './errors.js';
+import { BitpairError, abortError, fail } from './errors.js';
 import { isNode, nodeModule } from './protocol.js';
 import { HttpFile } from './ranges.js';
 
@@ -66,6 +66,13 @@ async function openPath(path) {
     await file?.close();
     return fail('io', `${path} cannot be read: ${error.message}`, { cause: error });
   }
+}
+
+/** What the caller hears of an error that ended the reading. */
+export function readError(error, { name, remote }, signal) {
+  if (signal.aborted) return abortError(signal);
+  if (error instanceof BitpairError || error instanceof WebAssembly.RuntimeError) return error;
+  return new BitpairError(remote ? 'network' : 'io', `${name} cannot be read: ${error.message}`, { cause: error });
 }
 
 export function concatenate(chunks, size) {

@@ -1,12 +1,15 @@
 // tasks.js - what a session does besides answering: embeddings, scores, logits, saved states. Like the runner, whose
-// session it uses, it works in the engine worker.
+// session it uses, it works in the engine worker. Each is given a control: what the page stops ends with code 'aborted'.
+
+import { fail } from './errors.js';
 
 const STEP = 64; // tokens between two looks at the messages; fixed, since the sums of a mean depend on it
 const POOLINGS = ['mean', 'last']; // bp_pooling
-const NOBODY = { aborted: false };
+
+const stopped = () => fail('aborted', 'the operation was aborted');
 
 /** Begins anew with ids and runs step(pointer to ids, count, index of the first) over them. */
-async function walk(runner, ids, step) {
+async function walk(runner, ids, control, step) {
   const { wasm, session } = runner;
   const { exports } = wasm;
   runner.checkPrompt(ids);
@@ -17,18 +20,19 @@ async function walk(runner, ids, step) {
     wasm.withBytes(new Uint8Array(Int32Array.from(part).buffer), (pointer) => step(pointer, part.length, at));
     runner.timeline.push(...part);
     await runner.pause();
+    if (control.aborted) stopped();
   }
 }
 
 /** Float32Array [width] per list of ids. */
-export async function embed(runner, lists, { pooling, normalize }, width) {
+export async function embed(runner, lists, { pooling, normalize }, width, control) {
   const { wasm, session } = runner;
   const vectors = [];
   const out = wasm.alloc(4 * width);
   try {
     for (const ids of lists) {
       const sum = new Float64Array(width);
-      await walk(runner, ids, (pointer, count) => {
+      await walk(runner, ids, control, (pointer, count) => {
         wasm.check(wasm.exports.bp_session_embed(session, pointer, count, POOLINGS.indexOf(pooling), out, wasm.error));
         const part = new Float32Array(wasm.memory.buffer, out, width);
         for (let i = 0; i < width; i++) sum[i] = pooling === 'last' ? part[i] : sum[i] + part[i] * (count / ids.length);
@@ -47,12 +51,12 @@ function unit(vector) {
 }
 
 /** Score of index.d.ts. */
-export async function score(runner, ids) {
+export async function score(runner, ids, control) {
   const { wasm, session } = runner;
   const tokens = [];
   const out = wasm.alloc(4 * STEP);
   try {
-    await walk(runner, ids, (pointer, count, first) => {
+    await walk(runner, ids, control, (pointer, count, first) => {
       wasm.check(wasm.exports.bp_session_score(session, pointer, count, out, wasm.error));
       const logprobs = new Float32Array(wasm.memory.buffer, out, count).slice();
       if (first === 0) logprobs[0] = NaN;
@@ -65,9 +69,9 @@ export async function score(runner, ids) {
 }
 
 /** Logits of the token after ids. */
-export async function logits(runner, ids, vocabulary) {
+export async function logits(runner, ids, vocabulary, control) {
   const { wasm, session } = runner;
-  await runner.prefill(ids, runner.rewind(ids), () => {}, NOBODY);
+  if (!(await runner.prefill(ids, runner.rewind(ids), () => {}, control))) stopped();
   return new Float32Array(wasm.memory.buffer, wasm.exports.bp_session_logits(session) >>> 0, vocabulary).slice();
 }
 

@@ -264,19 +264,31 @@ const promptIds = (runner, prompt, options) => (typeof prompt === 'string' ? run
 /** Runs what must see one tier from its beginning to its end. */
 const steadily = (session, work) => host.steadily(() => work(host.session(session)));
 
-function embed({ session, prompts, options }) {
-  return steadily(session, (runner) => {
+/** Runs what the page may stop: work(control), of which `aborted` becomes true then. */
+async function stoppable(id, work) {
+  const control = { aborted: false };
+  controls.set(id, control);
+  try {
+    return await work(control);
+  } finally {
+    controls.delete(id);
+  }
+}
+
+function embed({ id, session, prompts, options }) {
+  return stoppable(id, (control) => steadily(session, (runner) => {
     const lists = prompts.map((prompt) => promptIds(runner, prompt, options));
-    return tasks.embed(runner, lists, options, host.number('width'));
-  });
+    return tasks.embed(runner, lists, options, host.number('width'), control);
+  }));
 }
 
-function score({ session, prompt, options }) {
-  return steadily(session, (runner) => tasks.score(runner, promptIds(runner, prompt, options)));
+function score({ id, session, prompt, options }) {
+  return stoppable(id, (control) => steadily(session, (runner) => tasks.score(runner, promptIds(runner, prompt, options), control)));
 }
 
-function logits({ session, prompt, options }) {
-  return steadily(session, (runner) => tasks.logits(runner, promptIds(runner, prompt, options), host.number('vocabulary')));
+function logits({ id, session, prompt, options }) {
+  return stoppable(id, (control) => steadily(session, (runner) =>
+    tasks.logits(runner, promptIds(runner, prompt, options), host.number('vocabulary'), control)));
 }
 
 function saveState({ session }) {
@@ -287,18 +299,14 @@ function restoreState({ session, bytes }) {
   return tasks.restoreState(host.session(session), bytes);
 }
 
-async function generate({ id, session, prompt, options }) {
-  const runner = host.session(session);
-  const control = { aborted: false };
-  controls.set(id, control);
-  try {
+function generate({ id, session, prompt, options }) {
+  return stoppable(id, async (control) => {
+    const runner = host.session(session);
     const stats = await runner.generate(promptIds(runner, prompt, options), options, {
       prefill: (done, total) => port.post({ type: 'prefill', id, done, total }),
       token: (index, token, text, logprobs) => port.post({ type: 'token', id, index, token, text, tier: runner.tier, logprobs }),
       answer: (index, end) => port.post({ type: 'answer', id, index, tier: runner.tier, ...end }),
     }, control);
     return host.count(stats);
-  } finally {
-    controls.delete(id);
-  }
+  });
 }

@@ -113,7 +113,7 @@ test('a load that is interrupted three times ends with a verified model', { time
   });
   const begin = () => page.evaluate(async ([path, prompt]) => {
     const { load } = await import('/web/index.js');
-    const model = await load(path, { threads: 1, retries: 8, onProgress: (report) => console.log(JSON.stringify(report)) });
+    const model = await load(path, { threads: 1, onProgress: (report) => console.log(JSON.stringify(report)) });
     const text = await model.generate(prompt, { greedy: true, maxTokens: 12 }).text();
     await model.dispose();
     return { ...model.info, text };

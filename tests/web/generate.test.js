@@ -156,6 +156,15 @@ for (const threads of [1, 2]) {
       assert.ok(await model.generate(PROMPT, { maxTokens: 2 }).text());
     });
 
+    test('bos and special that are undefined are left out', async () => {
+      const prompt = `${PROMPT}<|end_story|>`;
+      const count = async (options) => (await model.generate(prompt, { maxTokens: 1, ...options }).result).stats.promptTokens;
+      const plain = await count({});
+      assert.equal(await count({ bos: undefined, special: undefined }), plain);
+      assert.equal(await count({ bos: false }), plain - 1);
+      assert.notEqual(await count({ special: true }), plain);
+    });
+
     test('bad options', async () => {
       const bad = [{ maxTokens: 0 }, { maxTokens: 1.5 }, { temperature: 'hot' }, { temperature: -1 }, { topP: 0 }, { topK: -1 }, { minP: 2 },
         { seed: -1 }, { seed: 1.5 }, { stop: '' }, { stop: [3] }, { repeatPenalty: 0 }, { temperature: NaN }];

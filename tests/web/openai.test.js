@@ -93,10 +93,30 @@ describe('openai()', () => {
     assert.equal(usage.prompt_tokens, counts.flat().length);
   });
 
+  test('response_format: any JSON object, or one of a schema', async () => {
+    const format = { type: 'json_schema', json_schema: { name: 'it', strict: true, schema: { type: 'boolean' } } }; // this model knows no braces
+    const { choices } = await client.chat.completions.create({ messages, response_format: format, n: 2, seed: 1 });
+    const { choices: [{ text }] } = await client.completions.create({ prompt: PROMPT, response_format: format });
+    for (const each of [...choices.map(({ message }) => message.content), text]) assert.equal(typeof JSON.parse(each), 'boolean', each);
+    const options = [];
+    const told = { info: model.info, chat: (_, each) => (options.push(each), model.generate(PROMPT, { maxTokens: 1 })) };
+    for (const response_format of [{ type: 'json_object' }, { type: 'text' }, null]) await openai(told).chat.completions.create({ messages, response_format });
+    assert.deepEqual(options.map(({ json, jsonSchema }) => [json, jsonSchema]), [[true, undefined], [undefined, undefined], [undefined, undefined]]);
+    for (const type of ['grammar', 'json_schema']) await assert.rejects(client.chat.completions.create({ messages, response_format: { type } }),
+      { code: type === 'grammar' ? 'unsupported' : 'argument', status: 400 });
+  });
+
+  test('several answers of which one was stopped are none', async () => {
+    const answers = ['stop', 'abort'].map((finishReason) => ({ text: 'a', ids: [1], logprobs: null, toolCalls: [], finishReason, stop: null }));
+    const stopped = { info: model.info, generate: () => ({ result: Promise.resolve({ ...answers[0], answers, stats: null }) }) };
+    await assert.rejects(openai({ ...stopped, chat: stopped.generate }).chat.completions.create({ messages, n: 2 }), { code: 'aborted' });
+    await assert.rejects(openai(stopped).completions.create({ prompt: 'a', n: 2 }), { code: 'aborted' });
+  });
+
   test('errors have the status and type of the official ones', async () => {
     const invalid = [{ messages: 'Hi' }, { messages: [] }, { messages, temperature: -1 }, { messages, n: 0 }, { messages, top_logprobs: 21, logprobs: true },
       { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: '' } }] }] }, { messages, tools: [{ type: 'custom', custom: { name: 'a' } }] },
-      { messages, response_format: { type: 'json_object' } }, { messages: [{ role: 'user', content: 'a b c d '.repeat(99) }] }];
+      { messages, response_format: { type: 'grammar' } }, { messages: [{ role: 'user', content: 'a b c d '.repeat(99) }] }];
     for (const params of invalid)
       await assert.rejects(client.chat.completions.create(params), { status: 400, type: 'invalid_request_error' }, JSON.stringify(params));
     await assert.rejects(client.completions.create({ prompt: [] }), { code: 'argument', status: 400 });
@@ -144,6 +164,16 @@ await client.chat.completions.create({ ...chat, tools, tool_choice: { type: 'fun
 const older: OpenAI.CompletionCreateParamsNonStreaming = { model: 'm', prompt: 'a' };
 const text: OpenAI.Completion = await client.completions.create(older);
 for await (const { choices: [choice], usage } of await client.completions.create({ ...older, stream: true })) void [choice?.text, usage?.total_tokens];
+const format: OpenAI.ResponseFormatJSONSchema = { type: 'json_schema', json_schema: { name: 'it', schema: { type: 'object' }, strict: true } };
+for (const response_format of [format, { type: 'json_object' }, { type: 'text' }] as const) await client.chat.completions.create({ ...chat, response_format });
+// Whether it streams may be known later.
+declare const params: OpenAI.ChatCompletionCreateParams;
+const either = await client.chat.completions.create(params);
+if ('controller' in either) for await (const { choices: [choice] } of either) void choice?.delta;
+else void either.choices[0]?.message;
+const olderEither = await client.completions.create({ ...older, stream: Math.random() < 0.5 });
+if ('controller' in olderEither) olderEither.controller.abort();
+else void olderEither.usage;
 const embeddings: OpenAI.CreateEmbeddingResponse = await client.embeddings.create({ model: 'm', input: ['a'] });
 void [whole, text, embeddings];
 await client.chat.completions.create({ messages: [{ role: 'user', content: 'Hi' }], top_k: 40 }, { signal: new AbortController().signal });

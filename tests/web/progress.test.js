@@ -151,9 +151,21 @@ describe('startAt', () => {
     await small.complete;
     assert.equal(small.tier, 3);
     await small.dispose();
-    for (const startAt of [0, 1.5, 'last', 4]) await assert.rejects(load(file, { ...options, startAt }), { code: 'argument' }, String(startAt));
+    for (const startAt of [0, 1.5, 'last']) await assert.rejects(load(file, { ...options, startAt }), { code: 'argument' }, String(startAt));
     await assert.rejects(load(file, { ...options, startAt: 2, tier: 1 }), { code: 'argument' });
     await assert.rejects(load(file, { ...options, control: {} }), { code: 'argument' });
+  });
+
+  test('more tiers than the file has: all of them', async () => {
+    for (const [source, tiers] of [[server.url, 3], [file.subarray(0, ends[1]), 1]]) {
+      const told = [];
+      const phases = new Set();
+      const model = await load(source, { ...options, startAt: 4, onTier: (n) => told.push(n), onProgress: ({ phase }) => phases.add(phase) });
+      await model.complete;
+      assert.deepEqual([model.tier, told, [...phases]], [tiers, [tiers], ['download', 'ready', 'complete']]);
+      assert.equal(await answer(model).text(), texts[tiers]);
+      await model.dispose();
+    }
   });
 
   test('without it, `complete` is there and resolved', async () => {
