@@ -93,9 +93,10 @@ class OriginFolder {
       if (handle.write(bytes, { at }) < bytes.length) throw new Error(FULL);
       await handle.flush();
     };
+    let last = Promise.resolve(); // one after another: each goes to the end
     return {
       write: (start, bytes) => write(data, start, bytes),
-      append: async (text) => write(log, await log.getSize(), encode(text)),
+      append: (text) => (last = last.catch(() => {}).then(async () => write(log, await log.getSize(), encode(text)))),
       clear: async () => {
         for (const handle of [log, data]) await handle.truncate(0);
       },

@@ -133,6 +133,31 @@ for (const [name, prelude] of [['the origin private file system', ''], ['the Cac
   });
 }
 
+test('the tab that writes a copy is closed: the other goes on with it', { timeout: 120000 }, async () => {
+  server.delay = (n) => (n < 3 ? 0 : 60000);
+  const one = await visit();
+  const two = await visit(one.context());
+  const closed = loads(one).catch(() => {});
+  for (let bytes = 0; bytes < 2 * MIB;) bytes = (await listed(two))[0]?.bytes ?? 0;
+  server.delay = () => 1500;
+  const loading = two.evaluate(async (path) => {
+    const { load } = await import('/web/index.js');
+    const model = await load(path, { threads: 1, onProgress: ({ cacheReason }) => (window.reason = cacheReason) });
+    await model.dispose();
+    return model.info;
+  }, MODEL);
+  await two.waitForFunction(() => /another page/.test(window.reason));
+  await one.close();
+  await closed;
+  const { cached, cacheReason, verified } = await loading;
+  assert.deepEqual([cached, cacheReason, verified], [true, null, true]);
+  const [{ bytes, complete }] = await listed(two);
+  assert.deepEqual([bytes, complete], [file.length, true]);
+  server.down = true;
+  assert.ok((await loads(two)).cachedBytes > 5 * MIB);
+  await two.context().close();
+});
+
 test('what the browser has evicted is fetched anew', { timeout: 120000 }, async () => {
   const page = await visit();
   await loads(page);
