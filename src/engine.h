@@ -188,8 +188,8 @@ void bp_session_close(bp_session *session);
 bool bp_session_feed(bp_session *session, const int32_t *ids, size_t n, bp_err *e);
 
 /* The same in parts, for who must not be away for long: begins with ids [n], 1 <= n <= bp_session_chunk, then does
- * `layers` layers of the model at a time. bp_session_feed_layers returns how many are left; after the last one the ids
- * are appended, as bp_session_feed would have it. Whatever else feeds, rewinds, shifts or restores the session ends it:
+ * `layers` layers of the model at a time. bp_session_feed_layers returns how many are left (all of them
+ * again where the model's tier was raised meanwhile: it begins anew then); after the last one the ids are appended, as bp_session_feed would have it. Whatever else feeds, rewinds, shifts or restores the session ends it:
  * then they are not. From its beginning to its end there are no logits, nor afterwards if it was ended. Without one that
  * was begun bp_session_feed_layers returns 0. Errors as above, and BP_ERR_ARGUMENT for another n. */
 bool bp_session_feed_begin(bp_session *session, const int32_t *ids, size_t n, bp_err *e);
@@ -225,7 +225,8 @@ bool bp_session_sampling(bp_session *session, const sampler_options *options, bp
  * further lets it begin anew with the sample after that. Tokens that cannot follow are out before any other option looks
  * at the logits; those that end a turn are in exactly where the text may end. Memory is taken here and not by sample:
  * about 4 MB, and once per model a tree of its tokens (about 40 bytes each). Setting the same grammar again is cheap
- * and begins a new text. BP_ERR_ARGUMENT ("grammar, line 3, column 7: ...") or BP_ERR_MEMORY: the grammar is as before. */
+ * and begins a new text. BP_ERR_ARGUMENT ("grammar, line 3, column 7: ..."), BP_ERR_UNSUPPORTED (it begins in more ways
+ * than the tables hold) or BP_ERR_MEMORY: the grammar is as before. */
 bool bp_session_grammar(bp_session *session, const char *gbnf, size_t n, bp_err *e);
 
 /* Picks the next token from the logits (it is not fed). -1 with BP_ERR_ARGUMENT when there are no logits, or what was
@@ -255,8 +256,8 @@ bool bp_session_embed(bp_session *session, const int32_t *ids, size_t n, bp_pool
 /* ---- states ---------------------------------------------------------------------------------------------------- */
 
 /* Everything a session is: tokens, keys and values of the positions in use, the last token's logits, sampling options
- * and the state of the random numbers. Restored, it goes on with the tokens that the saved one would have given, on any
- * machine and number of threads. */
+ * and the state of the random numbers; but a grammar. Restored, it goes on with the tokens that the saved one would have
+ * given, on any machine and number of threads; a grammar of the session that takes it begins anew with the next sample. */
 size_t bp_session_save_bytes(const bp_session *session);
 
 /* out [capacity] <- the state; the first bp_session_save_bytes are written. BP_ERR_ARGUMENT when they do not fit. */
@@ -267,8 +268,8 @@ bool bp_session_save(const bp_session *session, void *out, size_t capacity, bp_e
  * arithmetic or kind of cache; BP_ERR_CONTEXT: more tokens than fit. */
 bool bp_session_restore(bp_session *session, const void *bytes, size_t size, bp_err *e);
 
-/* A second session with the same options that goes on from the same state; they do not know of each other. The caller
- * closes it. NULL with BP_ERR_MEMORY. */
+/* A second session with the same options, without a grammar, that goes on from the same state; they do not know of each
+ * other. The caller closes it. NULL with BP_ERR_MEMORY. */
 bp_session *bp_session_fork(const bp_session *session, bp_err *e);
 
 /* Makes room: forgets `drop` tokens after the first `keep` and moves the later ones up, keep + drop < position. Their
@@ -276,7 +277,8 @@ bp_session *bp_session_fork(const bp_session *session, bp_err *e);
  * precision, 1/254 of the largest value of the head in 8 bits). What is approximate: keys and values from the second
  * layer on were computed while the dropped tokens could be seen, and stay so; feeding the remaining tokens anew would
  * give others. The logits stay those of the last token.
- * BP_ERR_ARGUMENT when nothing would remain after them. */
+ * BP_ERR_ARGUMENT when nothing would remain after them; with a grammar also the errors of bp_session_sample: set none,
+ * or a new text of it, first. */
 bool bp_session_shift(bp_session *session, uint32_t keep, uint32_t drop, bp_err *e);
 
 /* How many tokens from the first have keys and values that no dropped token has touched: all of them, unless the session

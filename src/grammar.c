@@ -438,7 +438,7 @@ static void layout(grammar *g, arena *a, uint32_t n_rules, uint32_t n_classes, c
     g->places = ARENA_NEW(a, uint64_t, PLACES);
     g->sets = ARENA_NEW(a, place_set, SETS);
     g->slots = ARENA_NEW(a, uint32_t, SET_SLOTS);
-    g->rows = ARENA_NEW(a, uint32_t, (uint64_t)g->most_rows * n_classes);
+    g->rows = ARENA_NEW(a, uint32_t, (uint64_t)g->most_rows *n_classes);
     g->moved = ARENA_NEW(a, uint32_t, SETS);
     w->todo = ARENA_NEW(a, uint64_t, STEP_PLACES);
     w->found = ARENA_NEW(a, uint64_t, STEP_PLACES);
@@ -473,7 +473,7 @@ static grammar *grammar_new(const grammar_program *p, const grammar_vocabulary *
     intern(g, g->places, 0); /* CORNER */
     if (enter_root(g)) return g;
     platform_free(memory);
-    return too_ambiguous(e), NULL;
+    return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "the grammar begins in more ways than the tables hold"), NULL;
 }
 
 grammar *grammar_open(const grammar_vocabulary *v, const char *gbnf, size_t n, bp_err *e) {

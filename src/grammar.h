@@ -35,7 +35,8 @@ void grammar_vocabulary_close(grammar_vocabulary *v);
 
 /* Compiles gbnf [n]; it stands at the beginning of the text then. The vocabulary must outlive it, gbnf need not.
  * NULL with BP_ERR_ARGUMENT ("line 3, column 7: ...", offset: the byte there) for a text that is no grammar, is left
- * recursive or beyond the limits of grammar_internal.h, or BP_ERR_MEMORY. */
+ * recursive or beyond the limits of grammar_internal.h, BP_ERR_UNSUPPORTED when it begins in more ways than the tables
+ * hold, or BP_ERR_MEMORY. */
 grammar *grammar_open(const grammar_vocabulary *v, const char *gbnf, size_t n, bp_err *e);
 void grammar_close(grammar *g);
 

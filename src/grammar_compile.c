@@ -34,7 +34,8 @@ static void emit_match(writer *w, const byte_set *s) {
     grammar_program *p = w->p;
     uint32_t i = 0;
     if (p->sets) {
-        while (i < p->n_sets && memcmp(&p->sets[i], s, sizeof *s) != 0) i++;
+        const uint32_t known = (uint32_t)bp_min(p->n_sets, GRAMMAR_BYTE_SETS_MOST);
+        while (i < known && memcmp(&p->sets[i], s, sizeof *s) != 0) i++;
         if (i < GRAMMAR_BYTE_SETS_MOST) p->sets[i] = *s;
         p->n_sets = (uint32_t)bp_max(p->n_sets, i + 1);
     }

@@ -69,7 +69,7 @@ typedef struct {
 bool model_open(model *m, arena *a, const gguf *file, bp_err *e);
 
 /* File lengths at which tiers end: ends [MODEL_TIERS], *n of them; 0 without 'bitpair.version'. BP_ERR_UNSUPPORTED for
- * another version than 1 and 2, BP_ERR_FORMAT unless they ascend from the end of the header to the end of the file. */
+ * another version than 1 to 3, BP_ERR_FORMAT unless they ascend from the end of the header to the end of the file. */
 bool model_tiers(const gguf *file, uint64_t *ends, uint32_t *n, bp_err *e);
 
 /* gguf_open and model_open in memory of their own; NULL on failure (also BP_ERR_MEMORY). bytes stay the caller's. */

@@ -301,6 +301,12 @@ static size_t keep_min_p(candidate *c, size_t n, float min_p) {
     return kept;
 }
 
+static float highest(const candidate *c, size_t n) {
+    float best = c[0].rank;
+    for (size_t i = 1; i < n; i++) best = c[i].rank > best ? c[i].rank : best;
+    return best;
+}
+
 static int32_t draw(sampler *s, const candidate *c, size_t n) {
     double rest = random_unit(s) * total_of(c, n);
     for (size_t i = 0; i + 1 < n; i++)
@@ -325,7 +331,7 @@ int32_t sampler_pick(sampler *s, float *logits, const int32_t *recent, size_t n_
     if (o->typical_p < 1) n = keep_typical(c, n, logits, best, o->typical_p);
     if (o->top_p < 1) n = reach(c, n, (double)o->top_p * total_of(c, n));
     if (o->min_p > 0) n = keep_min_p(c, n, o->min_p);
-    if (o->temperature != 1) weigh(c, n, best, o->temperature);
+    if (o->temperature != 1) weigh(c, n, highest(c, n), o->temperature); /* typical_p may have left out the best */
     return draw(s, c, n);
 }
 

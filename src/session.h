@@ -28,6 +28,7 @@ typedef struct {
     uint32_t exact;        /* keys and values before it never saw a dropped token; UINT32_MAX: none ever did */
     bool has_logits;       /* logits[0] is the last token's row */
     uint32_t begun, layer; /* tokens of a pass in parts, 0: there is none; the layer that comes next */
+    uint32_t begun_tier;   /* of the layers before that */
     int32_t *ids;          /* [n_ctx] the tokens in the cache */
 
     /* The cache: what a head reads lies in a row. Rows are heads padded to `dim` values, in 8 bits with a scale each. */

@@ -219,14 +219,17 @@ void session_forward_begin(session *s, const int32_t *ids, size_t n) {
     session_rewind(s, s->position); /* the last token's row of the residual stream goes */
     memcpy(s->ids + s->position, ids, n * sizeof *ids);
     s->begun = (uint32_t)n;
+    s->begun_tier = s->model->tier;
     s->layer = 0;
 }
 
 uint32_t session_forward_on(session *s, uint32_t layers) {
     const uint32_t all = s->model->config.n_layers;
     if (!s->begun) return 0;
+    if (s->begun_tier != s->model->tier) s->layer = 0; /* all layers of one tier */
+    s->begun_tier = s->model->tier;
     pass p = {.s = s, .ids = s->ids + s->position, .n = s->begun, .from = s->layer};
-    s->layer = p.to = (uint32_t)bp_min((size_t)p.from + layers, all);
+    s->layer = p.to = p.from + (uint32_t)bp_min(layers, all - p.from);
     run_team(&p, run);
     if (s->layer == all) append(s, p.n);
     return all - s->layer;

@@ -202,6 +202,9 @@ static void check_sampling(world *w) {
     REFUSED(w, bp_session_sampling(w->session, &o, &w->e), BP_ERR_ARGUMENT, "temperature");
     REFUSED(w, bp_session_grammar(w->session, unknown, sizeof unknown - 1, &w->e), BP_ERR_ARGUMENT,
             "line 1, column 10");
+    static char many[40000] = "root ::= \"a\"";
+    for (size_t i = 0, at = strlen(many); i < 3000; i++) at += (size_t)snprintf(many + at, 16, "|\"%zu\"", i);
+    REFUSED(w, bp_session_grammar(w->session, many, strlen(many), &w->e), BP_ERR_UNSUPPORTED, "begins in more ways");
     CHECK(bp_session_grammar(w->session, latin, sizeof latin - 1, &w->e), "%s", w->e.text);
     REFUSED(w, bp_session_sample(w->session, &w->e) >= 0, BP_ERR_UNSUPPORTED, "");
     CHECK(bp_session_grammar(w->session, "root ::= \"b\"", 12, &w->e), "%s", w->e.text);

@@ -332,6 +332,10 @@ static void check_limits(void) {
     char *at = big + sprintf(big, "root ::= \"a\"");
     for (int i = 0; i < 9000; i++) at += sprintf(at, "|[^a]");
     check_refused(big, "more than 8192");
+    at = big + sprintf(big, "root ::=");
+    for (char a = 'a'; a < 'z'; a++)
+        for (char b = (char)(a + 1); b <= 'z'; b++) at += sprintf(at, " [%c%c] [%c%c]", a, b, a, b - 'a' + 'A');
+    check_refused(big, "different sets");
 }
 
 /* Stacks of their own would be 2^n after n letters; a right recursion must not grow at all. */

@@ -160,6 +160,27 @@ static void check_definition(sampler *s) {
     }
 }
 
+/* Typical sampling leaves out the best token here; what is left is drawn by its own differences, however cold. */
+static void check_cold_typical(sampler *s) {
+    enum { HALF = (VOCAB - 1) / 2 };
+    float logits[VOCAB];
+    bool seen[VOCAB] = {false};
+    unsigned different = 0;
+    sampler_options o = plain;
+    o.temperature = 0.03f;
+    o.typical_p = 0.5f;
+    for (o.seed = 0; o.seed < 200; o.seed++) {
+        logits[0] = 0;
+        for (size_t i = 1; i < VOCAB; i++) logits[i] = logf(2.333f / (1.368f * HALF)) - (i > HALF ? 1.0f : 0.0f);
+        sampler_reset(s, &o);
+        int32_t id = sampler_pick(s, logits, NULL, 0);
+        CHECK(id >= 1 && id <= HALF, "token %d of the unlikelier half", (int)id);
+        different += !seen[id];
+        seen[id] = true;
+    }
+    CHECK(different > 20, "%u tokens of %d that are equally likely", different, HALF);
+}
+
 static void check_greedy(sampler *s) {
     float logits[VOCAB];
     sampler_options o = plain;
@@ -366,14 +387,16 @@ static void check_infinite(void) {
     sampler *s = sampler_new(VOCAB);
     make_logits(logits, VOCAB, 1);
     logits[9] = logits[3] = INFINITY;
-    CHECK(fabs((double)sampler_logprob(logits, VOCAB, 3) + log(2)) < 1e-6, "%g", (double)sampler_logprob(logits, VOCAB, 3));
+    CHECK(fabs((double)sampler_logprob(logits, VOCAB, 3) + log(2)) < 1e-6, "%g",
+          (double)sampler_logprob(logits, VOCAB, 3));
     CHECK(sampler_logprob(logits, VOCAB, 4) == -INFINITY, "%g", (double)sampler_logprob(logits, VOCAB, 4));
     sampler_alternatives(s, logits, 4, best);
     CHECK(best[0].id == 3 && best[1].id == 9 && best[0].logprob == best[1].logprob, "the infinite ones come first");
     CHECK(best[2].id >= 0 && best[2].logprob == -INFINITY, "nothing is left for the others");
     for (size_t i = 0; i < VOCAB; i++) logits[i] = i < VOCAB - 2 ? NAN : -INFINITY;
     sampler_alternatives(s, logits, 4, best);
-    CHECK(best[1].id == VOCAB - 1 && best[2].id == -1 && best[3].logprob == -INFINITY, "what is no number has no place");
+    CHECK(best[1].id == VOCAB - 1 && best[2].id == -1 && best[3].logprob == -INFINITY,
+          "what is no number has no place");
     platform_free(s);
 }
 
@@ -384,6 +407,7 @@ int main(int argc, char **argv) {
     }
     sampler *s = sampler_new(VOCAB);
     check_definition(s);
+    check_cold_typical(s);
     check_greedy(s);
     check_penalty(s);
     check_counts(s);

@@ -43,6 +43,26 @@ static void check_ahead(const source *src, uint32_t tier) {
     growing_close(&g);
 }
 
+/* A feed in parts during which a tier arrives is one of the higher tier. */
+static void check_parts(const source *src) {
+    static const int32_t IDS[] = {1, 80, 147, 201, 282};
+    growing whole, parts;
+    bp_err e = {0};
+    if (!growing_open(&whole, src, 1, 2) || !growing_open(&parts, src, 1, 2)) return;
+    CHECK(arrive(&whole, src, 2, &e) && bp_session_feed(whole.session, IDS, 5, &e), "%s", e.text);
+    CHECK(bp_session_feed_begin(parts.session, IDS, 5, &e), "%s", e.text);
+    const uint32_t left = bp_session_feed_layers(parts.session, 1);
+    CHECK(left > 0 && arrive(&parts, src, 2, &e), "%s", e.text);
+    CHECK(bp_session_feed_layers(parts.session, 1) == left, "it begins anew");
+    CHECK(bp_session_feed_layers(parts.session, left) == 0, "the end");
+    bp_model_info info;
+    bp_model_describe(whole.model, &info);
+    const float *a = bp_session_logits(whole.session), *b = bp_session_logits(parts.session);
+    CHECK(a && b && memcmp(a, b, info.vocab * sizeof *a) == 0, "a feed of two tiers gives other logits");
+    growing_close(&whole);
+    growing_close(&parts);
+}
+
 int main(void) {
     source small;
     bp_err e = {0};
@@ -54,6 +74,7 @@ int main(void) {
     check_growth(&small, 1);
     check_growth(&small, 3);
     check_refusals(&small);
+    check_parts(&small);
     for (uint32_t tier = 1; tier <= 3; tier++) check_ahead(&small, tier);
     source_close(&small);
     return check_end();
