@@ -29,9 +29,8 @@ static void renew_rows(factor_stage *f) {
 static bool write_renewed(const source *src, const char *path, bool eight, container_summary *summary) {
     bp_err e = {0};
     student s = {0};
-    packed_table table = {0};
     model *m = model_load(src->bytes, src->size, &e);
-    bool ok = m && student_open(&s, m, false, true, &e) && packed_table_copy(&table, &m->embedding, &e);
+    bool ok = m && student_open(&s, m, false, true, &e);
     size_t n = m ? (size_t)m->config.n_layers * PARTS : 0;
     if (ok) student_set_eight(&s, eight);
     factors *layers = calloc(n + 1, sizeof *layers);
@@ -43,17 +42,12 @@ static bool write_renewed(const source *src, const char *path, bool eight, conta
             renew_rows(f);
         }
     }
-    const container c = {.model = m,
-                         .embedding = &table,
-                         .layers = layers,
-                         .n_tiers = m ? m->n_tiers : 0,
-                         .source = "fixture",
-                         .recipe = "{}"};
+    const container c = {
+        .model = m, .layers = layers, .n_tiers = m ? m->n_tiers : 0, .source = "fixture", .recipe = "{}"};
     ok = ok && container_write(&c, path, true, summary, &e);
     CHECK(ok, "%s", e.text);
     for (size_t i = 0; i < n; i++) factors_close(&layers[i]);
     free(layers);
-    packed_table_free(&table);
     student_close(&s);
     model_unload(m);
     return ok;

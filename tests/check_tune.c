@@ -229,10 +229,11 @@ static void check_fused(const char *teacher, const char *calib) {
     CHECK(read_kl(0, kl) && kl[1] < 0.97 * kl[0], "fused stacks: KL %.4f -> %.4f", kl[0], kl[1]);
 }
 
-/* A table that is not in bit planes stays the student's, whatever the teacher's file has. */
+/* A table that is not in bit planes stays the student's, whatever the teacher's file has; also under further stages. */
 static void check_plain_table(const char *teacher, const char *calib) {
-    char rounded[PATH], plain[PATH], tuned[PATH];
+    char rounded[PATH], plain[PATH], tuned[PATH], extended[PATH];
     struct stat before, after;
+    snprintf(extended, sizeof extended, "%s", in_folder("extended-plain.gguf"));
     snprintf(rounded, sizeof rounded, "%s", in_folder("rounded.gguf"));
     snprintf(plain, sizeof plain, "%s", in_folder("plain.gguf"));
     snprintf(tuned, sizeof tuned, "%s", in_folder("tuned-plain.gguf"));
@@ -249,6 +250,14 @@ static void check_plain_table(const char *teacher, const char *calib) {
           "tune failed");
     CHECK(stat(plain, &before) == 0 && stat(tuned, &after) == 0 && labs((long)(after.st_size - before.st_size)) < 1024,
           "%lld bytes, the student %lld", (long long)after.st_size, (long long)before.st_size);
+    CHECK(wait_for(call_apart(cmd_compress,
+                              OPTIONS("compress", teacher, "-o", extended, "--extend", plain, "--calib", calib,
+                                      "--calib-tokens", "4096", "--ctx", "64"),
+                              OPTIONS("--bits", "1", "--iterations", "4", "--quiet"), in_folder("log"),
+                              in_folder("out"))) == 0,
+          "extend failed");
+    CHECK(stat(extended, &after) == 0 && after.st_size - before.st_size < 100000, /* the teacher's is 240 kB larger */
+          "%lld bytes, before %lld", (long long)after.st_size, (long long)before.st_size);
 }
 
 static long tuned_size(const char *teacher, const char *file, const char *name, const char *calib, const char *bits) {

@@ -44,12 +44,6 @@ static void describe(const options *o, const model *compressed, char *out, size_
     if (n > 0 && (size_t)n < capacity) snprintf(out + n, capacity - (size_t)n, "}}");
 }
 
-/* The rounded table of a model as the container writes it; left zero where the source's own storage was kept. */
-static bool copy_table(packed_table *p, const linear *table, bp_err *e) {
-    *p = (packed_table){0};
-    return !table->planes.bytes || packed_table_copy(p, table, e);
-}
-
 /* ---- options ---------------------------------------------------------------------------------------------------- */
 
 /* --tiers "0.2,0.3,0.5": how often each number of tiers is trained, normalised; default: the whole file alone. */
@@ -127,9 +121,7 @@ static bool tune(options *o, const offline_model *teacher, const offline_model *
                  bp_err *e) {
     char origin[512], recipe[PLAN_RECIPE + 1024], files[2 * sizeof teacher->description];
     calibration text = {0};
-    packed_table embedding = {0}, head = {0};
     const model *m = compressed->model;
-    bool tied = m->head.planes.bytes == m->embedding.planes.bytes;
     if (!m->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "%s is not a bitpair file", o->student);
     offline_key(m, "bitpair.source", origin, sizeof origin);
     snprintf(files, sizeof files, "%s\n%s", teacher->description, compressed->description);
@@ -137,20 +129,13 @@ static bool tune(options *o, const offline_model *teacher, const offline_model *
     bool ok =
         offline_check_text(teacher, o->ctx, e) && read_tiers(o, m->n_tiers, e) &&
         check_output(o, compressed->source.size, e) &&
-        calibration_load(&text, teacher->tokenizer, o->calib, (size_t)(o->calib_tokens / o->ctx), (size_t)o->ctx, e) &&
-        copy_table(&embedding, &m->embedding, e) && (tied || copy_table(&head, &m->head, e));
+        calibration_load(&text, teacher->tokenizer, o->calib, (size_t)(o->calib_tokens / o->ctx), (size_t)o->ctx, e);
     if (ok) {
         describe(o, m, recipe, sizeof recipe);
-        container c = {.embedding = embedding.bytes ? &embedding : NULL,
-                       .head = head.bytes ? &head : NULL,
-                       .tables = m,
-                       .source = origin,
-                       .recipe = recipe};
+        container c = {.tables = m, .source = origin, .recipe = recipe};
         ok = tune_run(&o->tune, teacher->model, m, &text, &c, o->out, o->force, result, e);
     }
     o->tune.files = NULL;
-    packed_table_free(&embedding);
-    packed_table_free(&head);
     calibration_free(&text);
     return ok;
 }

@@ -336,13 +336,11 @@ static bool make_block(job *j, bp_err *e) {
 
 /* ---- the whole ------------------------------------------------------------------------------------------------- */
 
+/* Where embedding and head are that are not rounded anew */
+static const model *tables_of(const job *j) { return j->o->base ? j->o->base : j->m; }
+
 static bool round_tables(job *j, bp_err *e) {
-    bool tied = j->m->head.rows == j->m->embedding.rows;
-    const model *base = j->o->base;
-    if (base)
-        return (!base->embedding.planes.bytes || packed_table_copy(&j->embedding, &base->embedding, e)) &&
-               (tied || !base->head.planes.bytes || packed_table_copy(&j->head, &base->head, e));
-    return j->o->embedding_bits == 0 ||
+    return j->o->base || j->o->embedding_bits == 0 ||
            table_round_model(&j->embedding, &j->head, j->w, j->m, (uint32_t)j->o->embedding_bits, j->weights.embedding,
                              j->weights.head, e);
 }
@@ -353,25 +351,25 @@ static void release_tables(const job *j) {
 }
 
 static linear student_embedding(const job *j) {
-    return j->embedding.bytes ? packed_table_view(&j->embedding) : j->m->embedding;
+    return j->embedding.bytes ? packed_table_view(&j->embedding) : tables_of(j)->embedding;
 }
 
 static linear student_head(const job *j) {
     if (j->head.bytes) return packed_table_view(&j->head);
-    return j->m->head.rows == j->m->embedding.rows ? student_embedding(j) : j->m->head;
+    return j->m->head.rows == j->m->embedding.rows ? student_embedding(j) : tables_of(j)->head;
 }
 
 static bool write_result(const job *j, const char *source, compress_result *r, bp_err *e) {
     char recipe[PLAN_RECIPE];
     plan_recipe(j->o, recipe, sizeof recipe);
-    container c = {&j->result,
-                   j->embedding.bytes ? &j->embedding : NULL,
-                   j->head.bytes ? &j->head : NULL,
-                   j->o->base,
-                   j->layers,
-                   j->o->n_stages,
-                   source,
-                   recipe};
+    container c = {.model = &j->result,
+                   .embedding = j->embedding.bytes ? &j->embedding : NULL,
+                   .head = j->head.bytes ? &j->head : NULL,
+                   .tables = tables_of(j),
+                   .layers = j->layers,
+                   .n_tiers = j->o->n_stages,
+                   .source = source,
+                   .recipe = recipe};
     return container_write(&c, j->o->out_path, j->o->force, &r->file, e);
 }
 

@@ -54,8 +54,13 @@ static void put_floats(builder *b, const char *name, const float *values, size_t
     if (values) put_vector(b, name, QUANT_F32, values, n, sizeof *values);
 }
 
-/* PREFIX.planes and .scales, or PREFIX.weight as it is stored */
+/* The model in whose file the tables are that are stored as they are */
+static const model *tables_of(const container *c) { return c->tables ? c->tables : c->model; }
+
+/* PREFIX.planes and .scales; of a table that is stored as it is also PREFIX.weight */
 static void put_table(builder *b, const char *prefix, const packed_table *p) {
+    static const char *const SUFFIXES[] = {"planes", "scales", "weight"};
+    const gguf *file = tables_of(b->c)->file;
     char name[NAME];
     if (p) {
         uint64_t blocks = kernel_blocks(bp_round_up(p->columns, KERNEL_PAD) / 8),
@@ -66,10 +71,11 @@ static void put_table(builder *b, const char *prefix, const packed_table *p) {
         put(b, name, QUANT_F16, 2, dims, p->scales, p->n_scales * sizeof *p->scales);
         return;
     }
-    snprintf(name, sizeof name, "%s.weight", prefix);
-    const gguf *file = (b->c->tables ? b->c->tables : b->c->model)->file;
-    const gguf_tensor *t = gguf_tensor_find(file, name);
-    if (t) put(b, name, t->type, t->n_dims, t->dims, gguf_data(file, t), (size_t)t->bytes);
+    for (size_t i = 0; i < sizeof SUFFIXES / sizeof *SUFFIXES; i++) {
+        snprintf(name, sizeof name, "%s.%s", prefix, SUFFIXES[i]);
+        const gguf_tensor *t = gguf_tensor_find(file, name);
+        if (t) put(b, name, t->type, t->n_dims, t->dims, gguf_data(file, t), (size_t)t->bytes);
+    }
 }
 
 static void put_layer_vectors(builder *b, uint32_t i) {
@@ -213,7 +219,9 @@ static bool put_keys(builder *b, size_t n_pieces) {
     if (!gguf_u64(m->file, key, &known)) gguf_put_u32(b->w, key, m->config.vocab);
     gguf_put_u32(b->w, "bitpair.version", version(b->c));
     put_linear_keys(b);
-    if (b->c->embedding) gguf_put_u32(b->w, "bitpair.embedding.planes", b->c->embedding->planes);
+    const kernel_signs *stored = &tables_of(b->c)->embedding.planes;
+    const uint32_t planes = b->c->embedding ? b->c->embedding->planes : stored->bytes ? stored->planes : 0;
+    if (planes) gguf_put_u32(b->w, "bitpair.embedding.planes", planes);
     gguf_put_string(b->w, "bitpair.source", b->c->source, strlen(b->c->source));
     gguf_put_string(b->w, "bitpair.recipe", b->c->recipe, strlen(b->c->recipe));
     gguf_put_array(b->w, "bitpair.tiers", GGUF_U64, zeros, b->c->n_tiers);

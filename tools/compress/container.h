@@ -9,9 +9,9 @@
 /* Everything that goes into the file; nothing is owned. */
 typedef struct {
     const model *model;            /* the dense source: configuration, norms, biases, keys */
-    const packed_table *embedding; /* NULL: stored as in `tables` */
+    const packed_table *embedding; /* rounded anew; NULL: as the file of `tables` has it */
     const packed_table *head;      /* of an untied head; NULL: as there, or tied */
-    const model *tables;           /* has those that are not packed; NULL: the source */
+    const model *tables;           /* NULL: the source */
     const factors *layers;         /* [n_layers * PARTS] in the order of block.h */
     uint32_t n_tiers;              /* most stages of a layer */
     const char *source;            /* bitpair.source */

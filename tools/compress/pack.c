@@ -216,15 +216,6 @@ bool packed_table_from_levels(packed_table *p, const int16_t *levels, const floa
     return true;
 }
 
-bool packed_table_copy(packed_table *p, const linear *table, bp_err *e) {
-    const kernel_signs *planes = &table->planes;
-    if (!table_room(p, table->n, table->m, planes->planes, e)) return false;
-    memcpy(p->bytes, planes->bytes, p->n_bytes);
-    memcpy(p->widened, planes->row_scales, p->n_scales * sizeof *p->widened);
-    for (size_t i = 0; i < p->n_scales; i++) p->scales[i] = bp_half_from_float(p->widened[i]);
-    return true;
-}
-
 void packed_table_free(packed_table *p) {
     free(p->bytes);
     free(p->scales);

@@ -54,9 +54,6 @@ void packed_table_free(packed_table *p);
 bool packed_table_from_levels(packed_table *p, const int16_t *levels, const float *scales, size_t rows, size_t columns,
                               uint32_t planes, bp_err *e);
 
-/* A copy of a table of bit planes as a file has it. BP_ERR_MEMORY. */
-bool packed_table_copy(packed_table *p, const linear *table, bp_err *e);
-
 /* The table as a layer that linear_row can read; p must outlive it. */
 linear packed_table_view(const packed_table *p);
 

@@ -380,7 +380,7 @@ enum { STATE_PATH = 1100 };
 
 static void state_path(char path[STATE_PATH], const char *out_path) { snprintf(path, STATE_PATH, "%s.tune", out_path); }
 
-static void fingerprint(const tuner *t, const container *c, uint8_t digest[32]) {
+static void fingerprint(const tuner *t, uint8_t digest[32]) {
     char line[512];
     const tune_options *o = t->o;
     sha256 h;
@@ -391,7 +391,6 @@ static void fingerprint(const tuner *t, const container *c, uint8_t digest[32]) 
                      o->apart, o->signs, o->curvature, o->noise, (unsigned long long)o->seed,
                      (unsigned long long)o->scale_bits, o->exact, t->text->ctx, t->text->n_seqs);
     sha256_update(&h, line, bp_min((size_t)n, sizeof line - 1));
-    sha256_update(&h, c->source, strlen(c->source));
     sha256_update(&h, o->files, strlen(o->files));
     sha256_update(&h, o->tier_weights, sizeof o->tier_weights);
     sha256_update(&h, t->text->digest, sizeof t->text->digest);
@@ -426,7 +425,7 @@ static bool run(tuner *t, container *c, const char *out_path, bool force, tune_r
     state_file state = {.path = path};
     tune_score scores[MODEL_TIERS] = {0};
     state_path(path, out_path);
-    fingerprint(t, c, state.fingerprint);
+    fingerprint(t, state.fingerprint);
     if (!begin(t, &state, e) || !run_steps(t, &state, e) || !validate(t, scores, e)) return false;
     student_flips(&t->model, t->file, &result->flipped, &result->signs);
     memcpy(result->before, t->before, sizeof result->before);
