@@ -179,7 +179,10 @@ static bool verify_header(const uint8_t *bytes, const bp_header *header, bp_err 
 static bool read_digests(const gguf *g, bp_header *h, bp_err *e) {
     const gguf_key *header = gguf_find(g, "bitpair.header_sha256"), *pieces = gguf_find(g, "bitpair.piece_sha256");
     uint64_t n = (g->full_size - g->data_offset + BP_PIECE - 1) / BP_PIECE;
-    if (!header || !pieces) return true;
+    if (!header && !pieces) return true; /* a plain GGUF */
+    if (!header || !pieces)
+        return bp_fail(e, BP_ERR_FORMAT, 0,
+                       "of 'bitpair.header_sha256' and 'bitpair.piece_sha256' only one is there: the file is damaged");
     if (header->kind != GGUF_ARRAY || header->item != GGUF_U8 || header->count != 32 || pieces->kind != GGUF_ARRAY ||
         pieces->item != GGUF_U8)
         return bp_fail(e, BP_ERR_FORMAT, 0, "malformed checksum keys");

@@ -173,13 +173,15 @@ bool bp_model_is_end(const bp_model *model, int32_t id); /* does this token end 
 
 typedef struct {
     uint32_t n_ctx;   /* positions; 0: the smaller of the model's context and 2048 */
-    uint32_t chunk;   /* most tokens of one forward pass; 0: 32 per thread */
+    uint32_t chunk;   /* most tokens of one forward pass, up to 4096; 0: 32 per thread */
     uint32_t kv_bits; /* of a key or value in the cache: 16 (half precision) or 8 (int8, a scale per head); 0: 8 */
 } bp_session_options;
 
 /* Bytes that a session with these options takes, without opening it; 0 if they are out of range. */
 size_t bp_session_bytes(const bp_model *model, const bp_session_options *options);
 
+/* options NULL: all defaults. NULL with *e: BP_ERR_ARGUMENT for options out of range (n_ctx above the model's context,
+ * chunk above 4096, another kv_bits), BP_ERR_MEMORY. */
 bp_session *bp_session_open(bp_model *model, const bp_session_options *options, bp_err *e);
 void bp_session_close(bp_session *session);
 

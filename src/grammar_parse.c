@@ -152,17 +152,32 @@ static bool parse_literal(parser *p, uint32_t *node) {
     return true;
 }
 
+static void sift_ranges(grammar_range *r, uint32_t root, uint32_t n) {
+    grammar_range moved = r[root];
+    for (uint32_t child; (child = 2 * root + 1) < n; root = child) {
+        if (child + 1 < n && r[child].low < r[child + 1].low) child++;
+        if (moved.low >= r[child].low) break;
+        r[root] = r[child];
+    }
+    r[root] = moved;
+}
+
+/* Ascending by `low`. Heapsort: no class is slow. */
+static void sort_ranges(grammar_range *r, uint32_t n) {
+    for (uint32_t i = n / 2; i--;) sift_ranges(r, i, n);
+    while (n > 1) {
+        grammar_range last = r[0];
+        r[0] = r[--n];
+        r[n] = last;
+        sift_ranges(r, 0, n);
+    }
+}
+
 /* Ranges from `first` on: ascending, apart, and for a negated class what lies between them. */
 static void tidy_ranges(grammar_tree *t, uint32_t first, bool negated) {
     grammar_range *r = t->ranges + first;
     uint32_t n = t->n_ranges - first, kept = 0;
-    for (uint32_t gap = n / 2; gap; gap /= 2) /* Shell's sort */
-        for (uint32_t i = gap; i < n; i++)
-            for (uint32_t j = i; j >= gap && r[j - gap].low > r[j].low; j -= gap) {
-                grammar_range moved = r[j];
-                r[j] = r[j - gap];
-                r[j - gap] = moved;
-            }
+    sort_ranges(r, n);
     for (uint32_t i = 0; i < n; i++) {
         if (kept && r[i].low <= r[kept - 1].high + 1)
             r[kept - 1].high = (uint32_t)bp_max(r[kept - 1].high, r[i].high);

@@ -27,9 +27,11 @@ static const kernel_isa ISAS[] = {
 #endif
 };
 
+/* Filled once, by whichever thread asks first; others wait for it. */
 static kernel_table tables[ISA_MAX];
 static const char *names[ISA_MAX + 1];
 static size_t table_count;
+static int filled; /* 1: being filled, 2: there; access by __atomic builtins */
 
 static void kernel_fill_tables(void) {
     const uint32_t cpu = platform_cpu();
@@ -44,13 +46,23 @@ static void kernel_fill_tables(void) {
     table_count = n;
 }
 
+static void kernel_need_tables(void) {
+    int untouched = 0;
+    if (__atomic_load_n(&filled, __ATOMIC_ACQUIRE) == 2) return;
+    if (__atomic_compare_exchange_n(&filled, &untouched, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE)) {
+        kernel_fill_tables();
+        __atomic_store_n(&filled, 2, __ATOMIC_RELEASE);
+    }
+    while (__atomic_load_n(&filled, __ATOMIC_ACQUIRE) != 2) continue;
+}
+
 static bool names_equal(const char *a, const char *b) {
     while (*a && *a == *b) a++, b++;
     return *a == *b;
 }
 
 const kernel_table *kernel_table_for(const char *name) {
-    if (!table_count) kernel_fill_tables();
+    kernel_need_tables();
     if (!name) return &tables[table_count - 1];
     for (size_t i = 0; i < table_count; i++)
         if (names_equal(names[i], name)) return &tables[i];
@@ -58,6 +70,6 @@ const kernel_table *kernel_table_for(const char *name) {
 }
 
 const char *const *kernel_isas(void) {
-    if (!table_count) kernel_fill_tables();
+    kernel_need_tables();
     return names;
 }

@@ -22,7 +22,7 @@ static void need_signs(needs *n, const kernel_arith *arith, const kernel_signs *
 }
 
 static void need_linear(needs *n, const kernel_arith *arith, const linear *w) {
-    n->cols = bp_max(n->cols, bp_max(w->m, w->n));
+    if (w->rows) n->cols = bp_max(n->cols, w->m);
     if (w->planes.bytes) need_signs(n, arith, &w->planes);
     for (uint32_t s = 0; s < w->n_laid; s++) {
         const linear_stage *stage = &w->stages[s];
@@ -54,7 +54,7 @@ static void layout_thread(session_thread *t, arena *a, const session *s, const n
     own.x = ARENA_NEW(a, float, (uint64_t)width * s->chunk);
     const model_config *c = &s->model->config;
     uint64_t queries = (uint64_t)SESSION_TILE * (c->n_heads / c->n_kv_heads);
-    own.queries = ARENA_NEW(a, uint8_t, queries * kernel_query_bytes(s->dim));
+    own.queries = ARENA_NEW(a, uint8_t, queries *kernel_query_bytes(s->dim));
     own.parts = ARENA_NEW(a, float, 2 * queries * kernel_part_floats(s->dim));
     own.attended = ARENA_NEW(a, float, (uint64_t)c->n_heads * c->head_dim);
     if (t) *t = own;

@@ -103,7 +103,8 @@ static int32_t find_whole(const encoder *en, const char *text, size_t n) {
     size_t bytes = 0;
     if (n > en->t->longest) return -1;
     for (size_t i = 0; i < n; i++) bytes += utf8_put(mapped + bytes, byte_to_char((uint8_t)text[i]));
-    return tokenizer_find(en->t, mapped, bytes, "", 0);
+    int32_t id = tokenizer_find(en->t, mapped, bytes, "", 0);
+    return tokenizer_is_control(en->t, id) ? -1 : id; /* those never come from text */
 }
 
 static void encode_bytes(encoder *en, const char *text, size_t n) {

@@ -14,6 +14,7 @@ static bool find_merge(const tokenizer *t, int32_t left, int32_t right, uint32_t
     if (left < 0 || right < 0) return false;
     uint32_t l = (uint32_t)left, r = (uint32_t)right;
     if (!t->merges) {
+        if (token_bytes(t, l) + token_bytes(t, r) > MATCH_MOST) return false;
         *id = tokenizer_find(t, token_text(t, l), token_bytes(t, l), token_text(t, r), token_bytes(t, r));
         if (*id < 0) return false;
         *rank = rank_of_score((float)gguf_item_f64(t->scores, (uint64_t)*id));

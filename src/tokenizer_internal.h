@@ -60,7 +60,7 @@ struct tokenizer {
     int32_t bos, eos, unknown;
     int32_t ends[END_MOST];
     uint32_t n_ends;
-    size_t longest; /* bytes of the longest token text */
+    size_t longest; /* bytes of the longest token text, also of those that no text is searched for (MATCH_MOST) */
     bool spm;       /* SentencePiece family, else byte-level */
     bool nfc;       /* normalize to form C first */
     bool add_bos;
@@ -121,6 +121,10 @@ size_t utf8_check(const char *text, size_t n);
 /* GPT-2's printable stand-in for a byte, and back (-1: no stand-in) */
 uint32_t byte_to_char(uint8_t byte);
 int32_t char_to_byte(uint32_t code);
+
+/* Bytes of the longest added token, and by score of the longest piece, that is looked for in texts: longer ones would make the
+ * time of encoding grow with text times token. Those of real models have at most some hundreds. */
+enum { MATCH_MOST = 1024 };
 
 /* The longest token of the set that text [n] begins with, its bytes in *length; -1: none. Control tokens only on
  * demand. */

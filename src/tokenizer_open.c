@@ -64,7 +64,9 @@ static bool is_matched(uint32_t type) { return type == TOKEN_UNKNOWN || type == 
 /* Of two tokens with the same text the first one counts. By score, SentencePiece merges into ordinary pieces only. */
 static void put_texts(tokenizer *t) {
     for (uint32_t id = 0; id < t->size; id++)
-        if (t->merges || t->type[id] == TOKEN_NORMAL || t->type[id] == TOKEN_USER) table_add_text(t, id);
+        if (t->merges ||
+            ((t->type[id] == TOKEN_NORMAL || t->type[id] == TOKEN_USER) && token_bytes(t, id) <= MATCH_MOST))
+            table_add_text(t, id);
     table_sort_texts(t);
 }
 
@@ -77,10 +79,11 @@ static bool ends_with_space(const char *text, size_t n) {
 }
 
 /* "left right" -> ids. Merges usually come in the order of the tokens they make, so the token after the last result is
- * looked at first. */
+ * looked at first. One that would make a control token of text is left out. */
 static bool put_merges(tokenizer *t, const sources *s) {
     const uint8_t *cursor = s->merges->data;
     int32_t expected = 0;
+    uint32_t kept = 0;
     for (uint32_t rank = 0; rank < s->merges->count; rank++) {
         gguf_text m = gguf_item_string(&cursor);
         size_t cut = 1;
@@ -100,10 +103,10 @@ static bool put_merges(tokenizer *t, const sources *s) {
                            "merge %u '%.*s': a part or the whole is not a token", rank, (int)bp_min(m.size, 40),
                            m.text);
         if (begins_with_space(right, n) && !ends_with_space(m.text, cut)) t->cuts = false;
-        t->merges[rank] = (merge){(uint64_t)a << 32 | (uint32_t)b, rank, id};
+        if (!tokenizer_is_control(t, id)) t->merges[kept++] = (merge){(uint64_t)a << 32 | (uint32_t)b, rank, id};
         expected = id + 1;
     }
-    table_sort_merges(t, (uint32_t)s->merges->count);
+    table_sort_merges(t, kept);
     return true;
 }
 
@@ -123,10 +126,10 @@ static void sort_set(const tokenizer *t, added_set *set) {
     for (uint32_t i = 0; i < set->n; i++) set->first[(uint8_t)token_text(t, set->ids[i])[0]] = true;
 }
 
-/* A token that is not UTF-8 could match inside a character, and an empty one anywhere: they are left out. */
+/* A token that is not UTF-8 could match inside a character, and an empty one anywhere: they are left out, and very long ones. */
 static void add_to_set(const tokenizer *t, added_set *set, uint32_t id) {
     size_t n = token_bytes(t, id);
-    if (n && utf8_check(token_text(t, id), n) == n) set->ids[set->n++] = id;
+    if (n && n <= MATCH_MOST && utf8_check(token_text(t, id), n) == n) set->ids[set->n++] = id;
 }
 
 static void put_added(tokenizer *t, const sources *s) {

@@ -82,6 +82,9 @@ static void check_file(world *w, const small_file *f) {
     REFUSED(w, bp_model_open(w->engine, copy, f->size, &w->e), BP_ERR_UNSUPPORTED, "mamba");
     REFUSED(w, bp_model_preview(w->engine, copy, (size_t)offset, f->size, &w->e), BP_ERR_UNSUPPORTED, "mamba");
     memcpy(memmem(copy, f->size, "bitpair.header_sha256", 21), "bitpair.header_sha255", 21);
+    REFUSED(w, bp_verify(copy, f->size, &w->e), BP_ERR_FORMAT, "only one is there");
+    REFUSED(w, bp_header_read(copy, f->size, &h, &w->e), BP_ERR_FORMAT, "only one is there");
+    memcpy(memmem(copy, f->size, "bitpair.piece_sha256", 20), "bitpair.piece_sha255", 20);
     REFUSED(w, bp_verify(copy, f->size, &w->e), BP_ERR_UNSUPPORTED, "no checksums");
     bp_model_close(NULL);
     free(copy);

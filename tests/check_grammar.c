@@ -338,6 +338,24 @@ static void check_limits(void) {
     check_refused(big, "different sets");
 }
 
+/* A class whose ranges come in the worst order for sorting by halving gaps: 4 10^9 steps then. */
+static void check_large_class(void) {
+    enum { HALF = 65536 };
+    static char text[3 * HALF + 32];
+    char *at = text + sprintf(text, "root ::= [");
+    for (uint32_t i = 0; i < HALF; i++) {
+        uint32_t code = 0x80 + i % 0x780;
+        *at++ = (char)(0xc0 | code >> 6);
+        *at++ = (char)(0x80 | (code & 63));
+        *at++ = (char)('A' + i % 26);
+    }
+    strcpy(at, "]");
+    grammar *g = open_text(text);
+    CHECK(g && accepts(g, "Q", 1) && accepts(g, "\xc2\x80", 2) && accepts(g, "\xdf\xbf", 2), "its characters");
+    CHECK(g && !accepts(g, "a", 1) && !accepts(g, "\xe0\xa0\x80", 3), "and no others");
+    grammar_close(g);
+}
+
 /* Stacks of their own would be 2^n after n letters; a right recursion must not grow at all. */
 static void check_ambiguous(void) {
     grammar *g =
@@ -429,6 +447,7 @@ int main(void) {
     check_notation();
     check_random();
     check_limits();
+    check_large_class();
     check_ambiguous();
     check_clearing();
     check_damaged();

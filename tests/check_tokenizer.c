@@ -113,6 +113,22 @@ static void check_byte_level(void) {
     close_keys(&o);
 }
 
+/* Control tokens come from text on request only: not as a whole, and not by merges. */
+static void check_no_control(void) {
+    begin_bytes();
+    int32_t stop = add("STOP", TOKEN_CONTROL, 0), st = add("ST", TOKEN_NORMAL, 0), op = add("OP", TOKEN_NORMAL, 0);
+    const char *const merges[] = {"S T", "O P", "ST OP"};
+    for (size_t i = 0; i < 3; i++) add_merge(merges[i]);
+    for (size_t i = 0; i < 2; i++) {
+        opened o;
+        bp_err e = {0};
+        CHECK(open_keys(&o, bytes_keys(i ? "llama-bpe" : "gpt-2"), &e), "%s", e.text);
+        ENCODES(o.t, "STOP", 0, st, op);
+        ENCODES(o.t, "STOP", TOKENIZE_SPECIAL, stop);
+        close_keys(&o);
+    }
+}
+
 /* ---- SentencePiece ---------------------------------------------------------------------------------------------- */
 
 static void check_spm_scores(void) {
@@ -304,7 +320,8 @@ static void check_nfc_of(const char *text, const char *wanted) {
 }
 
 static void check_nfc(void) {
-    CHECK(nfc_is_stable(&tables, "plain caf\xc3\xa9 \xe4\xbd\xa0", 14) && !nfc_is_stable(&tables, "e\xcc\x81", 3), "quick check");
+    CHECK(nfc_is_stable(&tables, "plain caf\xc3\xa9 \xe4\xbd\xa0", 14) && !nfc_is_stable(&tables, "e\xcc\x81", 3),
+          "quick check");
     check_nfc_of("plain", "plain");
     check_nfc_of("xe\xcc\x81y", "x\xc3\xa9y");
     check_nfc_of("\xe2\x84\xab", "\xc3\x85");              /* Angstrom sign -> A with ring */
@@ -336,6 +353,7 @@ int main(void) {
     check_bytes();
     check_pre_tokenizers();
     check_byte_level();
+    check_no_control();
     check_spm_scores();
     check_spm_merges();
     check_decoding();

@@ -156,8 +156,39 @@ static void check_overfull(void) {
     close_keys(&o);
 }
 
+/* Texts of MATCH_MOST bytes are found; longer ones are not looked for: with those in the vocabulary 100,000 bytes would take minutes. */
+static void check_long(int32_t type) {
+    enum { LONG = 40000, TEXT = 100000 };
+    static char piece[LONG + 1], text[TEXT];
+    memset(piece, 'a', LONG);
+    memset(text, 'a', TEXT);
+    for (int too_long = 0; too_long < 2; too_long++) {
+        begin_spm(true);
+        size_t steps = too_long ? 200 : MATCH_MOST,
+               step = too_long ? LONG / 200 : 1; /* by score each prefix is a step to the next */
+        int32_t last = 0;
+        for (size_t i = 1; i <= steps; i++) {
+            last = add("", i == steps ? type : TOKEN_NORMAL, -(float)i);
+            W.tokens[last] = (gguf_text){piece, i * step};
+        }
+        gguf_writer *w = begin_keys("llama", "default");
+        gguf_put_array(w, "tokenizer.ggml.scores", GGUF_F32, W.scores, W.n);
+        opened o;
+        bp_err e = {0};
+        CHECK(open_keys(&o, w, &e), "%s", e.text);
+        CHECK(encode(o.t, text, too_long ? TEXT : MATCH_MOST, 0, &e), "%s", e.text);
+        bool found = false;
+        for (size_t i = 0; i < n_ids; i++) found |= ids[i] == last;
+        CHECK(found == !too_long, "type %d, %zu bytes: %s", type, (size_t)W.tokens[last].size,
+              found ? "found" : "not found");
+        close_keys(&o);
+    }
+}
+
 int main(void) {
     check_hostile();
+    check_long(TOKEN_USER);
+    check_long(TOKEN_NORMAL);
     check_overfull();
     return check_end();
 }

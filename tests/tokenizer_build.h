@@ -77,7 +77,7 @@ static inline void close_keys(opened *o) {
     free(o->image);
 }
 
-static int32_t ids[4096];
+static int32_t ids[1 << 17];
 static size_t n_ids;
 
 /* ids, n_ids <- tokens; scratch and output of exactly the promised size, so that the sanitizer sees a step too far */
