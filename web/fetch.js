@@ -102,6 +102,8 @@ class Reading {
     await this.current;
     await this.keepHead();
     await this.fromSource(reader);
+    this.whole = this.count; // where the source was cut at a tier, the last piece cannot be checked
+    this.announce();
     await this.keepRest();
     await this.copy.note();
     this.report(true);

@@ -112,8 +112,8 @@ export interface LoadOptions {
    */
   retries?: number;
   /**
-   * Called about ten times a second while the model loads. What it throws ends the loading: load() rejects with it, or after that
-   * `model.complete`.
+   * Called about ten times a second while the model loads, once a second while nothing comes. What it throws ends the loading:
+   * load() rejects with it, or after that `model.complete`.
    */
   onProgress?: (progress: LoadProgress) => void;
   /**

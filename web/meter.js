@@ -1,6 +1,7 @@
 // meter.js - what onProgress gets while a model loads: bytes, rate and the time that is left, retries.
 
 const REPORT_EVERY = 0.1; // seconds between two reports
+const REPORT_IDLE = 1;     // seconds after which one is made although nothing came
 const RATE_WINDOW = 3;    // seconds over which the rate is averaged
 
 export class Meter {
@@ -12,7 +13,8 @@ export class Meter {
     this.paused = false;
     this.cacheReason = null;
     this.last = -Infinity;
-    this.later = null; // timer of a report that came too early
+    this.later = null; // timer of the next report
+    this.early = false; // does it make up for one that came too early?
     this.loaded = 0;
     this.restart();
   }
@@ -43,17 +45,25 @@ export class Meter {
   end() {
     clearTimeout(this.later);
     this.later = null;
+    this.early = false;
+  }
+
+  reportIn(seconds) {
+    this.end();
+    this.later = setTimeout(() => this.report(this.loaded, true), 1000 * seconds);
   }
 
   report(loaded, now) {
     this.loaded = loaded;
     const time = performance.now() / 1000;
     const early = this.last + REPORT_EVERY - time;
-    if (!now && early > 0) { // made up for, since nothing else may come for long
-      this.later ??= setTimeout(() => this.report(this.loaded, true), 1000 * early);
+    if (!now && early > 0) {
+      if (!this.early) this.reportIn(early);
+      this.early = true;
       return;
     }
-    this.end();
+    if (this.paused) this.end();
+    else this.reportIn(REPORT_IDLE); // nothing else may come for long: then the rate falls
     this.last = time;
     this.samples.push([time, loaded]);
     while (this.samples.length > 2 && time - this.samples[0][0] > RATE_WINDOW) this.samples.shift();

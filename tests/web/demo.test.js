@@ -5,8 +5,9 @@ import { statSync } from 'node:fs';
 import { describe, test } from 'node:test';
 
 import { FIRST_TIER, MODEL_FACTS, MODEL_PATH, PLAIN_TEMPLATE } from '../../web/demo/config.js';
-import { addMessage, chooseMessage, matches, newConversation, pathOf, promptOf, siblingsOf, titleOf } from '../../web/demo/conversation.js';
+import { addMessage, chooseMessage, matches, newConversation, pathOf, promptOf, siblingsOf, takeOver, titleOf } from '../../web/demo/conversation.js';
 import { ConversationStore } from '../../web/demo/conversation-store.js';
+import { fitted } from '../../web/demo/room.js';
 import { exportText, importText } from '../../web/demo/transfer.js';
 import { explain, explainCache, megabytes, seconds } from '../../web/demo/words.js';
 import { estimateMemory, load } from '../../web/index.js';
@@ -46,6 +47,47 @@ describe('conversations', () => {
       { role: 'system', content: 'Be brief.' }, { role: 'user', content: 'ONE' }, { role: 'assistant', content: 'B' }]);
     again.text = '';
     assert.deepEqual(promptOf(c, again, ''), [{ role: 'user', content: 'ONE' }]);
+  });
+
+  test('questions that got no answer are not asked again with the next', () => {
+    const c = newConversation();
+    const ask = (text) => addMessage(c, pathOf(c).at(-1), { role: 'user', text });
+    const answer = (fields) => addMessage(c, pathOf(c).at(-1), { role: 'assistant', ...fields });
+    ask('one');
+    answer({ text: '1', state: 'done' });
+    ask('too long');
+    answer({ state: 'failed', problem: 'no room' });
+    ask('three');
+    const last = answer({ state: 'writing' });
+    assert.deepEqual(promptOf(c, last, '').map(({ content }) => content), ['one', '1', 'three']);
+    last.text = '3';
+    assert.deepEqual(promptOf(c, last, '').map(({ content }) => content), ['one', '1', 'three', '3']);
+  });
+
+  test('what another tab wrote is taken over, and messages stay the objects they were', () => {
+    const { c, first, again } = branched();
+    const found = structuredClone(c);
+    Object.assign(found, { title: 'other', named: true });
+    Object.assign(found.messages.find(({ id }) => id === again.id), { text: 'B and more', tier: undefined });
+    delete found.messages.find(({ id }) => id === again.id).tier;
+    addMessage(found, found.messages.at(-1), { role: 'user', text: 'next' });
+    takeOver(c, found);
+    assert.deepEqual(c, found);
+    assert.ok(c.messages.includes(first) && c.messages.includes(again));
+    assert.deepEqual([again.text, 'tier' in again], ['B and more', false]);
+  });
+
+  test('room in the context: the oldest turns go, and the next questions find the same beginning', async () => {
+    const model = { info: { contextSize: 1000 }, tokenize: async (text) => Array.from(text, () => 0) };
+    const turn = (i) => [{ role: 'user', content: `${i}`.padEnd(92) }, { role: 'assistant', content: `${i}`.padEnd(92) }]; // 200 tokens
+    const system = { role: 'system', content: 'x'.repeat(42) }; // 50 tokens
+    const chat = (turns) => [system, ...Array.from({ length: turns }, (_, i) => turn(i)).flat(), { role: 'user', content: '?' }];
+    assert.deepEqual(await fitted(model, chat(3), 100), { messages: chat(3), leftOut: undefined });
+    const { messages, leftOut } = await fitted(model, chat(5), 100);
+    assert.deepEqual([messages, leftOut], [[system, ...chat(5).slice(7)], 6]);
+    assert.equal((await fitted(model, chat(6), 100, leftOut)).leftOut, 6);
+    assert.equal((await fitted(model, chat(4), 100, 40)).leftOut, 8); // never the question itself
+    assert.equal((await fitted(model, [{ role: 'user', content: 'x'.repeat(5000) }], 100)).leftOut, undefined);
   });
 
   test('titles and search', () => {

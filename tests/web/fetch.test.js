@@ -337,6 +337,18 @@ describe('integrity', () => {
 });
 
 describe('tiers', () => {
+  test('a file that was cut at the end of a tier is used up to there, wherever it began', async () => {
+    const { weights: end } = await estimateMemory(file, { tier: 2 });
+    server.file = file.subarray(0, end);
+    tags.set(server.file, '"two tiers"');
+    for (const startAt of [undefined, 1, 2, 3]) {
+      const model = await load(server.url, { ...options, startAt });
+      await model.complete;
+      assert.deepEqual([model.info.tier, model.info.tiers, model.info.bytes], [2, 3, end], `${startAt}`);
+      await model.dispose();
+    }
+  });
+
   test('the first tiers only are fetched', async () => {
     const { info } = await opens({ tier: 2 });
     assert.deepEqual([info.tier, info.tiers, info.verified], [2, 3, true]);

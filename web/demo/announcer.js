@@ -8,9 +8,9 @@ let told = 0; // characters of the answer
 let last = 0; // when
 let current = null; // which answer
 
-/** Says one thing, now. */
+/** Says one thing, now. While a dialog is open, only what is in it is heard. */
 export function announce(text) {
-  $('announcer').textContent = text;
+  (document.querySelector('dialog[open] > .announcer') ?? $('announcer')).textContent = text;
 }
 
 /** The answer `id` has come so far. */

@@ -20,6 +20,7 @@ export function factsOf(answer) {
   if (answer.tokens) parts.push(count(answer.tokens, 'token'));
   if (answer.speed) parts.push(`${answer.speed.toFixed(1)} tokens/s`);
   if (isFinite(answer.first ?? NaN)) parts.push(`first after ${answer.first.toFixed(2)} s`);
+  if (answer.leftOut) parts.push(`${count(answer.leftOut, 'earlier message')} left out`);
   if (answer.plain) parts.push('continued as text: this model has no chat template');
   if (ENDS[answer.finishReason]) parts.push(ENDS[answer.finishReason]);
   return parts.join(' \u00b7 ');
@@ -47,6 +48,7 @@ export class AnswerView {
     this.timer = 0; // until it is asked for
     this.drawn = 0; // when
     this.tokens = null; // shown as probabilities instead of as Markdown
+    this.shown = null; // the Markdown that is
     this.text = make('div', { class: 'text' });
     this.markdown = new MarkdownView(this.text);
     this.waiting = make('p', { class: 'waiting', hidden: true });
@@ -89,7 +91,7 @@ export class AnswerView {
     const follow = this.actions.atBottom();
     this.element.classList.toggle('busy', state.live);
     this.element.setAttribute('aria-busy', state.live);
-    if (!this.tokens) this.markdown.update(asMarkdown(message));
+    if (!this.tokens) this.drawText(asMarkdown(message));
     this.waiting.hidden = !state.live || message.text !== '';
     this.waiting.textContent = this.status || 'Thinking';
     this.problem.hidden = !message.problem;
@@ -97,6 +99,12 @@ export class AnswerView {
     this.facts.textContent = this.factsText(state);
     if (this.buttonsFor !== this.buttonsKey(state)) this.drawButtons(state);
     if (follow) this.actions.toBottom();
+  }
+
+  drawText(text) {
+    if (text === this.shown) return;
+    this.shown = text;
+    this.markdown.update(text);
   }
 
   factsText({ live, elsewhere }) {
@@ -140,7 +148,8 @@ export class AnswerView {
 
   /** tokens: [{text, logprob, top}] to show instead of the Markdown, null: back; fill(element, tokens) draws them */
   showTokens(tokens, fill) {
-    this.tokens = tokens;
+    if (!tokens && !this.tokens) return;
+    [this.tokens, this.shown] = [tokens, null];
     this.text.replaceChildren();
     this.text.classList.toggle('tokens', !!tokens);
     this.markdown = new MarkdownView(this.text);

@@ -1,6 +1,6 @@
 // chat-view.js - the messages of the conversation that is shown.
 //
-// actions: edit(message, text), regenerate(message), resume(message), choose(message), probabilities(message, view)
+// actions: edit(message, text), regenerate(message), resume(message), choose(message, step: -1 | 1), probabilities(message, view)
 
 import { AnswerView } from './answer-view.js';
 import { siblingsOf, pathOf } from './conversation.js';
@@ -14,6 +14,7 @@ export class ChatView {
     this.root = root;
     this.views = new Map(); // message id -> its view
     this.following = true;
+    this.top = 0; // where the page was scrolled to
     this.actions = { ...actions, atBottom: () => this.following, toBottom: () => this.toBottom() };
     addEventListener('scroll', () => this.noteScroll(), { passive: true });
     addEventListener('resize', () => this.following && this.toBottom());
@@ -43,6 +44,8 @@ export class ChatView {
     this.views.clear();
     this.root.replaceChildren();
     this.following = true;
+    this.top = 0;
+    $('to-end').hidden = true;
   }
 
   viewOf(message) {
@@ -61,9 +64,22 @@ export class ChatView {
     return view?.message === message ? view : null;
   }
 
+  /** After another version was chosen: the same step is at hand again. */
+  focusStep(message, by) {
+    requestAnimationFrame(() => { // when it has been drawn
+      const steps = [...(this.views.get(message.id)?.element.querySelectorAll('.variants button:enabled') ?? [])];
+      (steps.find(({ dataset }) => dataset.step === String(by)) ?? steps[0])?.focus();
+    });
+  }
+
+  /** Whoever scrolls up, however little, wants to read there: growing text does not pull back. */
   noteScroll() {
     const page = document.scrollingElement;
-    this.following = page.scrollHeight - page.scrollTop - innerHeight < NEAR;
+    const left = page.scrollHeight - page.scrollTop - innerHeight;
+    if (left < 2) this.following = true;
+    else if (page.scrollTop < this.top) this.following = false;
+    else if (left < NEAR) this.following = true;
+    this.top = page.scrollTop;
     $('to-end').hidden = this.following || this.root.childElementCount === 0;
   }
 

@@ -1,10 +1,12 @@
 // chat.js - conversations and the answers in them: which one is shown, what is being written, what is kept.
 
-import { announce, announceAnswer } from './announcer.js';
+import { announceAnswer } from './announcer.js';
 import { PLAIN_TEMPLATE } from './config.js';
 import { isAnswered, whenAnswered, whileAnswering } from './conversation-store.js';
-import { addMessage, chooseMessage, newConversation, pathOf, promptOf } from './conversation.js';
+import { addMessage, chooseMessage, newConversation, pathOf, pathTo, promptOf, takeOver } from './conversation.js';
 import { forTab } from './kept.js';
+import { fitted } from './room.js';
+import { toast } from './toast.js';
 import { explain } from './words.js';
 
 const KEEP_EVERY = 300; // ms: so much of an answer may be lost when the tab dies
@@ -12,6 +14,7 @@ const KEEP_EVERY = 300; // ms: so much of an answer may be lost when the tab die
 export class Chat {
   #runs = new Map(); // conversation id -> {answer, stop: AbortController}
   #elsewhere = false;
+  #watched = new Set(); // conversations that other tabs are answering
   #opening = null; // of the conversation that is being fetched to be shown
   #tokens = new Map(); // answer id -> its tokens with probabilities
   #plain = new WeakSet(); // models without a chat template
@@ -24,7 +27,7 @@ export class Chat {
     Object.assign(this, parts);
     this.current = newConversation();
     this.onchange = this.onlist = () => {};
-    this.store.listen(({ id }) => this.#heard(id));
+    this.store.listen((news) => this.#heard(news));
   }
 
   /** ChatView, set once it is there */
@@ -32,6 +35,11 @@ export class Chat {
 
   get busy() {
     return this.#runs.has(this.current.id) || this.#elsewhere;
+  }
+
+  /** Is any conversation being answered in this tab? */
+  get running() {
+    return this.#runs.size > 0;
   }
 
   /** Is this conversation being answered in this tab? */
@@ -63,8 +71,7 @@ export class Chat {
     this.#opening = null;
     this.current = conversation;
     this.#elsewhere = false;
-    const elsewhere = !this.isRunning(conversation.id) && (await isAnswered(conversation.id));
-    if (elsewhere) whenAnswered(conversation.id).then(() => this.#heard(conversation.id));
+    const elsewhere = await this.#isAnsweredElsewhere(conversation.id);
     if (this.current !== conversation) return; // something else was opened meanwhile
     this.#elsewhere = elsewhere;
     forTab.set('conversation', this.current.id);
@@ -88,12 +95,13 @@ export class Chat {
   }
 
   regenerate(answer) {
-    if (this.busy) return;
-    this.#answerTo(this.#parentOf(answer));
+    if (!this.busy) this.#answerTo(this.#parentOf(answer));
   }
 
   resume(answer) {
     if (this.busy) return;
+    if (!this.hooks.wantsTokens()) this.#tokens.delete(answer.id); // they would end in the middle
+    this.view.answer(answer)?.showTokens(null);
     this.#run(this.current, answer);
   }
 
@@ -148,7 +156,7 @@ export class Chat {
   }
 
   async #run(conversation, answer) {
-    const run = { conversation, answer, stop: new AbortController() };
+    const run = { conversation, answer, before: answer.text === '' ? null : { ...answer }, stop: new AbortController() };
     this.#runs.set(conversation.id, run);
     Object.assign(answer, { state: 'writing', problem: undefined, finishReason: undefined });
     this.draw();
@@ -182,13 +190,13 @@ export class Chat {
 
   #note(run, stats) {
     if (!stats) return;
-    const { answer } = run;
-    answer.tokens = stats.completionTokens;
+    const { answer, before } = run; // before: what is continued
+    answer.tokens = before ? before.tokens && before.tokens + stats.completionTokens : stats.completionTokens;
     answer.speed = stats.decodeTokensPerSecond ?? undefined;
-    answer.first = stats.timeToFirstToken ?? undefined;
+    if (!before) answer.first = stats.timeToFirstToken ?? undefined;
     answer.context = stats.promptTokens + stats.completionTokens;
     answer.seed = String(stats.seed);
-    answer.firstTier = stats.firstTier ?? answer.tier;
+    answer.firstTier = before?.firstTier ?? before?.tier ?? stats.firstTier ?? answer.tier;
     answer.tier = stats.lastTier ?? answer.tier;
     if (this.#shows(run)) this.status.answered(stats);
     this.hooks.answerEnded(stats);
@@ -200,7 +208,8 @@ export class Chat {
     const model = await this.loader.whenReady(stop.signal);
     this.view.answer(answer)?.waitFor('');
     const { tiers, tier } = model.info;
-    Object.assign(answer, { model: this.loader.name, tiers, tier, json: this.settings.json || undefined });
+    Object.assign(answer, { model: this.loader.name, tiers, tier });
+    if (!run.before) answer.json = this.settings.json || undefined;
     this.hooks.answerStarted({ id: answer.id, model: answer.model, tier: answer.tier, text: answer.text });
     try {
       return await this.#stream(run, model, this.#plain.has(model) ? PLAIN_TEMPLATE : undefined);
@@ -214,9 +223,16 @@ export class Chat {
   async #stream(run, model, template) {
     const { answer, conversation, stop } = run;
     answer.plain = template ? true : undefined;
-    const tokens = this.hooks.wantsTokens() && answer.text === '' ? [] : null;
-    const generation = model.chat(promptOf(conversation, answer, this.settings.system), {
-      ...this.settings.options(),
+    const earlier = run.before ? this.#tokens.get(answer.id) : [];
+    const tokens = (this.hooks.wantsTokens() && earlier) || null;
+    const options = this.settings.options();
+    if (run.before) options.json = options.jsonSchema = undefined; // a grammar cannot begin in the middle
+    let messages = promptOf(conversation, answer, this.settings.system);
+    const before = pathTo(conversation, answer).findLast((each) => each.leftOut)?.leftOut;
+    answer.leftOut = undefined;
+    if (options.overflow === 'shift') ({ messages, leftOut: answer.leftOut } = await fitted(model, messages, options.maxTokens, before));
+    const generation = model.chat(messages, {
+      ...options,
       template,
       continueLast: answer.text !== '',
       logprobs: tokens ? 10 : undefined,
@@ -260,17 +276,49 @@ export class Chat {
     return this.store.put(run.conversation);
   }
 
-  /** Another tab has written a conversation. */
-  async #heard(id) {
+  /** Is another tab answering it? Then this hears of the end, however it comes. */
+  async #isAnsweredElsewhere(id) {
+    const elsewhere = !this.isRunning(id) && (await isAnswered(id));
+    if (elsewhere && !this.#watched.has(id)) {
+      this.#watched.add(id);
+      whenAnswered(id).then(() => {
+        this.#watched.delete(id);
+        return this.#heard({ id });
+      });
+    }
+    return elsewhere;
+  }
+
+  /** Another tab has written a conversation, has given it a title, deleted it, or come to the end of an answer. */
+  async #heard({ id, deleted, title, named }) {
+    const run = this.#runs.get(id);
+    if (run) return deleted ? this.#heardDeletion(run) : this.#heardTitle(run, title, named);
     this.onlist();
-    if (id !== this.current.id || this.#runs.has(id)) return;
+    if (id !== this.current.id) return undefined;
     const found = await this.store.get(id);
-    if (id !== this.current.id || this.#runs.has(id)) return;
-    if (!found) return announce('This conversation was deleted in another tab.');
-    this.current = found;
-    const elsewhere = await isAnswered(id);
-    if (this.current !== found) return;
+    const elsewhere = await this.#isAnsweredElsewhere(id);
+    if (id !== this.current.id || this.#runs.has(id)) return undefined;
+    if (!found && this.current.messages.length > 0) {
+      toast('This conversation was deleted in another tab.');
+      return this.begin();
+    }
+    if (found) takeOver(this.current, found);
     this.#elsewhere = elsewhere;
-    this.draw();
+    return this.draw();
+  }
+
+  /** What is being answered here is written again and again: what is deleted elsewhere must not come back by that. */
+  async #heardDeletion({ conversation }) {
+    this.drop(conversation.id);
+    await this.store.delete(conversation.id);
+    this.onlist();
+    toast(`\u201c${conversation.title}\u201d was deleted in another tab.`);
+  }
+
+  #heardTitle({ conversation }, title, named) {
+    if (!named || conversation.title === title) return;
+    Object.assign(conversation, { title, named });
+    this.onchange();
+    this.onlist();
   }
 }

@@ -26,7 +26,12 @@ export class Composer {
     });
     document.addEventListener('keydown', (event) => {
       if (event.key !== 'Escape' || isComposing(event) || event.defaultPrevented) return;
+      if (event.target.matches?.('input, textarea, select') && !event.target.closest('main')) return; // it clears the search
       if (!document.querySelector('dialog[open], :popover-open')) chat.stop();
+    });
+    document.querySelector('.skip').addEventListener('click', (event) => {
+      event.preventDefault();
+      ($('composer').hidden ? $('load') : this.box).focus();
     });
     $('stop').addEventListener('click', () => chat.stop());
     this.box.value = forTab.get(DRAFT) ?? '';

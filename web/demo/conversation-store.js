@@ -36,9 +36,10 @@ export class ConversationStore {
   #tabs = new Tabs();
   #waiting = new Map(); // id -> conversation to be written, null: to be deleted
   #writing = null;
-  #memory = new Map();
+  #memory = new Map(); // in place of the database, or what could not be written to it; null: to be deleted there
+  #told = ''; // the failure that was told last
 
-  /** reason: why nothing is kept, else null */
+  /** reason: why nothing is kept, else null; onfailure(error): something could not be kept, told once for each reason */
   constructor(database, reason) {
     this.#database = database;
     this.reason = reason;
@@ -57,19 +58,19 @@ export class ConversationStore {
 
   /** As it is when this is called, with what waits to be written. The one that was written to last comes first. */
   async all() {
-    const waiting = [...this.#waiting];
-    const found = this.#database ? await settled(this.#store('readonly').getAll()) : [...this.#memory.values()];
+    const newer = [...this.#memory, ...this.#waiting];
+    const found = this.#database ? await settled(this.#store('readonly').getAll()) : [];
     const here = new Map(found.map((each) => [each.id, each]));
-    for (const [id, conversation] of waiting) here.set(id, conversation);
+    for (const [id, conversation] of newer) here.set(id, conversation);
     return [...here.values()].filter((each) => each).sort((a, b) => b.updated - a.updated);
   }
 
   async get(id) {
-    if (this.#waiting.has(id)) return this.#waiting.get(id) ?? undefined;
-    return this.#database ? settled(this.#store('readonly').get(id)) : this.#memory.get(id);
+    for (const newer of [this.#waiting, this.#memory]) if (newer.has(id)) return newer.get(id) ?? undefined;
+    return this.#database ? settled(this.#store('readonly').get(id)) : undefined;
   }
 
-  /** Resolves when the conversation, as it is then, is kept. A store that is full is told to `onfailure`, and asked again next time. */
+  /** Resolves when the conversation, as it is then, is kept. If it could not be it stays here, and is tried again after the next success. */
   put(conversation) {
     return this.#change(conversation.id, conversation);
   }
@@ -99,7 +100,7 @@ export class ConversationStore {
     }
   }
 
-  /** heard({id}): another tab has changed this conversation. */
+  /** heard({id, deleted?, title?, named?}): another tab has changed this conversation. */
   listen(heard) {
     this.#tabs.listen(heard);
   }
@@ -117,11 +118,28 @@ export class ConversationStore {
       this.#waiting.clear();
       try {
         await this.#keep(batch);
-        for (const [id] of batch) this.#tabs.tell({ id });
+        this.#kept(batch);
       } catch (error) {
-        this.onfailure(error);
+        for (const [id, conversation] of batch) this.#memory.set(id, conversation);
+        this.#tell(error);
       }
     }
+  }
+
+  /** Other tabs hear of it; and where there was room for this, there may be for what failed before. */
+  #kept(batch) {
+    for (const [id, found] of batch) this.#tabs.tell(found ? { id, title: found.title, named: found.named } : { id, deleted: true });
+    if (!this.#database) return;
+    for (const [id] of batch) this.#memory.delete(id);
+    if (this.#memory.size === 0) this.#told = '';
+    for (const [id, conversation] of this.#memory) if (!this.#waiting.has(id)) this.#waiting.set(id, conversation);
+    this.#memory.clear();
+  }
+
+  #tell(error) {
+    const reason = `${error.name} ${error.message}`;
+    if (reason !== this.#told) this.onfailure(error);
+    this.#told = reason;
   }
 
   /** batch: pairs like those that wait */
@@ -146,10 +164,18 @@ export class ConversationStore {
 
 const lockName = (id) => `${NAME}-answer-${id}`;
 
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
 /** Runs work while other tabs can see that this conversation is being answered here. null: it is answered elsewhere. */
-export function whileAnswering(id, work) {
+export async function whileAnswering(id, work) {
   if (!navigator.locks) return work();
-  return navigator.locks.request(lockName(id), { ifAvailable: true }, (lock) => (lock ? work() : null));
+  for (;;) {
+    const refused = {};
+    const end = await navigator.locks.request(lockName(id), { ifAvailable: true }, (lock) => (lock ? work() : refused));
+    if (end !== refused) return end;
+    if (await isAnswered(id)) return null;
+    await pause(20); // a tab has just heard that an answer ended
+  }
 }
 
 /** Resolves when no other tab answers this conversation any more, however that came to its end. */
@@ -160,5 +186,5 @@ export function whenAnswered(id) {
 /** Is some tab answering this conversation? */
 export async function isAnswered(id) {
   const { held = [] } = (await navigator.locks?.query()) ?? {};
-  return held.some(({ name }) => name === lockName(id));
+  return held.some(({ name, mode }) => name === lockName(id) && mode === 'exclusive');
 }

@@ -64,11 +64,25 @@ export function titleOf(text) {
   return letters.length > TITLE_LENGTH ? `${letters.slice(0, TITLE_LENGTH - 1).join('').trimEnd()}\u2026` : line || 'New chat';
 }
 
-/** What a model is asked, to make or continue an answer. */
+/** What a model is asked, to make or continue an answer. Questions that got no answer are left out. */
 export function promptOf(conversation, answer, system) {
-  const messages = pathTo(conversation, answer).map(({ role, text }) => ({ role, content: text }));
-  if (answer.text === '') messages.pop();
+  const path = pathTo(conversation, answer);
+  const empty = (message) => message?.role === 'assistant' && message.text === '';
+  const messages = path.filter((message, i) => !empty(message) && !(empty(path[i + 1]) && path[i + 1] !== answer))
+    .map(({ role, text }) => ({ role, content: text }));
   return system ? [{ role: 'system', content: system }, ...messages] : messages;
+}
+
+/** Makes a conversation what was found of it elsewhere; messages that are here already stay the same objects. */
+export function takeOver(conversation, found) {
+  const here = new Map(conversation.messages.map((each) => [each.id, each]));
+  const messages = found.messages.map((message) => {
+    const old = here.get(message.id);
+    if (!old) return message;
+    for (const name of Object.keys(old)) if (!(name in message)) delete old[name];
+    return Object.assign(old, message);
+  });
+  Object.assign(conversation, found, { messages });
 }
 
 /** Does a conversation have this text somewhere? */

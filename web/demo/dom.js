@@ -35,6 +35,17 @@ export function icon(name) {
 export const iconButton = (name, label, onclick, props = {}) =>
   make('button', { type: 'button', class: 'icon-button', 'aria-label': label, title: label, onclick, ...props }, icon(name));
 
+/** A dialog closes by a press outside of it, not by one that begins inside and ends there, nor by one between its parts. */
+export function closeOutside(dialog) {
+  const outside = ({ target, clientX, clientY }) => {
+    const { left, right, top, bottom } = dialog.getBoundingClientRect();
+    return target === dialog && (clientX < left || clientX > right || clientY < top || clientY > bottom);
+  };
+  let begun = false;
+  dialog.addEventListener('pointerdown', (event) => (begun = outside(event)));
+  dialog.addEventListener('click', (event) => begun && outside(event) && dialog.close());
+}
+
 /** Saves text as a file of the visitor's. */
 export function download(name, text, type = 'application/json') {
   const url = URL.createObjectURL(new Blob([text], { type }));
@@ -42,19 +53,40 @@ export function download(name, text, type = 'application/json') {
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
-/** Puts text on the clipboard and says so on the button. */
-export async function copyFrom(button, text) {
-  let done = true;
+async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
+    return true;
   } catch {
-    done = false; // no permission, or no secure context
+    return copyBySelection(text); // no permission, or no secure context
   }
-  const label = button.getAttribute('aria-label');
-  button.dataset.said = done ? 'Copied' : 'Not allowed';
-  button.setAttribute('aria-label', button.dataset.said);
-  setTimeout(() => {
+}
+
+function copyBySelection(text) {
+  const focused = document.activeElement;
+  const box = make('textarea', { class: 'hidden', readonly: true, 'aria-hidden': 'true' });
+  box.value = text;
+  (document.querySelector('dialog[open]') ?? document.body).append(box);
+  box.select();
+  const done = document.execCommand('copy');
+  box.remove();
+  focused?.focus({ preventScroll: true });
+  return done;
+}
+
+const saying = new WeakMap(); // button -> {label, timer}: what it is called, until when it says something else
+
+/** Puts text on the clipboard and says so on the button. */
+export async function copyFrom(button, text) {
+  const said = (await copy(text)) ? 'Copied' : 'Not allowed';
+  const { label = button.getAttribute('aria-label'), timer } = saying.get(button) ?? {};
+  clearTimeout(timer);
+  button.dataset.said = said;
+  button.setAttribute('aria-label', said);
+  const back = () => {
     delete button.dataset.said;
     button.setAttribute('aria-label', label);
-  }, 1600);
+    saying.delete(button);
+  };
+  saying.set(button, { label, timer: setTimeout(back, 1600) });
 }

@@ -4,6 +4,7 @@ import { $ } from './dom.js';
 import { forTab } from './kept.js';
 
 const KEY = 'bitpair-demo-inside';
+const COVERS = '(max-width: 56rem)'; // where the panel lies above the page: style.css
 
 export class InsidePanel {
   #module = null;
@@ -20,7 +21,9 @@ export class InsidePanel {
       event.preventDefault();
       this.hide();
     });
-    if (forTab.get(KEY)) this.show(false);
+    this.covers = matchMedia(COVERS);
+    this.covers.addEventListener('change', () => this.draw());
+    if (forTab.get(KEY) && !this.covers.matches) this.show(false);
   }
 
   async show(focus = true) {
@@ -48,6 +51,7 @@ export class InsidePanel {
     $('inside').hidden = !this.shown;
     $('inside-toggle').setAttribute('aria-expanded', String(this.shown));
     document.body.classList.toggle('with-inside', this.shown);
+    document.querySelector('.page').inert = this.shown && this.covers.matches;
   }
 
   async #open() {

@@ -7,9 +7,11 @@ import { Strip } from './strip.js';
 import { explainCache, megabytes, seconds } from './words.js';
 
 /** '12 of 62 MB · 3.1 MB/s · 16 s left' */
-export function progressText({ loaded, total, rate, eta }, paused) {
+export function progressText({ loaded, total, rate, eta }, paused, online = true) {
   const parts = [total ? `${megabytes(loaded)} of ${megabytes(total)}` : megabytes(loaded)];
-  if (paused) return [...parts, 'paused'].join(' \u00b7 ');
+  if (paused) parts.push('paused');
+  else if (rate === 0 && loaded !== total) parts.push(online ? 'waiting for the server' : 'no network: it goes on when there is one');
+  if (paused) return parts.join(' \u00b7 ');
   if (rate) parts.push(`${megabytes(rate)}/s`);
   if (eta >= 1) parts.push(`${seconds(eta)} left`);
   return parts.join(' \u00b7 ');
@@ -68,7 +70,7 @@ export class LoaderView {
   /** What comes while the conversation goes on. */
   drawArrival(state) {
     const { model, problem } = this.loader;
-    const cut = state === 'ready' && model.info.tier < model.info.tiers;
+    const cut = state === 'ready' && model.info.tier < Math.min(model.info.tiers, this.loader.tiersThere);
     const coming = state === 'loading' ? $('card').hidden : state === 'arriving' && model.info.tier < model.info.tiers;
     $('arrival').hidden = !coming && !cut;
     $('arrival-strip').hidden = cut;
@@ -78,7 +80,7 @@ export class LoaderView {
   }
 
   drawProgress(progress, paused) {
-    const text = progressText(progress, paused);
+    const text = progressText(progress, paused, navigator.onLine);
     $('progress-text').textContent = text;
     if (!$('arrival-strip').hidden) $('arrival-text').textContent = text;
     const { ends, size } = this.loader;

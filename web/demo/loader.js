@@ -19,7 +19,7 @@ export class Loader {
 
   constructor() {
     this.onchange = () => {}; // state, progress or tier
-    this.onmodel = () => {}; // another model, or the same with another tier; null: none
+    this.onmodel = () => {}; // (model, first): another model (first: it is new), or the same with another tier; null: none
     this.#take(sourceOf(new URLSearchParams(location.search).get('model')));
   }
 
@@ -70,6 +70,7 @@ export class Loader {
       if (error.code !== 'aborted') this.problem = explain(error);
       this.#enter(error.code === 'aborted' ? 'idle' : 'failed');
       this.#refuse(error);
+      await this.look(); // what has come is kept
     }
   }
 
@@ -109,6 +110,11 @@ export class Loader {
     if (source.own) this.#setSize(MODEL_FACTS.tiers.at(-1));
   }
 
+  /** Tiers of the file at its source, which may have been cut at the end of one. */
+  get tiersThere() {
+    return this.ends.filter((end) => end <= this.size).length;
+  }
+
   /** Where the tiers end is known of the page's own model only, until a header is there. */
   #setSize(size) {
     this.size = size;
@@ -134,7 +140,7 @@ export class Loader {
     this.name = this.source.own ? MODEL_NAME : (model.info.name ?? this.source.name);
     this.seconds = (performance.now() - this.begun) / 1000;
     this.#enter('arriving');
-    this.onmodel(model);
+    this.onmodel(model, true);
     for (const { resolve } of this.#waiting.splice(0)) resolve(model);
   }
 

@@ -5,7 +5,7 @@ import { Chat } from './chat.js';
 import { Composer } from './composer.js';
 import { SUGGESTIONS } from './config.js';
 import { ConversationStore } from './conversation-store.js';
-import { $, iconButton } from './dom.js';
+import { $, closeOutside, iconButton } from './dom.js';
 import { acceptDrops } from './drop.js';
 import { InsidePanel } from './inside-panel.js';
 import { forTab } from './kept.js';
@@ -33,11 +33,20 @@ const composer = new Composer(chat);
 const sidebar = new Sidebar({ store, chat });
 const models = new ModelsDialog(loader);
 
+/** What was pressed is gone afterwards: the focus goes where one writes. */
+function andFocus(done) {
+  if (done !== false) composer.focus();
+  return done;
+}
+
 chat.view = new ChatView($('messages'), {
-  edit: (message, text) => chat.edit(message, text),
-  regenerate: (message) => chat.regenerate(message),
-  resume: (message) => chat.resume(message),
-  choose: (message) => chat.choose(message),
+  edit: (message, text) => andFocus(chat.edit(message, text)),
+  regenerate: (message) => andFocus(chat.regenerate(message)),
+  resume: (message) => andFocus(chat.resume(message)),
+  choose: (message, step) => {
+    chat.choose(message);
+    chat.view.focusStep(message, step);
+  },
   probabilities: (message, view) =>
     view.showTokens(view.tokens ? null : chat.tokensOf(message), (element, tokens) => inside.renderProbabilities(element, tokens)),
 });
@@ -49,17 +58,21 @@ function drawComposer() {
   $('hero').hidden = !empty;
   $('mode').hidden = !settings.json;
   composer.update({ usable, busy: chat.busy, empty });
+  $('arrival-again').disabled = chat.running; // it begins anew, which would end the answer
 }
 
 loader.onchange = () => {
+  const writing = $('composer').contains(document.activeElement);
   drawComposer();
   loaderView.draw();
+  if (writing && $('composer').hidden && !$('card').hidden) $('load').focus();
 };
-loader.onmodel = (model) => {
+loader.onmodel = (model, first) => {
   if (!model) chat.stopAll();
   status.setModel(model);
   inside.modelChanged(model);
-  if (model && !document.querySelector('dialog[open]')) composer.focus();
+  const idle = document.activeElement === document.body && !document.querySelector('dialog[open], :popover-open:not(#toasts)');
+  if (first && idle) composer.focus(); // not away from where the visitor is
 };
 chat.onchange = () => {
   document.title = chat.current.messages.length > 0 ? `${chat.current.title} \u2013 bitpair` : 'bitpair';
@@ -83,11 +96,13 @@ for (const name of ['banner', 'kept']) {
     $(name).hidden = true;
   }));
 }
+if (!isSecureContext) {
+  $('banner-text').textContent =
+    'This page was not opened by https, so the model runs on one thread, and the browser keeps nothing of it. Open it by https, or from this machine as localhost.';
+}
 isolation.then((isolated) => ($('banner').hidden = isolated));
 onUpdate(() => toast('A newer version of this page is here. A reload shows it.', { label: 'Reload', run: () => location.reload() }));
-for (const dialog of document.querySelectorAll('dialog')) {
-  dialog.addEventListener('click', (event) => event.target === dialog && dialog.close()); // outside of it
-}
+document.querySelectorAll('dialog').forEach(closeOutside);
 addEventListener('pagehide', () => chat.leave());
 document.addEventListener('visibilitychange', () => document.hidden && chat.flush());
 

@@ -8,9 +8,10 @@ import { copyFrom, icon, make } from './dom.js';
 
 const CLEAN = {
   ALLOWED_TAGS: ['p', 'br', 'hr', 'em', 'strong', 'del', 'code', 'blockquote', 'ul', 'ol', 'li', 'h3', 'h4', 'h5', 'h6', 'table', 'thead', 'tbody',
-    'tr', 'th', 'td', 'a'],
-  ALLOWED_ATTR: ['href', 'start', 'align'],
+    'tr', 'th', 'td', 'a', 'pre'],
+  ALLOWED_ATTR: ['href', 'start', 'align', 'data-lang'],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
+  ADD_URI_SAFE_ATTR: ['start', 'align', 'data-lang'], // no addresses
   RETURN_DOM_FRAGMENT: true,
 };
 
@@ -21,6 +22,7 @@ const marked = new Marked({
   breaks: true,
   renderer: {
     html: ({ text }) => escape(text),
+    code: ({ text, lang }) => `<pre data-lang="${escape(lang ?? '')}"><code>${escape(text)}</code></pre>`, // in a list or a quotation
     image: ({ text, href }) => escape(text || href), // nothing is fetched on behalf of a model
     checkbox: ({ checked }) => (checked ? '\u2611 ' : '\u2610 '),
     heading({ tokens, depth }) {
@@ -43,6 +45,7 @@ function renderBlock(token) {
     table.replaceWith(frame);
     frame.append(table);
   }
+  for (const pre of fragment.querySelectorAll('pre')) pre.replaceWith(renderCode({ text: pre.textContent, lang: pre.dataset.lang }));
   return make('div', { class: 'block', dir: 'auto' }, fragment);
 }
 

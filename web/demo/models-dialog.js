@@ -126,6 +126,7 @@ export class ModelsDialog {
       const kept = await cache.list();
       $('kept-models').replaceChildren(...kept.map((each) => this.item(each)));
       $('no-models').hidden = kept.length > 0;
+      if (!isSecureContext) $('no-models').textContent = 'None: this page was not opened by https, and the browser keeps nothing for such pages.';
     } catch (error) {
       $('no-models').hidden = false;
       $('no-models').textContent = explain(error);
@@ -146,6 +147,7 @@ export class ModelsDialog {
   async delete(url, name) {
     try {
       await cache.delete(url);
+      await this.loader.look();
       announce(`${name} is deleted`);
     } catch (error) {
       this.fail(explain(error));

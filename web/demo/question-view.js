@@ -49,6 +49,7 @@ export class QuestionView {
   }
 
   close(focus) {
+    if (!this.editor) return;
     this.editor.remove();
     this.editor = null;
     this.bubble.hidden = this.buttons.hidden = false;

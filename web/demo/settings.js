@@ -29,6 +29,15 @@ function readKept() {
   }
 }
 
+function schemaProblem(text) {
+  try {
+    const schema = JSON.parse(text);
+    return typeof schema === 'object' && schema !== null ? '' : 'A schema is an object.';
+  } catch (error) {
+    return `This is not JSON yet: ${error.message}`;
+  }
+}
+
 export class Settings {
   #values = readKept();
 
@@ -40,6 +49,7 @@ export class Settings {
     $('settings-reset').addEventListener('click', () => this.set({ ...DEFAULTS }));
     $('schema-example').addEventListener('click', () => this.set({ answer: 'schema', schema: JSON.stringify(EXAMPLE, null, 2) }));
     this.form.addEventListener('input', () => this.read());
+    addEventListener('storage', ({ key }) => key === KEY && this.reread()); // another tab has changed them
   }
 
   get system() {
@@ -50,14 +60,25 @@ export class Settings {
     return this.#values.answer !== 'text';
   }
 
-  /** Options of model.chat(). */
+  /** Options of model.chat(). Throws if the schema is none. */
   options() {
     const { temperature, topP, topK, minP, repeatPenalty, maxTokens, overflow, seed, answer, schema } = this.#values;
     const options = { temperature, topP, topK, minP, repeatPenalty, maxTokens, overflow };
     if (seed !== '') options.seed = BigInt(seed);
     if (answer === 'json') options.json = true;
-    if (answer === 'schema') options.jsonSchema = JSON.parse(schema);
+    if (answer === 'schema') {
+      const problem = schemaProblem(schema);
+      if (problem) throw Object.assign(new Error(problem), { code: 'schema' });
+      options.jsonSchema = JSON.parse(schema);
+    }
     return options;
+  }
+
+  reread() {
+    this.#values = readKept();
+    if ($('settings').open) this.fill();
+    this.applyTheme();
+    this.onchange();
   }
 
   open() {
@@ -85,11 +106,9 @@ export class Settings {
     this.check();
     for (const name of Object.keys(DEFAULTS)) {
       const field = this.form.elements[name];
-      const valid = field instanceof RadioNodeList || field.validity.valid;
+      const valid = name === 'schema' || field instanceof RadioNodeList || field.validity.valid; // a schema may be half written
       if (valid) this.#values[name] = typeof DEFAULTS[name] === 'number' ? Number(field.value) : field.value;
     }
-    // Without a schema there is nothing to hold an answer to.
-    if (this.#values.answer === 'schema' && this.schemaProblem()) this.#values.answer = 'json';
     this.drawOutputs();
     this.keep();
   }
@@ -105,16 +124,7 @@ export class Settings {
     const seed = elements.seed.value;
     const badSeed = !/^\d*$/.test(seed) || (seed !== '' && BigInt(seed) >= LONGEST_SEED);
     this.show('seed', badSeed ? 'A whole number from 0 on, or nothing.' : '');
-    this.show('schema', elements.answer.value === 'schema' ? this.schemaProblem() : '');
-  }
-
-  schemaProblem() {
-    try {
-      const schema = JSON.parse(this.form.elements.schema.value);
-      return typeof schema === 'object' && schema !== null ? '' : 'A schema is an object.';
-    } catch (error) {
-      return `This is not JSON yet: ${error.message}`;
-    }
+    this.show('schema', elements.answer.value === 'schema' ? schemaProblem(elements.schema.value) : '');
   }
 
   show(name, problem) {

@@ -11,7 +11,7 @@ const TITLE_MOST = 200;
 
 export class Sidebar {
   constructor({ store, chat }) {
-    Object.assign(this, { store, chat, all: [], renaming: null });
+    Object.assign(this, { store, chat, all: [], renaming: null, items: new Map() }); // items: id -> {key: what it shows, element}
     $('new-chat').addEventListener('click', () => {
       this.close();
       chat.begin();
@@ -44,14 +44,29 @@ export class Sidebar {
     const found = this.all.filter((each) => matches(each, $('search').value));
     const focused = document.activeElement?.closest?.('#conversations li')?.dataset.id;
     const label = document.activeElement?.getAttribute('aria-label');
-    $('conversations').replaceChildren(...found.map((each) => this.item(each)));
-    if (focused) this.focusItem(focused, label);
+    const list = $('conversations');
+    const elements = found.map((each) => this.itemOf(each));
+    // What did not change stays where it is: a press that has begun on it ends there too.
+    for (const element of [...list.children]) if (!elements.includes(element)) element.remove();
+    elements.forEach((element, i) => list.children[i] !== element && list.insertBefore(element, list.children[i] ?? null));
+    if (focused && !list.contains(document.activeElement)) this.focusItem(focused, label);
     $('no-conversations').hidden = found.length > 0;
-    $('no-conversations').textContent = this.all.length > 0 ? 'Nothing found' : 'Your chats will be here. They stay in this browser.';
+    const stay = this.store.reason ? 'They end with this tab.' : 'They stay in this browser.';
+    $('no-conversations').textContent = this.all.length > 0 ? 'Nothing found' : `Your chats will be here. ${stay}`;
     $('export').disabled = this.all.length === 0;
   }
 
-  /** The list is made anew; the focus stays where it was. */
+  itemOf(conversation) {
+    const { id, title, updated } = conversation;
+    const key = JSON.stringify([title, id === this.chat.current.id, this.chat.isRunning(id), when(updated)]);
+    const old = this.items.get(id);
+    if (old?.key === key) return old.element;
+    const element = this.item(conversation);
+    this.items.set(id, { key, element });
+    return element;
+  }
+
+  /** An item was made anew; the focus stays where it was. */
   focusItem(id, label) {
     const item = $('conversations').querySelector(`[data-id="${CSS.escape(id)}"]`);
     const button = label ? item?.querySelector(`[aria-label="${CSS.escape(label)}"]`) : null;
@@ -84,6 +99,7 @@ export class Sidebar {
     const box = make('input', { type: 'text', 'aria-label': 'Title', maxlength: TITLE_MOST, dir: 'auto' });
     box.value = conversation.title;
     this.renaming = conversation.id;
+    this.items.delete(conversation.id); // what it shows is replaced
     const end = async (keep) => {
       if (!this.renaming) return;
       this.renaming = null;

@@ -23,6 +23,7 @@ const ADVICE = {
   worker: 'The engine failed. Reloading the page starts it anew; your conversations are kept.',
   context: 'This conversation is too long for the model. Edit an earlier message, or begin a new chat.',
   aborted: 'The model was not loaded.',
+  schema: 'The JSON schema under Settings cannot be used.',
   disposed: 'The model was put away before the answer was finished.',
 };
 
