@@ -82,7 +82,8 @@ chat.onchange = () => {
 };
 settings.onchange = drawComposer;
 store.onfailure = (error) => toast(
-  error.name === 'QuotaExceededError' ? 'There is no room left to keep your chats. Delete some, or a model under Models.' : `Your chats could not be kept: ${error.message}`);
+  error.name === 'QuotaExceededError' ? 'There is no room left to keep your chats: they end with this tab. Delete some, or a model under Models.'
+    : `Your chats could not be kept, they end with this tab: ${error.message}`);
 if (store.reason) toast(`This browser does not keep your chats: they end with this tab. (${store.reason})`);
 
 acceptDrops((file) => {
