@@ -1,7 +1,7 @@
 // chat.js - messages -> prompt, by the chat template that the model file carries.
 
 import { BitpairError, fail } from './errors.js';
-import { chooseGrammar } from './grammar.js';
+import { chooseGrammar, chooseToolGrammar } from './grammar.js';
 import { renderTemplate } from './template.js';
 
 export { loadTemplates } from './template.js';
@@ -49,7 +49,7 @@ export async function renderChat(template, messages, options) {
   if (options.tools !== undefined || options.toolChoice !== undefined) {
     // Most pages never need it.
     const { useTools } = await import('./tools.js').catch((error) => fail('network', `tools.js did not load: ${error.message}`, { cause: error }));
-    const use = await useTools(template.source, spoken, options, chooseGrammar);
+    const use = await useTools(template.source, spoken, options, chooseToolGrammar);
     if (use.grammar && grammar) fail('argument', 'give toolChoice or a grammar');
     ({ messages: spoken, variables, reader } = use);
     grammar ??= use.grammar;

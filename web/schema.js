@@ -1,7 +1,7 @@
 // schema.js - a JSON schema -> a grammar (GBNF) of texts that all satisfy it. Where a schema leaves more freedom than a
 // grammar can hold the texts are some of those it allows; what would have to be ignored is refused, with its path.
 
-import { fail } from './errors.js';
+import { BitpairError, fail } from './errors.js';
 import { integerGrammar, numberGrammar } from './numbers.js';
 import { literal, patternGrammar } from './pattern.js';
 
@@ -93,10 +93,10 @@ function checked(schema, path) {
 }
 
 class Converter {
-  constructor(root) {
-    this.root = root;
+  constructor() {
+    this.root = null; // what '#' means now, see within()
+    this.references = new Map(); // into that root: pointer -> name
     this.rules = new Map(); // name -> body
-    this.references = new Map(); // pointer -> name
     this.depth = 0;
     this.steps = 0;
   }
@@ -117,9 +117,23 @@ class Converter {
     return name;
   }
 
-  text() {
-    const root = this.visit(this.root, '#');
+  text(root) {
     return [`root ::= ${root}`, ...[...this.rules].map(([name, body]) => `${name} ::= ${body}`)].join('\n') + '\n';
+  }
+
+  /** An element for the values of a schema whose references are into itself. */
+  within(root) {
+    Object.assign(this, { root, references: new Map() });
+    return this.visit(root, '#');
+  }
+
+  /** An element for one call: its schema is a root of its own, wherever it comes to stand. */
+  call({ name, parameters }, key) {
+    const schema = parameters === undefined || isBare(parameters) ? { type: 'object' } : parameters;
+    const pairs = [literal(JSON.stringify(name)), this.within(schema)]
+      .map((value, i) => ({ required: true, pair: `"\\"${['name', key][i]}\\"" ":" " "? ${value}` }));
+    this.common('ws');
+    return this.rule(`"{" ws ${this.members(pairs, null)} "}"`);
   }
 
   /** An element of a grammar for the values of a schema. */
@@ -181,7 +195,7 @@ class Converter {
     const schema = this.resolve($ref, path);
     let name = this.references.get($ref);
     if (name) return name;
-    name = `ref${this.references.size}`;
+    name = `ref${this.rules.size}`; // by the rules: there may be several roots
     this.references.set($ref, name);
     this.rules.set(name, '');
     this.rules.set(name, this.visit(schema, $ref));
@@ -405,5 +419,25 @@ function bothTypes(a, b, path) {
  * @throws {BitpairError} code 'argument'
  */
 export function schemaGrammar(schema) {
-  return new Converter(schema).text();
+  const converter = new Converter();
+  return converter.text(converter.within(schema));
+}
+
+/**
+ * The grammar of one call out of several tools: {"name": ..., [key]: ...}.
+ * @param {{name: string, parameters?: object}[]} tools
+ * @param {string} key of the arguments
+ * @returns {string} GBNF
+ * @throws {BitpairError} code 'argument', it names the tool
+ */
+export function toolGrammar(tools, key) {
+  const converter = new Converter();
+  return converter.text(converter.either(tools.map((tool) => {
+    try {
+      return converter.call(tool, key);
+    } catch (error) {
+      if (!(error instanceof BitpairError)) throw error;
+      return fail(error.code, error.message.replace(/^jsonSchema/, () => `parameters of the tool ${tool.name}`));
+    }
+  })));
 }

@@ -8,7 +8,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 
 import { load } from '../../web/index.js';
-import { schemaGrammar } from '../../web/schema.js';
+import { schemaGrammar, toolGrammar } from '../../web/schema.js';
 import { EMBEDDED, FIXTURE, fixtureBytes } from './helper.js';
 import { seal } from './large.js';
 
@@ -156,6 +156,28 @@ test('random texts of the grammars of random schemas are valid', () => {
   }
   const long = lengths.filter((length) => length > 20).length;
   assert.ok(long > 300, `only ${long} texts are longer than 20`);
+});
+
+test('references of a tool are into its own parameters, also beside other tools', () => {
+  const city = (names) => ({ type: 'object', properties: { city: { $ref: '#/$defs/City' } }, required: ['city'], $defs: { City: { enum: names } } });
+  const tools = [{ name: 'weather', parameters: city(['Rome', 'Oslo']) }, { name: 'a "trip"', parameters: city(['Bonn']) }, { name: 'plant', parameters: TREE },
+    { name: 'old', parameters: { type: 'object', properties: { at: { $ref: '#/definitions/At' } }, definitions: { At: { type: 'boolean' } } } },
+    { name: 'now' }, { name: 'any', parameters: {} }];
+  for (const chosen of [tools, ...tools.map((tool) => [tool])]) {
+    const rules = readGrammar(toolGrammar(chosen, 'arguments'));
+    const random = dice(chosen.length);
+    const seen = new Set();
+    for (let k = 0; k < 60; k++) {
+      const text = derive(rules, 'root', random);
+      const call = JSON.parse(text);
+      assert.deepEqual(Object.keys(call), ['name', 'arguments'], text);
+      assertValid({ type: 'object', ...chosen.find(({ name }) => name === call.name).parameters }, JSON.stringify(call.arguments), text);
+      seen.add(call.name);
+    }
+    assert.equal(seen.size, chosen.length);
+  }
+  const wrong = { name: 'b', parameters: { properties: { x: { $ref: '#/$defs/None' } }, $defs: {} } };
+  assert.throws(() => toolGrammar([tools[0], wrong], 'arguments'), { code: 'argument', message: /^parameters of the tool b, #\/properties\/x\/\$ref: there is no/ });
 });
 
 test('bounds of numbers are met exactly', () => {

@@ -118,6 +118,15 @@ describe('chat()', () => {
     }
   });
 
+  test('a call that must come, with parameters that refer to their $defs', async () => {
+    const parameters = { type: 'object', properties: { city: { $ref: '#/$defs/City' } }, $defs: { City: { enum: ['Rome', 'Oslo'] } } };
+    for (const toolChoice of ['required', { name: 'weather' }]) {
+      const session = saying(CALL);
+      await session.chat(ask, { tools: [{ name: 'weather', parameters }, { name: 'now' }], toolChoice }).text();
+      assert.match(session.prompts[0].grammar, /Rome[^]*Oslo/);
+    }
+  });
+
   test('wrong tools, choices and messages', async () => {
     const rejects = (messages, options) => assert.rejects(saying([], PLAIN).chat(messages, options).text(), { code: 'argument' }, JSON.stringify([messages, options]));
     for (const wrong of [{ tools: {} }, { tools: [{}] }, { tools: TOOLS, toolChoice: 'any' }, { tools: TOOLS, toolChoice: { name: 'x' } }, { toolChoice: 'required' },
