@@ -561,7 +561,8 @@ export interface GenerateOptions {
    * Known: type (also an array of them), nullable, enum, const, properties, required, additionalProperties, items, prefixItems, minItems,
    * maxItems, minLength, maxLength, pattern (no look-around, no back references), format (date, time, date-time, uuid), minimum, maximum,
    * exclusiveMinimum, exclusiveMaximum (whole bounds, where the type is number), anyOf, oneOf (of parts that exclude each other), allOf,
-   * $ref within the schema (recursion too). All else is an error 'argument' that names its place.
+   * $ref within the schema (recursion too); discriminator and a propertyNames of any string say nothing. Integers have at most 15
+   * digits and bounded numbers lie within +-1e9: wider bounds are narrowed to that. All else is an error 'argument' that names its place.
    */
   jsonSchema?: object | boolean;
   /** Only a JSON object, of any content. */
@@ -633,7 +634,7 @@ export interface ChatOptions extends GenerateOptions {
   tools?: readonly Tool[];
   /**
    * 'auto': the model chooses. 'none': it is told of no tools. 'required', or { name }: the answer is one call of some tool, or of this
-   * one, with arguments that satisfy its schema (see `jsonSchema`), by a grammar. Default 'auto'.
+   * one, with arguments that satisfy its schema (see `jsonSchema`; `#` is the schema itself), by a grammar. Default 'auto'.
    */
   toolChoice?: 'auto' | 'none' | 'required' | { name: string };
 }

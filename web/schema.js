@@ -33,7 +33,13 @@ const FORMATS = { date: 'date', time: 'time', 'date-time': 'date "T" time', uuid
 
 /** Keywords that say nothing about which values are allowed. */
 const NOTES = ['$schema', '$id', '$anchor', '$comment', '$defs', 'definitions', 'title', 'description', 'default', 'examples', 'example',
-  'deprecated', 'readOnly', 'writeOnly'];
+  'deprecated', 'readOnly', 'writeOnly', 'discriminator'];
+
+/** Keywords that are known only where they say nothing. */
+const TRIVIAL = {
+  uniqueItems: (value) => value === false,
+  propertyNames: (value) => isBare(value) || (value?.type === 'string' && isBare({ ...value, type: undefined })), // names are strings
+};
 
 const BY_TYPE = {
   object: ['properties', 'required', 'additionalProperties', 'minProperties', 'maxProperties'],
@@ -49,10 +55,24 @@ const KNOWN = new Set([...NOTES, ...GENERAL, ...Object.values(BY_TYPE).flat()]);
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 const equal = (a, b) => canonical(a) === canonical(b);
 const canonical = (value) => JSON.stringify(value, (_, part) =>
-  (isObject(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1))) : part));
+  (isObject(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1))) : typeof part === 'bigint' ? `${part}n` : part));
+/** Will JSON.stringify() write all of it? */
+function isJson(value) {
+  try {
+    JSON.stringify(value, function check(key, part) {
+      const hole = part === undefined && (key === '' || Array.isArray(this)); // elsewhere it is a member that is left out
+      if (hole || ['bigint', 'function', 'symbol'].includes(typeof part) || (typeof part === 'number' && !Number.isFinite(part))) throw new TypeError();
+      return part;
+    });
+    return true;
+  } catch {
+    return false; // also what holds itself
+  }
+}
+
 const step = (path, ...keys) => path + keys.map((key) => `/${String(key).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('');
 const refuse = (path, what) => fail('argument', `jsonSchema, ${path}: ${what}`);
-const isBare = (schema) => schema === true || (isObject(schema) && Object.keys(schema).every((key) => NOTES.includes(key)));
+const isBare = (schema) => schema === true || (isObject(schema) && Object.keys(schema).every((key) => NOTES.includes(key) || schema[key] === undefined));
 const own = (object, key) => (object !== undefined && Object.hasOwn(object, key) ? object[key] : undefined);
 
 function typeOf(value) {
@@ -67,7 +87,7 @@ const hasType = (type, allowed) => allowed.includes(type) || (type === 'integer'
 function typesOf(schema, path) {
   if (schema.type === undefined) return null;
   const types = [].concat(schema.type);
-  for (const type of types) if (!TYPES.includes(type)) refuse(step(path, 'type'), `'${type}' is not a type`);
+  for (const type of types) if (!TYPES.includes(type)) refuse(step(path, 'type'), `${typeof type === 'string' ? `'${type}'` : 'this'} is not a type`);
   return schema.nullable && !types.includes('null') ? [...types, 'null'] : types;
 }
 
@@ -76,20 +96,32 @@ function checked(schema, path) {
   if (schema === true) return {};
   if (!isObject(schema)) refuse(path, schema === false ? 'nothing satisfies false' : 'a schema must be an object, true or false');
   for (const key of Object.keys(schema))
-    if (schema[key] !== undefined && !KNOWN.has(key) && !(key === 'uniqueItems' && schema[key] === false)) refuse(step(path, key), 'this keyword is not supported');
+    if (schema[key] !== undefined && !KNOWN.has(key) && !own(TRIVIAL, key)?.(schema[key])) refuse(step(path, key), 'this keyword is not supported');
   for (const key of COUNTS)
     if (schema[key] !== undefined && !(Number.isInteger(schema[key]) && schema[key] >= 0)) refuse(step(path, key), 'must be a whole number from 0');
   for (const key of BY_TYPE.number)
     if (schema[key] !== undefined && !Number.isFinite(schema[key])) refuse(step(path, key), 'must be a number');
   for (const key of ['anyOf', 'oneOf', 'allOf'])
     if (schema[key] !== undefined && !(Array.isArray(schema[key]) && schema[key].length > 0)) refuse(step(path, key), 'must be an array of schemas');
-  if (schema.enum !== undefined && !Array.isArray(schema.enum)) refuse(step(path, 'enum'), 'must be an array');
+  for (const key of ['pattern', 'format'])
+    if (schema[key] !== undefined && typeof schema[key] !== 'string') refuse(step(path, key), 'must be a string');
+  if (schema.enum !== undefined && !(Array.isArray(schema.enum) && schema.enum.every(isJson))) refuse(step(path, 'enum'), 'must be an array of JSON values');
+  if (schema.const !== undefined && !isJson(schema.const)) refuse(step(path, 'const'), 'must be a JSON value');
   if (schema.properties !== undefined && !isObject(schema.properties)) refuse(step(path, 'properties'), 'must be an object of schemas');
   if (schema.required !== undefined && !(Array.isArray(schema.required) && schema.required.every((name) => typeof name === 'string')))
     refuse(step(path, 'required'), 'must be an array of names');
-  if (!Object.hasOwn(schema, 'const')) return schema;
+  if (own(schema, 'const') === undefined) return schema;
   const { const: only, ...rest } = schema;
   return { ...rest, enum: (rest.enum ?? [only]).filter((value) => equal(value, only)) };
+}
+
+/** A key as a reference writes it; what is no such text is as it stands. */
+function unescapeKey(key) {
+  try {
+    return decodeURIComponent(key).replaceAll('~1', '/').replaceAll('~0', '~');
+  } catch {
+    return key;
+  }
 }
 
 class Converter {
@@ -178,12 +210,13 @@ class Converter {
   /** The schema behind a reference and behind those it leads to. */
   resolve($ref, path) {
     for (const seen = new Set(); ;) {
-      if (typeof $ref !== 'string' || !/^#(\/|$)/.test($ref)) refuse(step(path, '$ref'), `only references within the schema (#/...) are supported, not '${$ref}'`);
+      if (typeof $ref !== 'string') refuse(step(path, '$ref'), 'must be a string');
+      if (!/^#(\/|$)/.test($ref)) refuse(step(path, '$ref'), `only references within the schema (#/...) are supported, not '${$ref}'`);
       if (seen.has($ref)) refuse(step(path, '$ref'), `'${$ref}' leads back to itself`);
       seen.add($ref);
       let schema = this.root;
       for (const key of $ref.split('/').slice(1)) {
-        schema = isObject(schema) || Array.isArray(schema) ? own(schema, decodeURIComponent(key).replaceAll('~1', '/').replaceAll('~0', '~')) : undefined;
+        schema = isObject(schema) || Array.isArray(schema) ? own(schema, unescapeKey(key)) : undefined;
         if (schema === undefined) refuse(step(path, '$ref'), `there is no '${$ref}'`);
       }
       if (!isObject(schema) || Object.keys(schema).some((key) => key !== '$ref' && !NOTES.includes(key)) || !schema.$ref) return schema;
@@ -263,7 +296,8 @@ class Converter {
 
   /** Is it certain that no value satisfies both? */
   disjoint(a, b, path, depth = 0) {
-    const [x, y] = [a, b].map((schema) => (schema === true ? {} : schema.$ref === undefined ? checked(schema, path) : checked(this.resolve(schema.$ref, path), path)));
+    const [x, y] = [a, b].map((schema) => checked(schema, path))
+      .map((schema) => (schema.$ref === undefined ? schema : checked(this.resolve(schema.$ref, path), path)));
     if (x.enum && y.enum) return !x.enum.some((value) => y.enum.some((other) => equal(value, other)));
     const [s, t] = [x, y].map((schema) => (schema.enum ? schema.enum.map(typeOf) : typesOf(schema, path)));
     if (s && t && !s.some((type) => hasType(type, t)) && !t.some((type) => hasType(type, s))) return true;
