@@ -41,6 +41,8 @@ export async function renderChat(template, messages, options) {
   checkMessages(messages);
   const begun = options.continueLast ? messages.at(-1) : null;
   if (begun && begun.role !== 'assistant') fail('argument', 'continueLast: the last message must be of the assistant');
+  // What follows a call is the tool's answer; the text alone would lose the call.
+  if (begun?.toolCalls?.length > 0) fail('argument', 'continueLast: the last message has toolCalls, it cannot be gone on with');
   if (!template.source) fail('unsupported', 'the model file has no chat template: use generate(), or give options.template');
   let grammar = await chooseGrammar(options);
   let spoken = (begun ? messages.slice(0, -1) : messages).map(plain);

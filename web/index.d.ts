@@ -622,7 +622,10 @@ export interface Score {
 export interface ChatOptions extends GenerateOptions {
   /** A Jinja chat template instead of the file's. */
   template?: string;
-  /** The last message, of the assistant, is the beginning of the answer: go on with it. Only what is new is given. Default false. */
+  /**
+   * The last message, of the assistant and without `toolCalls`, is the beginning of the answer: go on with it. Only what is new is
+   * given. Default false.
+   */
   continueLast?: boolean;
   /**
    * Functions that the model may ask for. The template tells the model of them if it knows tools; else a system message does, in the
@@ -764,6 +767,8 @@ export type ErrorCode =
  * What is left out or null has the default of `generate()`, not OpenAI's; penalties look at the last 1024 tokens. `functions`,
  * `audio`, `prediction`, `suffix`, `echo`, a `best_of` that differs from `n`, image parts and a `response_format` other than those
  * of OpenAI are refused with code 'unsupported'; parameters that only concern a service (`user`, `store`, ...) have no effect.
+ * `parallel_tool_calls: false` gives the first call of an answer and no other. With `stream: true` create() resolves when the
+ * prompt is being read, so it rejects for a request that is at fault; the answer goes on whether or not its chunks are taken.
  * `finish_reason` is 'stop', 'length' (also for a full context) or 'tool_calls'. Errors are BitpairErrors with `status` 400 and `type`
  * 'invalid_request_error' where the request is at fault, else 500 and 'server_error'. A request stopped by its signal rejects with
  * code 'aborted'; a stream just ends.
@@ -812,6 +817,7 @@ export interface OpenAISamplingParams {
   presence_penalty?: number | null | undefined;
   /** Token id -> added to its logit. */
   logit_bias?: { [id: string]: number } | null | undefined;
+  /** May be negative. */
   seed?: number | null | undefined;
   stop?: string | string[] | null | undefined;
   n?: number | null | undefined;

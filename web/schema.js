@@ -55,13 +55,14 @@ const KNOWN = new Set([...NOTES, ...GENERAL, ...Object.values(BY_TYPE).flat()]);
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 const equal = (a, b) => canonical(a) === canonical(b);
 const canonical = (value) => JSON.stringify(value, (_, part) =>
-  (isObject(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1))) : typeof part === 'bigint' ? `${part}n` : part));
+  (typeof part === 'bigint' ? `${part}n` : isObject(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1))) : part));
 /** Will JSON.stringify() write all of it? */
 function isJson(value) {
   try {
     JSON.stringify(value, function check(key, part) {
       const hole = part === undefined && (key === '' || Array.isArray(this)); // elsewhere it is a member that is left out
-      if (hole || ['bigint', 'function', 'symbol'].includes(typeof part) || (typeof part === 'number' && !Number.isFinite(part))) throw new TypeError();
+      const odd = typeof part === 'number' ? !Number.isFinite(part) : ['bigint', 'function', 'symbol'].includes(typeof part);
+      if (hole || odd) throw new TypeError();
       return part;
     });
     return true;
@@ -72,7 +73,8 @@ function isJson(value) {
 
 const step = (path, ...keys) => path + keys.map((key) => `/${String(key).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('');
 const refuse = (path, what) => fail('argument', `jsonSchema, ${path}: ${what}`);
-const isBare = (schema) => schema === true || (isObject(schema) && Object.keys(schema).every((key) => NOTES.includes(key) || schema[key] === undefined));
+const isBare = (schema) => schema === true ||
+  (isObject(schema) && Object.keys(schema).every((key) => NOTES.includes(key) || schema[key] === undefined));
 const own = (object, key) => (object !== undefined && Object.hasOwn(object, key) ? object[key] : undefined);
 
 function typeOf(value) {
@@ -87,7 +89,8 @@ const hasType = (type, allowed) => allowed.includes(type) || (type === 'integer'
 function typesOf(schema, path) {
   if (schema.type === undefined) return null;
   const types = [].concat(schema.type);
-  for (const type of types) if (!TYPES.includes(type)) refuse(step(path, 'type'), `${typeof type === 'string' ? `'${type}'` : 'this'} is not a type`);
+  for (const type of types)
+    if (!TYPES.includes(type)) refuse(step(path, 'type'), `${typeof type === 'string' ? `'${type}'` : 'this'} is not a type`);
   return schema.nullable && !types.includes('null') ? [...types, 'null'] : types;
 }
 
@@ -96,7 +99,8 @@ function checked(schema, path) {
   if (schema === true) return {};
   if (!isObject(schema)) refuse(path, schema === false ? 'nothing satisfies false' : 'a schema must be an object, true or false');
   for (const key of Object.keys(schema))
-    if (schema[key] !== undefined && !KNOWN.has(key) && !own(TRIVIAL, key)?.(schema[key])) refuse(step(path, key), 'this keyword is not supported');
+    if (schema[key] !== undefined && !KNOWN.has(key) && !own(TRIVIAL, key)?.(schema[key]))
+      refuse(step(path, key), 'this keyword is not supported');
   for (const key of COUNTS)
     if (schema[key] !== undefined && !(Number.isInteger(schema[key]) && schema[key] >= 0)) refuse(step(path, key), 'must be a whole number from 0');
   for (const key of BY_TYPE.number)
@@ -105,7 +109,8 @@ function checked(schema, path) {
     if (schema[key] !== undefined && !(Array.isArray(schema[key]) && schema[key].length > 0)) refuse(step(path, key), 'must be an array of schemas');
   for (const key of ['pattern', 'format'])
     if (schema[key] !== undefined && typeof schema[key] !== 'string') refuse(step(path, key), 'must be a string');
-  if (schema.enum !== undefined && !(Array.isArray(schema.enum) && schema.enum.every(isJson))) refuse(step(path, 'enum'), 'must be an array of JSON values');
+  if (schema.enum !== undefined && !(Array.isArray(schema.enum) && schema.enum.every(isJson)))
+    refuse(step(path, 'enum'), 'must be an array of JSON values');
   if (schema.const !== undefined && !isJson(schema.const)) refuse(step(path, 'const'), 'must be a JSON value');
   if (schema.properties !== undefined && !isObject(schema.properties)) refuse(step(path, 'properties'), 'must be an object of schemas');
   if (schema.required !== undefined && !(Array.isArray(schema.required) && schema.required.every((name) => typeof name === 'string')))
