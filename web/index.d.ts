@@ -34,17 +34,23 @@ export type ModelSource = string | URL | RequestLike | Blob | Uint8Array | Array
 
 export interface RequestLike {
   url: string;
-  headers?: HeadersInit;
-  credentials?: RequestCredentials;
-  cache?: RequestCache;
-  mode?: RequestMode;
-  redirect?: RequestRedirect;
-  referrerPolicy?: ReferrerPolicy;
+  /** As fetch() takes them. This and the others are spelled out: projects without a DOM lack its names for them. */
+  headers?: { [name: string]: string } | [string, string][] | { forEach(callback: (value: string, name: string) => void): void };
+  credentials?: 'include' | 'omit' | 'same-origin';
+  cache?: 'default' | 'force-cache' | 'no-cache' | 'no-store' | 'only-if-cached' | 'reload';
+  mode?: 'cors' | 'navigate' | 'no-cors' | 'same-origin';
+  redirect?: 'error' | 'follow' | 'manual';
+  referrerPolicy?:
+    | '' | 'no-referrer' | 'no-referrer-when-downgrade' | 'origin' | 'origin-when-cross-origin' | 'same-origin' | 'strict-origin'
+    | 'strict-origin-when-cross-origin' | 'unsafe-url';
   /** Of the whole response, as fetch() checks it: it rules out ranges. See `LoadOptions.integrity` for the better way. */
   integrity?: string;
 }
 
-export type EngineSource = string | URL | ArrayBuffer | ArrayBufferView | WebAssembly.Module;
+export type EngineSource = string | URL | ArrayBuffer | ArrayBufferView | WasmModule;
+
+/** A `WebAssembly.Module`. Its own type has no members either, and not every project knows it. */
+export type WasmModule = object;
 
 export interface LoadOptions {
   /**

@@ -1,8 +1,11 @@
 // The package's sources: no reach beyond what the user named; the page's promises; the server. tests/package/ has the package itself.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { readFileSync, readdirSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
 
 import { demoHandler, listen } from '../../scripts/serve.js';
@@ -14,6 +17,46 @@ const read = (path) => readFileSync(`${ROOT}${path}`, 'utf8');
 test('what index.js exports and what index.d.ts declares are the same', async () => {
   const declared = [...read('web/index.d.ts').matchAll(/^export (?:class|function|const) (\w+)/gm)].map(([, name]) => name);
   assert.deepEqual(Object.keys(await import('../../web/index.js')).sort(), declared.sort());
+});
+
+/** A program of Node: no DOM, and everything that a page alone has is missing. */
+const USE = `
+import { load, openai, type EngineSource, type Model, type RequestLike } from 'bitpair';
+
+const headers = new Headers({ authorization: 'Bearer a' });
+const wasm: EngineSource = new Uint8Array(8);
+const request: RequestLike = { url: 'm.gguf', headers, credentials: 'include', cache: 'no-store', mode: 'cors', redirect: 'follow', referrerPolicy: '' };
+const model: Model = await load(request, { signal: new AbortController().signal, wasm });
+await load({ url: 'm.gguf', headers: { authorization: 'Bearer a' } }, { wasm: (file) => \`/\${file.toUpperCase()}\` });
+await load({ url: 'm.gguf', headers: [['authorization', 'Bearer a']] });
+await load(new Request('https://example.org/m.gguf', { headers }));
+for await (const { text } of model.chat([{ role: 'user', content: 'Hi' }])) process.stdout.write(text);
+void openai(model).embeddings.create({ input: 'a' });
+// @ts-expect-error
+await load({ url: 'm.gguf', mode: 'any' });
+`;
+
+test('the types need no DOM: a project of Node, and one of a page', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bitpair-types-'));
+  try {
+    const own = join(folder, 'node_modules', 'bitpair');
+    mkdirSync(own, { recursive: true });
+    writeFileSync(join(own, 'package.json'), '{ "type": "module", "exports": { "types": "./index.d.ts" } }');
+    copyFileSync(`${ROOT}web/index.d.ts`, join(own, 'index.d.ts'));
+    for (const name of ['@types', 'undici-types']) symlinkSync(`${ROOT}node_modules/${name}`, join(folder, 'node_modules', name));
+    writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
+    writeFileSync(join(folder, 'use.ts'), USE);
+    writeFileSync(join(folder, 'page.ts'), USE.replace('process.stdout.write', 'document.write')
+      .replace('new Uint8Array(8)', "await WebAssembly.compileStreaming(fetch('a.wasm'))"));
+    const compile = (file, ...more) => execFileSync(process.execPath, [`${ROOT}node_modules/typescript/bin/tsc`, '--strict', '--noEmit',
+      '--exactOptionalPropertyTypes', '--module', 'esnext', '--moduleResolution', 'bundler', '--target', 'es2022', ...more, file], { cwd: folder, encoding: 'utf8' });
+    compile('use.ts', '--lib', 'es2022', '--types', 'node', '--skipLibCheck', 'false');
+    compile('page.ts', '--lib', 'es2022,dom,dom.iterable', '--typeRoots', 'none');
+  } catch (error) {
+    assert.fail(error.stdout || error.message);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 const engines = readdirSync(`${ROOT}web`).filter((name) => name.endsWith('.wasm')).map((name) => `web/${name}`);
