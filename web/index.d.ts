@@ -240,14 +240,16 @@ export interface Session {
   /**
    * Vectors [info.width] of texts (or lists of token ids): the final normalised hidden states of each, pooled. A string gives one
    * vector, an array one for each of its items. The cached prompt of the last answer is given up.
-   * @throws {BitpairError} 'context' for a text longer than the context, 'argument' for an empty one, 'aborted'.
+   * @throws {BitpairError} 'context' for a text longer than the context, 'argument' for one without tokens ('' where no BOS is added),
+   *   'aborted'.
    */
   embed(text: string, options?: EmbedOptions): Promise<Float32Array>;
   embed(texts: readonly (string | ArrayLike<number>)[], options?: EmbedOptions): Promise<Float32Array[]>;
 
   /**
    * How likely the model finds a text, token by token, at temperature 1. Gives up the cached prompt of the last answer.
-   * @throws {BitpairError} 'context' for a text longer than the context, 'argument' for an empty one, 'aborted'.
+   * @throws {BitpairError} 'context' for a text longer than the context, 'argument' for one without tokens ('' where no BOS is added),
+   *   'aborted'.
    */
   score(text: string | ArrayLike<number>, options?: PromptOptions): Promise<Score>;
 

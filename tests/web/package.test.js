@@ -25,7 +25,8 @@ import { load, openai, type EngineSource, type Model, type RequestLike } from 'b
 
 const headers = new Headers({ authorization: 'Bearer a' });
 const wasm: EngineSource = new Uint8Array(8);
-const request: RequestLike = { url: 'm.gguf', headers, credentials: 'include', cache: 'no-store', mode: 'cors', redirect: 'follow', referrerPolicy: '' };
+const request: RequestLike = { url: 'm.gguf', headers, credentials: 'include', cache: 'no-store', mode: 'cors', redirect: 'follow',
+  referrerPolicy: '' };
 const model: Model = await load(request, { signal: new AbortController().signal, wasm });
 await load({ url: 'm.gguf', headers: { authorization: 'Bearer a' } }, { wasm: (file) => \`/\${file.toUpperCase()}\` });
 await load({ url: 'm.gguf', headers: [['authorization', 'Bearer a']] });
@@ -48,8 +49,9 @@ test('the types need no DOM: a project of Node, and one of a page', () => {
     writeFileSync(join(folder, 'use.ts'), USE);
     writeFileSync(join(folder, 'page.ts'), USE.replace('process.stdout.write', 'document.write')
       .replace('new Uint8Array(8)', "await WebAssembly.compileStreaming(fetch('a.wasm'))"));
-    const compile = (file, ...more) => execFileSync(process.execPath, [`${ROOT}node_modules/typescript/bin/tsc`, '--strict', '--noEmit',
-      '--exactOptionalPropertyTypes', '--module', 'esnext', '--moduleResolution', 'bundler', '--target', 'es2022', ...more, file], { cwd: folder, encoding: 'utf8' });
+    const flags = ['--strict', '--noEmit', '--exactOptionalPropertyTypes', '--module', 'esnext', '--moduleResolution', 'bundler', '--target', 'es2022'];
+    const compile = (...more) =>
+      execFileSync(process.execPath, [`${ROOT}node_modules/typescript/bin/tsc`, ...flags, ...more], { cwd: folder, encoding: 'utf8' });
     compile('use.ts', '--lib', 'es2022', '--types', 'node', '--skipLibCheck', 'false');
     compile('page.ts', '--lib', 'es2022,dom,dom.iterable', '--typeRoots', 'none');
   } catch (error) {
@@ -60,13 +62,16 @@ test('the types need no DOM: a project of Node, and one of a page', () => {
 });
 
 test('what is packed: every relative link and picture of its pages leads to a file of it', () => {
-  const [{ files }] = JSON.parse(execFileSync('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { cwd: ROOT, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }));
+  const options = { cwd: ROOT, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] };
+  const [{ files }] = JSON.parse(execFileSync('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], options));
   const packed = files.map(({ path }) => path);
   const pages = packed.filter((path) => path.endsWith('.md'));
   assert.ok(pages.includes('README.md') && pages.length > 5);
-  const anchors = (path) => [...read(path).matchAll(/^#+ (.*)$/gm)].map(([, title]) => title.toLowerCase().replace(/[^\w -]/g, '').replaceAll(' ', '-'));
+  const anchors = (path) => [...read(path).matchAll(/^#+ (.*)$/gm)]
+    .map(([, title]) => title.toLowerCase().replace(/[^\w -]/g, '').replaceAll(' ', '-'));
   for (const page of pages) {
-    for (const [, link, target = link] of read(page).replace(/^```[^]*?^```$|`[^`\n]*`/gm, '').matchAll(/\]\(([^)\s]+)\)|(?:src|href)="([^"]+)"/g)) {
+    const text = read(page).replace(/^```[^]*?^```$|`[^`\n]*`/gm, ''); // without code
+    for (const [, link, target = link] of text.matchAll(/\]\(([^)\s]+)\)|(?:src|href)="([^"]+)"/g)) {
       if (/^\w+:/.test(target)) continue;
       const [path, anchor] = target.split('#');
       const full = path === '' ? page : join(dirname(page), path);
@@ -84,7 +89,8 @@ test('the import map of docs/API.md is the one that tests/package/ runs', () => 
 test('a build without engines says what makes them, and leaves what an earlier one has built', () => {
   const folder = mkdtempSync(join(tmpdir(), 'bitpair-build-'));
   try {
-    for (const name of ['package.json', 'scripts', 'web']) cpSync(`${ROOT}${name}`, join(folder, name), { recursive: true, filter: (path) => !path.endsWith('bitpair.wasm') });
+    const filter = (path) => !path.endsWith('bitpair.wasm');
+    for (const name of ['package.json', 'scripts', 'web']) cpSync(`${ROOT}${name}`, join(folder, name), { recursive: true, filter });
     symlinkSync(`${ROOT}node_modules`, join(folder, 'node_modules'));
     for (const [script, built] of [['build-package', 'dist/index.js'], ['build-demo', 'build/demo/sw.js']]) {
       mkdirSync(dirname(join(folder, built)), { recursive: true });
@@ -101,7 +107,8 @@ test('a build without engines says what makes them, and leaves what an earlier o
 test('engines: versions of Node that have process.getBuiltinModule, and no others', () => {
   const { engines: { node } } = JSON.parse(read('package.json'));
   assert.equal(JSON.parse(read('package-lock.json')).packages[''].engines.node, node);
-  for (const [version, has] of [['20.15.1', false], ['20.16.0', true], ['20.20.2', true], ['21.7.3', false], ['22.0.0', false], ['22.2.0', false], ['22.3.0', true],
+  for (const [version, has] of [['20.15.1', false], ['20.16.0', true], ['20.20.2', true], ['21.7.3', false], ['22.0.0', false],
+    ['22.2.0', false], ['22.3.0', true],
     ['24.0.0', true]]) assert.equal(inRange(version, node), has, version);
   assert.ok(read('README.md').includes('Node (20.16 and later 20s, 22.3 and newer)'));
 });

@@ -144,7 +144,8 @@ describe('chat()', () => {
     }
     for (const content of [null, 'It is']) {
       const session = saying([], PLAIN);
-      await assert.rejects(session.chat([...ask, { role: 'assistant', content, toolCalls: [ROME] }], { continueLast: true }).text(), { code: 'argument', message: /^continueLast/ });
+      await assert.rejects(session.chat([...ask, { role: 'assistant', content, toolCalls: [ROME] }], { continueLast: true }).text(),
+        { code: 'argument', message: /^continueLast/ });
       assert.equal(session.prompts.length, 0);
     }
   });
@@ -226,10 +227,11 @@ test('openai(): tool_calls in answers and in streams, and back', async () => {
   assert.deepEqual([none.message.tool_calls, none.finish_reason], [undefined, 'stop']);
   const twice = openai(saying(['<tool_call>{"name": "now"}</tool_call>', '<tool_call>{"name": "now"}</tool_call>'])).chat;
   for (const [parallel_tool_calls, count] of [[true, 2], [undefined, 2], [false, 1]]) {
-    const { choices: [{ message: { tool_calls }, finish_reason: end }] } = await twice.completions.create({ ...params, parallel_tool_calls });
+    const all = { ...params, parallel_tool_calls };
+    const { choices: [{ message: { tool_calls }, finish_reason: end }] } = await twice.completions.create(all);
     assert.deepEqual([tool_calls.length, end], [count, 'tool_calls']);
     const told = [];
-    for await (const { choices: [{ delta }] } of await twice.completions.create({ ...params, parallel_tool_calls, stream: true })) told.push(...(delta.tool_calls ?? []));
+    for await (const { choices: [{ delta }] } of await twice.completions.create({ ...all, stream: true })) told.push(...(delta.tool_calls ?? []));
     assert.deepEqual(told.map(({ index }) => index), [0, 1].slice(0, count));
   }
   const broken = { role: 'assistant', content: null, tool_calls: [{ id: 'a', type: 'function', function: { name: 'f', arguments: '{' } }] };
