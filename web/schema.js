@@ -54,8 +54,10 @@ const KNOWN = new Set([...NOTES, ...GENERAL, ...Object.values(BY_TYPE).flat()]);
 
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 const equal = (a, b) => canonical(a) === canonical(b);
-const canonical = (value) => JSON.stringify(value, (_, part) =>
-  (typeof part === 'bigint' ? `${part}n` : isObject(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1))) : part));
+const canonical = (value) => JSON.stringify(value, (_, part) => {
+  if (typeof part === 'bigint') return `${part}n`; // of a keyword that is refused later
+  return isObject(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1))) : part;
+});
 /** Will JSON.stringify() write all of it? */
 function isJson(value) {
   try {

@@ -49,7 +49,8 @@ test('the types need no DOM: a project of Node, and one of a page', () => {
     writeFileSync(join(folder, 'use.ts'), USE);
     writeFileSync(join(folder, 'page.ts'), USE.replace('process.stdout.write', 'document.write')
       .replace('new Uint8Array(8)', "await WebAssembly.compileStreaming(fetch('a.wasm'))"));
-    const flags = ['--strict', '--noEmit', '--exactOptionalPropertyTypes', '--module', 'esnext', '--moduleResolution', 'bundler', '--target', 'es2022'];
+    const flags = ['--strict', '--noEmit', '--exactOptionalPropertyTypes', '--target', 'es2022',
+      '--module', 'esnext', '--moduleResolution', 'bundler'];
     const compile = (...more) =>
       execFileSync(process.execPath, [`${ROOT}node_modules/typescript/bin/tsc`, ...flags, ...more], { cwd: folder, encoding: 'utf8' });
     compile('use.ts', '--lib', 'es2022', '--types', 'node', '--skipLibCheck', 'false');

@@ -231,7 +231,8 @@ test('openai(): tool_calls in answers and in streams, and back', async () => {
     const { choices: [{ message: { tool_calls }, finish_reason: end }] } = await twice.completions.create(all);
     assert.deepEqual([tool_calls.length, end], [count, 'tool_calls']);
     const told = [];
-    for await (const { choices: [{ delta }] } of await twice.completions.create({ ...all, stream: true })) told.push(...(delta.tool_calls ?? []));
+    for await (const { choices: [{ delta }] } of await twice.completions.create({ ...all, stream: true }))
+      told.push(...(delta.tool_calls ?? []));
     assert.deepEqual(told.map(({ index }) => index), [0, 1].slice(0, count));
   }
   const broken = { role: 'assistant', content: null, tool_calls: [{ id: 'a', type: 'function', function: { name: 'f', arguments: '{' } }] };
