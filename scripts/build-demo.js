@@ -73,7 +73,10 @@ async function bundle(styles) {
     await build({ ...COMMON, entryPoints: styles }),
   ];
   const files = new Map(builds.flatMap(({ outputFiles }) => outputFiles.map(({ path, contents }) => [basename(path), contents])));
-  for (const engine of ENGINES) files.set(engine, await readFile(`${ROOT}web/${engine}`));
+  for (const engine of ENGINES) {
+    if (!existsSync(`${ROOT}web/${engine}`)) throw new Error(`web/${engine} is missing: npm run build:wasm makes it`);
+    files.set(engine, await readFile(`${ROOT}web/${engine}`));
+  }
   return { files, first: importedBy('main.js', builds[0].metafile.outputs) };
 }
 

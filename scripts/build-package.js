@@ -6,6 +6,8 @@ import { fileURLToPath } from 'node:url';
 
 import { build } from 'esbuild';
 
+import { ENGINES } from '../web/protocol.js';
+
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const { name, version, license } = JSON.parse(readFileSync(`${ROOT}package.json`, 'utf8'));
 
@@ -24,10 +26,14 @@ const options = {
   logLevel: 'warning',
 };
 
+const others = readdirSync(`${ROOT}web`).filter((file) => /\.(wasm|d\.ts)$/.test(file));
+const missing = ENGINES.filter((engine) => !others.includes(engine));
+if (missing.length > 0) {
+  console.error(`build-package: web/${missing[0]} is missing: npm run build:wasm makes it`);
+  process.exit(1); // the dist/ of an earlier build stays
+}
 rmSync(`${ROOT}dist`, { recursive: true, force: true });
 mkdirSync(`${ROOT}dist`);
 await build({ ...options, entryPoints: ['web/index.js'], splitting: true });
 await build({ ...options, entryPoints: ['web/worker.js'] });
-const others = readdirSync(`${ROOT}web`).filter((file) => /\.(wasm|d\.ts)$/.test(file));
-if (!others.some((file) => file.endsWith('.wasm'))) throw new Error('web/ has no engines: npm run build:wasm makes them');
 for (const file of others) copyFileSync(`${ROOT}web/${file}`, `${ROOT}dist/${file}`);

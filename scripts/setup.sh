@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-all}
 
-# The package runs on Node 20.16; bundlers that its tests use need 20.19.
+# The package runs on Node 20.16 and on 22.3 and newer; bundlers that its tests use need 20.19.
 node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' ||
     { echo "setup: Node $(node --version) is too old: 20.19 or newer is needed here" >&2; exit 1; }
 

@@ -1,7 +1,7 @@
 // chat.js - messages -> prompt, by the chat template that the model file carries.
 
 import { BitpairError, fail } from './errors.js';
-import { chooseGrammar } from './grammar.js';
+import { chooseGrammar, chooseToolGrammar } from './grammar.js';
 import { renderTemplate } from './template.js';
 
 export { loadTemplates } from './template.js';
@@ -41,6 +41,8 @@ export async function renderChat(template, messages, options) {
   checkMessages(messages);
   const begun = options.continueLast ? messages.at(-1) : null;
   if (begun && begun.role !== 'assistant') fail('argument', 'continueLast: the last message must be of the assistant');
+  // What follows a call is the tool's answer; the text alone would lose the call.
+  if (begun?.toolCalls?.length > 0) fail('argument', 'continueLast: the last message has toolCalls, it cannot be gone on with');
   if (!template.source) fail('unsupported', 'the model file has no chat template: use generate(), or give options.template');
   let grammar = await chooseGrammar(options);
   let spoken = (begun ? messages.slice(0, -1) : messages).map(plain);
@@ -49,7 +51,7 @@ export async function renderChat(template, messages, options) {
   if (options.tools !== undefined || options.toolChoice !== undefined) {
     // Most pages never need it.
     const { useTools } = await import('./tools.js').catch((error) => fail('network', `tools.js did not load: ${error.message}`, { cause: error }));
-    const use = await useTools(template.source, spoken, options, chooseGrammar);
+    const use = await useTools(template.source, spoken, options, chooseToolGrammar);
     if (use.grammar && grammar) fail('argument', 'give toolChoice or a grammar');
     ({ messages: spoken, variables, reader } = use);
     grammar ??= use.grammar;

@@ -18,9 +18,23 @@ export class BitpairError extends Error {
   }
 }
 
+/** Options as the engine's messages begin with them, in the words of index.d.ts. */
+const OPTIONS = {
+  top_k: 'topK',
+  typical_p: 'typicalP',
+  top_p: 'topP',
+  min_p: 'minP',
+  repeat_penalty: 'repeatPenalty',
+  frequency_penalty: 'frequencyPenalty',
+  presence_penalty: 'presencePenalty',
+  repeat_last: 'repeatLast',
+  logit_bias: 'logitBias',
+};
+
 /** The error of a bp_err. */
 export function engineError(code, offset, text) {
-  return new BitpairError(ENGINE_CODES[code] ?? 'worker', text, offset > 0 ? { offset } : {});
+  const message = text.replace(/^[a-z]+_[a-z]+\b/, (name) => OPTIONS[name] ?? name);
+  return new BitpairError(ENGINE_CODES[code] ?? 'worker', message, offset > 0 ? { offset } : {});
 }
 
 /** Errors cross from worker to page as plain objects: a class does not survive structured cloning. */

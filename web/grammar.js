@@ -12,8 +12,12 @@ export async function chooseGrammar({ grammar, jsonSchema, json }) {
   if (given.length === 0) return null;
   if (grammar !== undefined)
     return typeof grammar === 'string' ? grammar : fail('argument', 'grammar must be a string in GBNF, the notation of llama.cpp');
-  // Most pages never need it.
-  const { schemaGrammar } = await import('./schema.js').catch((error) =>
-    fail('network', `schema.js did not load: ${error.message}`, { cause: error }));
+  const { schemaGrammar } = await schemas();
   return schemaGrammar(json ? { type: 'object' } : jsonSchema);
 }
+
+/** The grammar of a call, see toolGrammar() of schema.js. */
+export const chooseToolGrammar = async (tools, key) => (await schemas()).toolGrammar(tools, key);
+
+/** Most pages never need it. */
+const schemas = () => import('./schema.js').catch((error) => fail('network', `schema.js did not load: ${error.message}`, { cause: error }));

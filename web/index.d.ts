@@ -34,17 +34,23 @@ export type ModelSource = string | URL | RequestLike | Blob | Uint8Array | Array
 
 export interface RequestLike {
   url: string;
-  headers?: HeadersInit;
-  credentials?: RequestCredentials;
-  cache?: RequestCache;
-  mode?: RequestMode;
-  redirect?: RequestRedirect;
-  referrerPolicy?: ReferrerPolicy;
+  /** As fetch() takes them. This and the others are spelled out: projects without a DOM lack its names for them. */
+  headers?: { [name: string]: string } | [string, string][] | { forEach(callback: (value: string, name: string) => void): void };
+  credentials?: 'include' | 'omit' | 'same-origin';
+  cache?: 'default' | 'force-cache' | 'no-cache' | 'no-store' | 'only-if-cached' | 'reload';
+  mode?: 'cors' | 'navigate' | 'no-cors' | 'same-origin';
+  redirect?: 'error' | 'follow' | 'manual';
+  referrerPolicy?:
+    | '' | 'no-referrer' | 'no-referrer-when-downgrade' | 'origin' | 'origin-when-cross-origin' | 'same-origin' | 'strict-origin'
+    | 'strict-origin-when-cross-origin' | 'unsafe-url';
   /** Of the whole response, as fetch() checks it: it rules out ranges. See `LoadOptions.integrity` for the better way. */
   integrity?: string;
 }
 
-export type EngineSource = string | URL | ArrayBuffer | ArrayBufferView | WebAssembly.Module;
+export type EngineSource = string | URL | ArrayBuffer | ArrayBufferView | WasmModule;
+
+/** A `WebAssembly.Module`. Its own type has no members either, and not every project knows it. */
+export type WasmModule = object;
 
 export interface LoadOptions {
   /**
@@ -234,14 +240,16 @@ export interface Session {
   /**
    * Vectors [info.width] of texts (or lists of token ids): the final normalised hidden states of each, pooled. A string gives one
    * vector, an array one for each of its items. The cached prompt of the last answer is given up.
-   * @throws {BitpairError} 'context' for a text longer than the context, 'argument' for an empty one, 'aborted'.
+   * @throws {BitpairError} 'context' for a text longer than the context, 'argument' for one without tokens ('' where no BOS is added),
+   *   'aborted'.
    */
   embed(text: string, options?: EmbedOptions): Promise<Float32Array>;
   embed(texts: readonly (string | ArrayLike<number>)[], options?: EmbedOptions): Promise<Float32Array[]>;
 
   /**
    * How likely the model finds a text, token by token, at temperature 1. Gives up the cached prompt of the last answer.
-   * @throws {BitpairError} 'context' for a text longer than the context, 'argument' for an empty one, 'aborted'.
+   * @throws {BitpairError} 'context' for a text longer than the context, 'argument' for one without tokens ('' where no BOS is added),
+   *   'aborted'.
    */
   score(text: string | ArrayLike<number>, options?: PromptOptions): Promise<Score>;
 
@@ -561,7 +569,8 @@ export interface GenerateOptions {
    * Known: type (also an array of them), nullable, enum, const, properties, required, additionalProperties, items, prefixItems, minItems,
    * maxItems, minLength, maxLength, pattern (no look-around, no back references), format (date, time, date-time, uuid), minimum, maximum,
    * exclusiveMinimum, exclusiveMaximum (whole bounds, where the type is number), anyOf, oneOf (of parts that exclude each other), allOf,
-   * $ref within the schema (recursion too). All else is an error 'argument' that names its place.
+   * $ref within the schema (recursion too); discriminator and a propertyNames of any string say nothing. Integers have at most 15
+   * digits and bounded numbers lie within +-1e9: wider bounds are narrowed to that. All else is an error 'argument' that names its place.
    */
   jsonSchema?: object | boolean;
   /** Only a JSON object, of any content. */
@@ -621,7 +630,10 @@ export interface Score {
 export interface ChatOptions extends GenerateOptions {
   /** A Jinja chat template instead of the file's. */
   template?: string;
-  /** The last message, of the assistant, is the beginning of the answer: go on with it. Only what is new is given. Default false. */
+  /**
+   * The last message, of the assistant and without `toolCalls`, is the beginning of the answer: go on with it. Only what is new is
+   * given. Default false.
+   */
   continueLast?: boolean;
   /**
    * Functions that the model may ask for. The template tells the model of them if it knows tools; else a system message does, in the
@@ -633,7 +645,7 @@ export interface ChatOptions extends GenerateOptions {
   tools?: readonly Tool[];
   /**
    * 'auto': the model chooses. 'none': it is told of no tools. 'required', or { name }: the answer is one call of some tool, or of this
-   * one, with arguments that satisfy its schema (see `jsonSchema`), by a grammar. Default 'auto'.
+   * one, with arguments that satisfy its schema (see `jsonSchema`; `#` is the schema itself), by a grammar. Default 'auto'.
    */
   toolChoice?: 'auto' | 'none' | 'required' | { name: string };
 }
@@ -763,6 +775,8 @@ export type ErrorCode =
  * What is left out or null has the default of `generate()`, not OpenAI's; penalties look at the last 1024 tokens. `functions`,
  * `audio`, `prediction`, `suffix`, `echo`, a `best_of` that differs from `n`, image parts and a `response_format` other than those
  * of OpenAI are refused with code 'unsupported'; parameters that only concern a service (`user`, `store`, ...) have no effect.
+ * `parallel_tool_calls: false` gives the first call of an answer and no other. With `stream: true` create() resolves when the
+ * prompt is being read, so it rejects for a request that is at fault; the answer goes on whether or not its chunks are taken.
  * `finish_reason` is 'stop', 'length' (also for a full context) or 'tool_calls'. Errors are BitpairErrors with `status` 400 and `type`
  * 'invalid_request_error' where the request is at fault, else 500 and 'server_error'. A request stopped by its signal rejects with
  * code 'aborted'; a stream just ends.
@@ -811,6 +825,7 @@ export interface OpenAISamplingParams {
   presence_penalty?: number | null | undefined;
   /** Token id -> added to its logit. */
   logit_bias?: { [id: string]: number } | null | undefined;
+  /** May be negative. */
   seed?: number | null | undefined;
   stop?: string | string[] | null | undefined;
   n?: number | null | undefined;

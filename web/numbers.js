@@ -35,18 +35,20 @@ function wholeWays(low, high) {
   return ways;
 }
 
+/** Whole bounds as bigints, none of them beyond `most`: of what lies there the grammar leaves out the rest. */
+function within(low, high, most, refuse) {
+  if (low > Number(most) || high < -Number(most)) refuse(`a range beyond ${most}`);
+  const bound = (value) => (value < -Number(most) ? -most : value > Number(most) ? most : BigInt(value));
+  return [bound(low), bound(high)];
+}
+
 /**
  * @param {number} low -Infinity: none
  * @param {number} high
  * @param {(what: string) => never} refuse
  */
 export function integerGrammar(low, high, refuse) {
-  const bound = (value, round) => {
-    if (Math.abs(value) === Infinity) return value < 0 ? -MOST : MOST;
-    if (Math.abs(value) > Number(MOST)) refuse('bounds beyond 999999999999999');
-    return BigInt(round(value));
-  };
-  const [from, to] = [bound(low, Math.ceil), bound(high, Math.floor)];
+  const [from, to] = within(Math.ceil(low), Math.floor(high), MOST, refuse);
   if (from > to) refuse('no whole number lies between the bounds: this');
   const ways = [];
   if (from < 0n) ways.push(`"-" (${wholeWays(to < 0n ? -to : 1n, -from).join(' | ')})`);
@@ -73,12 +75,9 @@ function magnitudes(low, high, openLow, openHigh) {
  */
 export function numberGrammar(low, high, openLow, openHigh, refuse) {
   const most = 10n ** 9n; // with six digits of fraction every such number is told apart from its neighbours
-  const bound = (value) => {
-    if (Math.abs(value) === Infinity) return value < 0 ? -most : most;
-    if (!Number.isInteger(value) || Math.abs(value) > Number(most)) refuse('a bound of a number that is not whole, or beyond 1000000000,');
-    return BigInt(value);
-  };
-  const [from, to] = [bound(low), bound(high)];
+  const whole = (value) => Number.isInteger(value) || Math.abs(value) > Number(most); // what lies beyond is cut off
+  if (!whole(low) || !whole(high)) refuse('a bound of a number that is not whole');
+  const [from, to] = within(low, high, most, refuse);
   const ways = [];
   if (from < 0n && from <= to)
     ways.push(...magnitudes(to < 0n ? -to : 0n, -from, to <= 0n && openHigh, openLow).map((way) => `"-" ${way}`));

@@ -1,7 +1,7 @@
 // schema.js - a JSON schema -> a grammar (GBNF) of texts that all satisfy it. Where a schema leaves more freedom than a
 // grammar can hold the texts are some of those it allows; what would have to be ignored is refused, with its path.
 
-import { fail } from './errors.js';
+import { BitpairError, fail } from './errors.js';
 import { integerGrammar, numberGrammar } from './numbers.js';
 import { literal, patternGrammar } from './pattern.js';
 
@@ -33,7 +33,13 @@ const FORMATS = { date: 'date', time: 'time', 'date-time': 'date "T" time', uuid
 
 /** Keywords that say nothing about which values are allowed. */
 const NOTES = ['$schema', '$id', '$anchor', '$comment', '$defs', 'definitions', 'title', 'description', 'default', 'examples', 'example',
-  'deprecated', 'readOnly', 'writeOnly'];
+  'deprecated', 'readOnly', 'writeOnly', 'discriminator'];
+
+/** Keywords that are known only where they say nothing. */
+const TRIVIAL = {
+  uniqueItems: (value) => value === false,
+  propertyNames: (value) => isBare(value) || (value?.type === 'string' && isBare({ ...value, type: undefined })), // names are strings
+};
 
 const BY_TYPE = {
   object: ['properties', 'required', 'additionalProperties', 'minProperties', 'maxProperties'],
@@ -48,11 +54,29 @@ const KNOWN = new Set([...NOTES, ...GENERAL, ...Object.values(BY_TYPE).flat()]);
 
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 const equal = (a, b) => canonical(a) === canonical(b);
-const canonical = (value) => JSON.stringify(value, (_, part) =>
-  (isObject(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1))) : part));
+const canonical = (value) => JSON.stringify(value, (_, part) => {
+  if (typeof part === 'bigint') return `${part}n`; // of a keyword that is refused later
+  return isObject(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1))) : part;
+});
+/** Will JSON.stringify() write all of it? */
+function isJson(value) {
+  try {
+    JSON.stringify(value, function check(key, part) {
+      const hole = part === undefined && (key === '' || Array.isArray(this)); // elsewhere it is a member that is left out
+      const odd = typeof part === 'number' ? !Number.isFinite(part) : ['bigint', 'function', 'symbol'].includes(typeof part);
+      if (hole || odd) throw new TypeError();
+      return part;
+    });
+    return true;
+  } catch {
+    return false; // also what holds itself
+  }
+}
+
 const step = (path, ...keys) => path + keys.map((key) => `/${String(key).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('');
 const refuse = (path, what) => fail('argument', `jsonSchema, ${path}: ${what}`);
-const isBare = (schema) => schema === true || (isObject(schema) && Object.keys(schema).every((key) => NOTES.includes(key)));
+const isBare = (schema) => schema === true ||
+  (isObject(schema) && Object.keys(schema).every((key) => NOTES.includes(key) || schema[key] === undefined));
 const own = (object, key) => (object !== undefined && Object.hasOwn(object, key) ? object[key] : undefined);
 
 function typeOf(value) {
@@ -67,7 +91,8 @@ const hasType = (type, allowed) => allowed.includes(type) || (type === 'integer'
 function typesOf(schema, path) {
   if (schema.type === undefined) return null;
   const types = [].concat(schema.type);
-  for (const type of types) if (!TYPES.includes(type)) refuse(step(path, 'type'), `'${type}' is not a type`);
+  for (const type of types)
+    if (!TYPES.includes(type)) refuse(step(path, 'type'), `${typeof type === 'string' ? `'${type}'` : 'this'} is not a type`);
   return schema.nullable && !types.includes('null') ? [...types, 'null'] : types;
 }
 
@@ -76,27 +101,41 @@ function checked(schema, path) {
   if (schema === true) return {};
   if (!isObject(schema)) refuse(path, schema === false ? 'nothing satisfies false' : 'a schema must be an object, true or false');
   for (const key of Object.keys(schema))
-    if (schema[key] !== undefined && !KNOWN.has(key) && !(key === 'uniqueItems' && schema[key] === false)) refuse(step(path, key), 'this keyword is not supported');
+    if (schema[key] !== undefined && !KNOWN.has(key) && !own(TRIVIAL, key)?.(schema[key]))
+      refuse(step(path, key), 'this keyword is not supported');
   for (const key of COUNTS)
     if (schema[key] !== undefined && !(Number.isInteger(schema[key]) && schema[key] >= 0)) refuse(step(path, key), 'must be a whole number from 0');
   for (const key of BY_TYPE.number)
     if (schema[key] !== undefined && !Number.isFinite(schema[key])) refuse(step(path, key), 'must be a number');
   for (const key of ['anyOf', 'oneOf', 'allOf'])
     if (schema[key] !== undefined && !(Array.isArray(schema[key]) && schema[key].length > 0)) refuse(step(path, key), 'must be an array of schemas');
-  if (schema.enum !== undefined && !Array.isArray(schema.enum)) refuse(step(path, 'enum'), 'must be an array');
+  for (const key of ['pattern', 'format'])
+    if (schema[key] !== undefined && typeof schema[key] !== 'string') refuse(step(path, key), 'must be a string');
+  if (schema.enum !== undefined && !(Array.isArray(schema.enum) && schema.enum.every(isJson)))
+    refuse(step(path, 'enum'), 'must be an array of JSON values');
+  if (schema.const !== undefined && !isJson(schema.const)) refuse(step(path, 'const'), 'must be a JSON value');
   if (schema.properties !== undefined && !isObject(schema.properties)) refuse(step(path, 'properties'), 'must be an object of schemas');
   if (schema.required !== undefined && !(Array.isArray(schema.required) && schema.required.every((name) => typeof name === 'string')))
     refuse(step(path, 'required'), 'must be an array of names');
-  if (!Object.hasOwn(schema, 'const')) return schema;
+  if (own(schema, 'const') === undefined) return schema;
   const { const: only, ...rest } = schema;
   return { ...rest, enum: (rest.enum ?? [only]).filter((value) => equal(value, only)) };
 }
 
+/** A key as a reference writes it; what is no such text is as it stands. */
+function unescapeKey(key) {
+  try {
+    return decodeURIComponent(key).replaceAll('~1', '/').replaceAll('~0', '~');
+  } catch {
+    return key;
+  }
+}
+
 class Converter {
-  constructor(root) {
-    this.root = root;
+  constructor() {
+    this.root = null; // what '#' means now, see within()
+    this.references = new Map(); // into that root: pointer -> name
     this.rules = new Map(); // name -> body
-    this.references = new Map(); // pointer -> name
     this.depth = 0;
     this.steps = 0;
   }
@@ -117,9 +156,23 @@ class Converter {
     return name;
   }
 
-  text() {
-    const root = this.visit(this.root, '#');
+  text(root) {
     return [`root ::= ${root}`, ...[...this.rules].map(([name, body]) => `${name} ::= ${body}`)].join('\n') + '\n';
+  }
+
+  /** An element for the values of a schema whose references are into itself. */
+  within(root) {
+    Object.assign(this, { root, references: new Map() });
+    return this.visit(root, '#');
+  }
+
+  /** An element for one call: its schema is a root of its own, wherever it comes to stand. */
+  call({ name, parameters }, key) {
+    const schema = parameters === undefined || isBare(parameters) ? { type: 'object' } : parameters;
+    const pairs = [literal(JSON.stringify(name)), this.within(schema)]
+      .map((value, i) => ({ required: true, pair: `"\\"${['name', key][i]}\\"" ":" " "? ${value}` }));
+    this.common('ws');
+    return this.rule(`"{" ws ${this.members(pairs, null)} "}"`);
   }
 
   /** An element of a grammar for the values of a schema. */
@@ -164,12 +217,13 @@ class Converter {
   /** The schema behind a reference and behind those it leads to. */
   resolve($ref, path) {
     for (const seen = new Set(); ;) {
-      if (typeof $ref !== 'string' || !/^#(\/|$)/.test($ref)) refuse(step(path, '$ref'), `only references within the schema (#/...) are supported, not '${$ref}'`);
+      if (typeof $ref !== 'string') refuse(step(path, '$ref'), 'must be a string');
+      if (!/^#(\/|$)/.test($ref)) refuse(step(path, '$ref'), `only references within the schema (#/...) are supported, not '${$ref}'`);
       if (seen.has($ref)) refuse(step(path, '$ref'), `'${$ref}' leads back to itself`);
       seen.add($ref);
       let schema = this.root;
       for (const key of $ref.split('/').slice(1)) {
-        schema = isObject(schema) || Array.isArray(schema) ? own(schema, decodeURIComponent(key).replaceAll('~1', '/').replaceAll('~0', '~')) : undefined;
+        schema = isObject(schema) || Array.isArray(schema) ? own(schema, unescapeKey(key)) : undefined;
         if (schema === undefined) refuse(step(path, '$ref'), `there is no '${$ref}'`);
       }
       if (!isObject(schema) || Object.keys(schema).some((key) => key !== '$ref' && !NOTES.includes(key)) || !schema.$ref) return schema;
@@ -181,7 +235,7 @@ class Converter {
     const schema = this.resolve($ref, path);
     let name = this.references.get($ref);
     if (name) return name;
-    name = `ref${this.references.size}`;
+    name = `ref${this.rules.size}`; // by the rules: there may be several roots
     this.references.set($ref, name);
     this.rules.set(name, '');
     this.rules.set(name, this.visit(schema, $ref));
@@ -249,7 +303,8 @@ class Converter {
 
   /** Is it certain that no value satisfies both? */
   disjoint(a, b, path, depth = 0) {
-    const [x, y] = [a, b].map((schema) => (schema === true ? {} : schema.$ref === undefined ? checked(schema, path) : checked(this.resolve(schema.$ref, path), path)));
+    const [x, y] = [a, b].map((schema) => checked(schema, path))
+      .map((schema) => (schema.$ref === undefined ? schema : checked(this.resolve(schema.$ref, path), path)));
     if (x.enum && y.enum) return !x.enum.some((value) => y.enum.some((other) => equal(value, other)));
     const [s, t] = [x, y].map((schema) => (schema.enum ? schema.enum.map(typeOf) : typesOf(schema, path)));
     if (s && t && !s.some((type) => hasType(type, t)) && !t.some((type) => hasType(type, s))) return true;
@@ -405,5 +460,25 @@ function bothTypes(a, b, path) {
  * @throws {BitpairError} code 'argument'
  */
 export function schemaGrammar(schema) {
-  return new Converter(schema).text();
+  const converter = new Converter();
+  return converter.text(converter.within(schema));
+}
+
+/**
+ * The grammar of one call out of several tools: {"name": ..., [key]: ...}.
+ * @param {{name: string, parameters?: object}[]} tools
+ * @param {string} key of the arguments
+ * @returns {string} GBNF
+ * @throws {BitpairError} code 'argument', it names the tool
+ */
+export function toolGrammar(tools, key) {
+  const converter = new Converter();
+  return converter.text(converter.either(tools.map((tool) => {
+    try {
+      return converter.call(tool, key);
+    } catch (error) {
+      if (!(error instanceof BitpairError)) throw error;
+      return fail(error.code, error.message.replace(/^jsonSchema/, () => `parameters of the tool ${tool.name}`));
+    }
+  })));
 }

@@ -33,16 +33,16 @@ const notationOf = (source) => (!source.includes(OPEN) && /"parameters"|python_t
  * @param {string} source the template
  * @param {object[]} messages as templates know them
  * @param {{tools?: object[], toolChoice?: string | {name: string}}} options
- * @param {Function} chooseGrammar of grammar.js: the page has it already
+ * @param {Function} chooseToolGrammar of grammar.js: the page has it already
  * @returns {Promise<{messages: object[], variables: object, grammar: string | null, reader: Function | null}>}
  */
-export async function useTools(source, messages, { tools = [], toolChoice = 'auto' }, chooseGrammar) {
+export async function useTools(source, messages, { tools = [], toolChoice = 'auto' }, chooseToolGrammar) {
   checkTools(tools, toolChoice);
   const spelled = spellCalls(source, messages);
   if (toolChoice === 'none' || tools.length === 0) return { messages: spelled, variables: {}, grammar: null, reader: null };
   const wanted = typeof toolChoice === 'object' ? tools.filter(({ name }) => name === toolChoice.name) : tools;
   const notation = notationOf(source);
-  const grammar = toolChoice === 'auto' ? null : await callGrammar(wanted, notation, knowsTools(source), chooseGrammar);
+  const grammar = toolChoice === 'auto' ? null : await callGrammar(wanted, notation, knowsTools(source), chooseToolGrammar);
   const known = new Set(wanted.map(({ name }) => name));
   let count = messages.reduce((sum, message) => sum + (message.tool_calls?.length ?? 0), 0);
   const newId = () => `call_${count++}`;
@@ -83,14 +83,8 @@ export function spellCalls(source, messages) {
 }
 
 /** One call of one of the tools. */
-async function callGrammar(tools, notation, known, chooseGrammar) {
-  const key = notation === 'bare' ? 'parameters' : 'arguments';
-  const call = ({ name, parameters }) => ({
-    type: 'object',
-    properties: { name: { const: name }, [key]: parameters ?? { type: 'object' } },
-    required: ['name', key],
-  });
-  const rules = await chooseGrammar({ jsonSchema: tools.length === 1 ? call(tools[0]) : { anyOf: tools.map(call) } });
+async function callGrammar(tools, notation, known, chooseToolGrammar) {
+  const rules = await chooseToolGrammar(tools, notation === 'bare' ? 'parameters' : 'arguments');
   if (notation === 'bare') return rules;
   const [before, after] = known ? [`${OPEN}\\n`, `\\n${CLOSE}`] : [`${OPEN}[`, `]${CLOSE}`];
   return `root ::= "${before}" tool-call "${after}"\n${rules.replace(/^root ::=/, 'tool-call ::=')}`;

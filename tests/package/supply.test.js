@@ -12,7 +12,9 @@ import { after, before, describe, test } from 'node:test';
 import { ROOT } from '../web/helper.js';
 import { pack } from './installed.js';
 
-const SOURCES = ['CMakeLists.txt', 'CMakePresets.json', 'src', 'wasm', 'web', 'scripts', 'package.json', 'package-lock.json', '.npmrc', 'README.md', 'LICENSE', 'CHANGELOG.md'];
+const SOURCES = ['CMakeLists.txt', 'CMakePresets.json', 'src', 'wasm', 'web', 'scripts', 'package.json', 'package-lock.json', '.npmrc',
+  'README.md', 'LICENSE', 'CHANGELOG.md',
+  'CONTRIBUTING.md', 'SECURITY.md', 'docs', 'models/README.md'];
 const run = (command, args, cwd) => execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
 const digest = (file) => createHash('sha256').update(readFileSync(file)).digest('hex');
 const engines = (root) => readdirSync(`${root}/web`).filter((name) => name.endsWith('.wasm')).sort();

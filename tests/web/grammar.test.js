@@ -8,7 +8,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 
 import { load } from '../../web/index.js';
-import { schemaGrammar } from '../../web/schema.js';
+import { schemaGrammar, toolGrammar } from '../../web/schema.js';
 import { EMBEDDED, FIXTURE, fixtureBytes } from './helper.js';
 import { seal } from './large.js';
 
@@ -158,18 +158,45 @@ test('random texts of the grammars of random schemas are valid', () => {
   assert.ok(long > 300, `only ${long} texts are longer than 20`);
 });
 
-test('bounds of numbers are met exactly', () => {
-  const accepts = (schema) => {
-    const rules = readGrammar(schemaGrammar(schema));
-    const pattern = (element) => {
-      if (Array.isArray(element)) return element.map(pattern).join('');
-      if (element.ways) return `(?:${element.ways.map(pattern).join('|')})`;
-      if (element.repeated) return `(?:${pattern(element.repeated)}){${element.low},${element.high ?? ''}}`;
-      if (element[0] === '"') return unescape(element.slice(1, -1)).replace(/[.+-]/g, '\\$&');
-      return element[0] === '[' ? element : pattern(rules[element]);
-    };
-    return new RegExp(`^${pattern(rules.root)}$`);
+test('references of a tool are into its own parameters, also beside other tools', () => {
+  const city = (names) => ({ type: 'object', properties: { city: { $ref: '#/$defs/City' } }, required: ['city'],
+    $defs: { City: { enum: names } } });
+  const tools = [{ name: 'weather', parameters: city(['Rome', 'Oslo']) }, { name: 'a "trip"', parameters: city(['Bonn']) },
+    { name: 'plant', parameters: TREE },
+    { name: 'old', parameters: { properties: { at: { $ref: '#/definitions/At' } }, definitions: { At: { type: 'boolean' } } } },
+    { name: 'now' }, { name: 'any', parameters: {} }];
+  for (const chosen of [tools, ...tools.map((tool) => [tool])]) {
+    const rules = readGrammar(toolGrammar(chosen, 'arguments'));
+    const random = dice(chosen.length);
+    const seen = new Set();
+    for (let k = 0; k < 60; k++) {
+      const text = derive(rules, 'root', random);
+      const call = JSON.parse(text);
+      assert.deepEqual(Object.keys(call), ['name', 'arguments'], text);
+      assertValid({ type: 'object', ...chosen.find(({ name }) => name === call.name).parameters }, JSON.stringify(call.arguments), text);
+      seen.add(call.name);
+    }
+    assert.equal(seen.size, chosen.length);
+  }
+  const wrong = { name: 'b', parameters: { properties: { x: { $ref: '#/$defs/None' } }, $defs: {} } };
+  assert.throws(() => toolGrammar([tools[0], wrong], 'arguments'), { code: 'argument',
+    message: /^parameters of the tool b, #\/properties\/x\/\$ref: there is no/ });
+});
+
+/** What the texts of a schema match; of schemas without recursion. */
+function accepts(schema) {
+  const rules = readGrammar(schemaGrammar(schema));
+  const pattern = (element) => {
+    if (Array.isArray(element)) return element.map(pattern).join('');
+    if (element.ways) return `(?:${element.ways.map(pattern).join('|')})`;
+    if (element.repeated) return `(?:${pattern(element.repeated)}){${element.low},${element.high ?? ''}}`;
+    if (element[0] === '"') return unescape(element.slice(1, -1)).replace(/[.+-]/g, '\\$&');
+    return element[0] === '[' ? element : pattern(rules[element]);
   };
+  return new RegExp(`^${pattern(rules.root)}$`);
+}
+
+test('bounds of numbers are met exactly', () => {
   const random = dice(5);
   for (let i = 0; i < 60; i++) {
     const low = random(400) - 200;
@@ -186,6 +213,74 @@ test('bounds of numbers are met exactly', () => {
     }
     assert.ok(!whole.test('007') && !whole.test(''));
   }
+});
+
+test('bounds beyond what the grammar has are cut off; where nothing is left they are refused', () => {
+  const most = Number.MAX_SAFE_INTEGER; // zod's integers have it
+  const whole = accepts({ type: 'integer', minimum: -most, maximum: most });
+  const natural = accepts({ type: 'integer', exclusiveMinimum: 0, maximum: most });
+  for (const [text, signed, positive] of [['0', true, false], ['-7', true, false], ['12', true, true], ['999999999999999', true, true],
+    ['-999999999999999', true, false], ['9999999999999999', false, false]])
+    assert.deepEqual([whole.test(text), natural.test(text)], [signed, positive], text);
+  const real = accepts({ type: 'number', minimum: -3.4e38, maximum: 3.4e38 });
+  const above = accepts({ type: 'number', exclusiveMinimum: 5, exclusiveMaximum: 1e300 });
+  for (const [text, any, more] of [['0.5', true, false], ['-1000000000', true, false], ['5', true, false], ['5.5', true, true],
+    ['999999999.5', true, true],
+    ['10000000000', false, false]])
+    assert.deepEqual([real.test(text), above.test(text)], [any, more], text);
+  for (const schema of [{ minimum: 1e15 }, { maximum: -1e15 }, { exclusiveMinimum: 999999999999999 }, { minimum: most, maximum: most }])
+    assert.throws(() => schemaGrammar({ type: 'integer', ...schema }), { code: 'argument', message: /^jsonSchema, #: .* not supported$/ });
+  for (const schema of [{ minimum: 1e10 }, { maximum: -1e10 }, { exclusiveMinimum: 1e9 }])
+    assert.throws(() => schemaGrammar({ type: 'number', ...schema }), { code: 'argument' }, JSON.stringify(schema));
+});
+
+test('what pydantic and zod write beside the rest', () => {
+  const cat = { type: 'object', properties: { kind: { const: 'cat', title: 'Kind', type: 'string' } }, required: ['kind'],
+    additionalProperties: false };
+  const dog = { ...cat, properties: { kind: { const: 'dog' } } };
+  const union = { oneOf: [{ $ref: '#/$defs/Cat' }, { $ref: '#/$defs/Dog' }], $defs: { Cat: cat, Dog: dog },
+    discriminator: { propertyName: 'kind', mapping: { cat: '#/$defs/Cat', dog: '#/$defs/Dog' } } };
+  const pets = accepts(union);
+  for (const [text, inside] of [['{"kind":"cat"}', true], ['{"kind": "dog"}', true],
+    ['{"kind":"cow"}', false]]) assert.equal(pets.test(text), inside, text);
+  const record = { type: 'object', additionalProperties: { type: 'boolean' } };
+  for (const propertyNames of [{ type: 'string' }, { type: 'string', description: 'a name' }, {}, true])
+    assert.equal(schemaGrammar({ ...record, propertyNames }), schemaGrammar(record));
+  for (const propertyNames of [{ type: 'string', minLength: 1 }, { enum: ['a'] }, { type: 'integer' }, false, null, 5])
+    assert.throws(() => schemaGrammar({ ...record, propertyNames }), { code: 'argument', message: /#\/propertyNames/ });
+});
+
+test('whatever stands where something else should: code argument, and nothing else', () => {
+  const loop = { a: [] };
+  loop.a.push(loop);
+  for (const [schema, part] of [[{ type: 'string', pattern: 5 }, '#/pattern'], [{ type: 'string', format: {} }, '#/format'],
+    [{ $ref: '#/%E0%A4%A' }, 'there is no'],
+    [{ enum: [1n] }, '#/enum'], [{ enum: [undefined] }, '#/enum'], [{ enum: [{ a: [NaN] }] }, '#/enum'], [{ const: 1n }, '#/const'],
+    [{ const: () => 1 }, '#/const'],
+    [{ enum: [loop] }, '#/enum'], [{ oneOf: [null, { type: 'string' }] }, '#']])
+    assert.throws(() => schemaGrammar(schema), (error) => error.code === 'argument' && error.message.includes(part), part);
+  assert.equal(schemaGrammar({ const: undefined, type: 'boolean' }), schemaGrammar({ type: 'boolean' }), 'as if it were left out');
+  const junk = [null, undefined, 5, -1, NaN, '', '#', '#/%', 1n, Symbol('a'), () => 1, [],
+    [[]], {}, true, false, [null], { a: null }, ['a'], { $ref: '#' }, Infinity];
+  const keys = ['type', 'nullable', 'enum', 'const', 'anyOf', 'oneOf', 'allOf', '$ref', 'properties', 'required', 'additionalProperties',
+    'minProperties', 'items',
+    'prefixItems', 'additionalItems', 'minItems', 'maxItems', 'minLength', 'pattern', 'format', 'minimum', 'exclusiveMaximum', '$defs',
+      'propertyNames', 'uniqueItems'];
+  const random = dice(9);
+  const pick = (list) => list[random(list.length)];
+  const wrong = (depth) => (depth === 0 || random(3) === 0 ? pick(junk) : random(3) === 0 ? [wrong(depth - 1), wrong(depth - 1)] :
+    Object.fromEntries(Array.from({ length: 1 + random(3) }, () => [pick([...keys, 'a']), wrong(depth - 1)])));
+  let refused = 0;
+  for (let i = 0; i < 20000; i++) {
+    const schema = wrong(4);
+    try {
+      schemaGrammar(schema);
+    } catch (error) {
+      refused++;
+      if (error.code !== 'argument') assert.fail(error.stack);
+    }
+  }
+  assert.ok(refused > 10000 && refused < 20000, `${refused} refused`);
 });
 
 test('what is not supported is refused with its place', () => {

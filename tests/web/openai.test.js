@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
-import { load, openai } from '../../web/index.js';
+import { BitpairError, load, openai } from '../../web/index.js';
 import { FIXTURE, ROOT } from './helper.js';
 
 const PROMPT = 'Once upon a time, there was a little girl named';
@@ -122,17 +122,93 @@ describe('openai()', () => {
     await assert.rejects(client.completions.create({ prompt: [] }), { code: 'argument', status: 400 });
     await assert.rejects(client.completions.create(), { code: 'argument' });
     await assert.rejects(client.completions.create({ prompt: 'a', echo: true }), { code: 'unsupported', status: 400 });
-    const chunks = await client.completions.create({ prompt: 'a', temperature: -1, stream: true });
-    await assert.rejects(collect(chunks), { code: 'argument', status: 400 });
     assert.ok((await client.completions.create({ prompt: 'a', tools: [], response_format: { type: 'text' }, user: 'me' })).choices);
+  });
+
+  test('a stream that is at fault rejects at once, and names what is', async () => {
+    const stream = true;
+    for (const [params, message] of [[{ temperature: -1 }, /^temperature must/], [{ top_p: 0 }, /^top_p must/],
+      [{ min_p: 7 }, /^min_p must/],
+      [{ repeat_penalty: 0 }, /^repeat_penalty must/], [{ logit_bias: { 9999999: 1 } }, /^logit_bias: token id 9999999/],
+      [{ max_tokens: 0 }, /^max_tokens must/],
+      [{ n: 0 }, /^n must/], [{ frequency_penalty: 101 }, /^frequency_penalty/], [{ stop: [''] }, /^stop must/],
+      [{ top_p: 'x' }, /^top_p must/],
+      [{ response_format: { type: 'json_schema', json_schema: { schema: { type: 'x' } } } },
+      /^response_format\.json_schema\.schema, #\/type: /]]) {
+      for (const more of [{}, { stream }]) {
+        const wanted = { code: 'argument', status: 400, message };
+        await assert.rejects(client.completions.create({ prompt: 'a', ...params, ...more }), wanted, JSON.stringify(params));
+        await assert.rejects(client.chat.completions.create({ messages, ...params, ...more }), wanted, JSON.stringify(params));
+      }
+    }
+    await assert.rejects(client.chat.completions.create({ messages, max_completion_tokens: 0, stream }),
+      { message: /^max_completion_tokens must/ });
+    await assert.rejects(client.chat.completions.create({ messages, logprobs: true, top_logprobs: 21, stream }),
+      { message: /^top_logprobs must/ });
+    await assert.rejects(client.completions.create({ prompt: 'a b c '.repeat(99), stream }), { code: 'context', status: 400 });
+    assert.ok((await collect(await client.completions.create({ prompt: 'a', max_tokens: 2, stream }))).length > 0);
+  });
+
+  test('beside it, generate() names options as its own types do', async () => {
+    for (const [name, value] of [['topP', 0], ['minP', 2], ['typicalP', 0], ['repeatPenalty', 0], ['frequencyPenalty', 101],
+      ['presencePenalty', -101],
+      ['repeatLast', 1025], ['logitBias', { 9999999: 1 }], ['temperature', -1]])
+      await assert.rejects(model.generate(PROMPT, { [name]: value }).result, { code: 'argument', message: new RegExp(`^${name}\\b`) });
+  });
+
+  test('whatever stands where something else should: a BitpairError with its status', async () => {
+    const user = { role: 'user', content: 'Hi' };
+    const tool = { type: 'function', function: { name: 'f' } };
+    const called = (tool_calls) => ({ messages: [user, { role: 'assistant', content: null, tool_calls }] });
+    for (const [params, message] of [[{ tools: [{ type: 'function' }] }, /^tools\[0\]\.function\.name/],
+      [{ tools: { a: 1 } }, /^tools must be/], [{ tools: 'x' }, /^tools must/],
+      [{ tools: [tool, null] }, /^tools\[1\] must be/],
+      [{ tools: [{ type: 'function', function: { name: 'f', parameters: 5 } }] }, /^tools\[0\]\.function\.parameters/],
+      [{ tools: [tool], tool_choice: { type: 'function' } }, /^tool_choice\.function\.name/],
+      [{ tools: [tool], tool_choice: 'any' }, /^tool_choice must/],
+      [{ tools: [tool], tool_choice: { type: 'function', function: { name: 'g' } } }, /^tool_choice: there is no tool g/],
+      [{ tool_choice: 'required' }, /^tool_choice needs tools/],
+      [{ tools: [], tool_choice: { type: 'function', function: { name: 'f' } } }, /^tool_choice needs tools/],
+      [called('x'), /^messages\[1\]\.tool_calls must be an array/], [called([null]), /^messages\[1\]\.tool_calls\[0\] must/],
+      [called([{ type: 'function' }]), /tool_calls\[0\]\.function\.name/],
+      [called([{ type: 'function', function: { name: 'f', arguments: '[1]' } }]), /tool_calls\[0\]\.function\.arguments must/],
+      [called([{ type: 'function', function: { name: 'f', arguments: { a: 1 } } }]), /tool_calls\[0\]\.function\.arguments must/],
+      [{ messages: [{ ...user, tool_calls: [{ ...tool, id: 'a' }] }] }, /^messages\[0\]\.tool_calls must/],
+      [{ messages: [{ role: 'user' }] }, /^messages\[0\]\.content must be a string/],
+      [{ messages: [{ role: 'assistant', content: null }] }, /^messages\[0\]\.content/],
+      [{ messages: [null] }, /^messages\[0\]/],
+      [{ messages: [{ role: 'user', content: [{ type: 'text' }] }] }, /^messages\[0\]\.content\[0\]\.text/],
+      [{ response_format: 'json' }, /^response_format must/], [{ logit_bias: 5 }, /^logit_bias must/], [{ n: 'x' }, /^n must/],
+      [{ seed: 1.5 }, /^seed must/]])
+      for (const stream of [false, true])
+        await assert.rejects(client.chat.completions.create({ messages: [user], ...params, stream }), (error) => {
+          assert.ok(error instanceof BitpairError, error.stack);
+          assert.deepEqual([error.code, error.status], ['argument', 400]);
+          assert.match(error.message, message);
+          return true;
+        });
+    for (const params of [undefined, null, 5, {}, { input: [] }, { input: null }])
+      await assert.rejects(client.embeddings.create(params), { code: 'argument', status: 400, message: /^(input must|create\(\) takes)/ });
+    for (const tool_choice of ['auto', 'none', null])
+      await client.chat.completions.create({ messages: [user], tool_choice, tools: null, max_tokens: 1 }, null);
+  });
+
+  test('seeds have a sign', async () => {
+    const say = async (seed) =>
+      (await client.completions.create({ prompt: PROMPT, seed, temperature: 1.5, n: 2 })).choices.map(({ text }) => text);
+    assert.deepEqual(await say(-1), await say(-1));
+    assert.notDeepEqual(await say(-1), await say(-2));
+    assert.equal((await say(-1))[1], (await say(0))[0], 'the next one of -1 is 0');
   });
 
   test('a signal rejects what is whole, and ends what streams; so does the controller', async () => {
     const controller = new AbortController();
     const long = { prompt: PROMPT, max_tokens: 110, temperature: 1, logit_bias: { [model.info.eos]: -100 } };
     const whole = client.completions.create(long, { signal: controller.signal });
-    controller.abort();
-    await assert.rejects(whole, { code: 'aborted', name: 'AbortError' });
+    const reason = new Error('enough');
+    controller.abort(reason);
+    await assert.rejects(whole, { code: 'aborted', name: 'AbortError', cause: reason });
+    assert.deepEqual(await collect(await client.completions.create({ ...long, stream: true }, { signal: controller.signal })), []);
     const stream = await client.completions.create({ ...long, stream: true });
     let seen = 0;
     for await (const _ of stream) if (++seen === 2) stream.controller.abort();

@@ -1,8 +1,11 @@
 // The package's sources: no reach beyond what the user named; the page's promises; the server. tests/package/ has the package itself.
 
 import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { readFileSync, readdirSync } from 'node:fs';
+import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 
 import { demoHandler, listen } from '../../scripts/serve.js';
@@ -15,6 +18,112 @@ test('what index.js exports and what index.d.ts declares are the same', async ()
   const declared = [...read('web/index.d.ts').matchAll(/^export (?:class|function|const) (\w+)/gm)].map(([, name]) => name);
   assert.deepEqual(Object.keys(await import('../../web/index.js')).sort(), declared.sort());
 });
+
+/** A program of Node: no DOM, and everything that a page alone has is missing. */
+const USE = `
+import { load, openai, type EngineSource, type Model, type RequestLike } from 'bitpair';
+
+const headers = new Headers({ authorization: 'Bearer a' });
+const wasm: EngineSource = new Uint8Array(8);
+const request: RequestLike = { url: 'm.gguf', headers, credentials: 'include', cache: 'no-store', mode: 'cors', redirect: 'follow',
+  referrerPolicy: '' };
+const model: Model = await load(request, { signal: new AbortController().signal, wasm });
+await load({ url: 'm.gguf', headers: { authorization: 'Bearer a' } }, { wasm: (file) => \`/\${file.toUpperCase()}\` });
+await load({ url: 'm.gguf', headers: [['authorization', 'Bearer a']] });
+await load(new Request('https://example.org/m.gguf', { headers }));
+for await (const { text } of model.chat([{ role: 'user', content: 'Hi' }])) process.stdout.write(text);
+void openai(model).embeddings.create({ input: 'a' });
+// @ts-expect-error
+await load({ url: 'm.gguf', mode: 'any' });
+`;
+
+test('the types need no DOM: a project of Node, and one of a page', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bitpair-types-'));
+  try {
+    const own = join(folder, 'node_modules', 'bitpair');
+    mkdirSync(own, { recursive: true });
+    writeFileSync(join(own, 'package.json'), '{ "type": "module", "exports": { "types": "./index.d.ts" } }');
+    copyFileSync(`${ROOT}web/index.d.ts`, join(own, 'index.d.ts'));
+    for (const name of ['@types', 'undici-types']) symlinkSync(`${ROOT}node_modules/${name}`, join(folder, 'node_modules', name));
+    writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
+    writeFileSync(join(folder, 'use.ts'), USE);
+    writeFileSync(join(folder, 'page.ts'), USE.replace('process.stdout.write', 'document.write')
+      .replace('new Uint8Array(8)', "await WebAssembly.compileStreaming(fetch('a.wasm'))"));
+    const flags = ['--strict', '--noEmit', '--exactOptionalPropertyTypes', '--target', 'es2022',
+      '--module', 'esnext', '--moduleResolution', 'bundler'];
+    const compile = (...more) =>
+      execFileSync(process.execPath, [`${ROOT}node_modules/typescript/bin/tsc`, ...flags, ...more], { cwd: folder, encoding: 'utf8' });
+    compile('use.ts', '--lib', 'es2022', '--types', 'node', '--skipLibCheck', 'false');
+    compile('page.ts', '--lib', 'es2022,dom,dom.iterable', '--typeRoots', 'none');
+  } catch (error) {
+    assert.fail(error.stdout || error.message);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('what is packed: every relative link and picture of its pages leads to a file of it', () => {
+  const options = { cwd: ROOT, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] };
+  const [{ files }] = JSON.parse(execFileSync('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], options));
+  const packed = files.map(({ path }) => path);
+  const pages = packed.filter((path) => path.endsWith('.md'));
+  assert.ok(pages.includes('README.md') && pages.length > 5);
+  const anchors = (path) => [...read(path).matchAll(/^#+ (.*)$/gm)]
+    .map(([, title]) => title.toLowerCase().replace(/[^\w -]/g, '').replaceAll(' ', '-'));
+  for (const page of pages) {
+    const text = read(page).replace(/^```[^]*?^```$|`[^`\n]*`/gm, ''); // without code
+    for (const [, link, target = link] of text.matchAll(/\]\(([^)\s]+)\)|(?:src|href)="([^"]+)"/g)) {
+      if (/^\w+:/.test(target)) continue;
+      const [path, anchor] = target.split('#');
+      const full = path === '' ? page : join(dirname(page), path);
+      assert.ok(packed.includes(full), `${page}: ${target} is not in the package`);
+      if (anchor) assert.ok(anchors(full).includes(anchor), `${page}: ${target}`);
+    }
+  }
+});
+
+test('the import map of docs/API.md is the one that tests/package/ runs', () => {
+  const part = (path) => /<script type="importmap">[^]*?<\/script>\n<script type="module".*/.exec(read(path))[0];
+  assert.equal(part('docs/API.md'), part('tests/package/fixtures/script.html'));
+});
+
+test('a build without engines says what makes them, and leaves what an earlier one has built', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'bitpair-build-'));
+  try {
+    const filter = (path) => !path.endsWith('bitpair.wasm');
+    for (const name of ['package.json', 'scripts', 'web']) cpSync(`${ROOT}${name}`, join(folder, name), { recursive: true, filter });
+    symlinkSync(`${ROOT}node_modules`, join(folder, 'node_modules'));
+    for (const [script, built] of [['build-package', 'dist/index.js'], ['build-demo', 'build/demo/sw.js']]) {
+      mkdirSync(dirname(join(folder, built)), { recursive: true });
+      writeFileSync(join(folder, built), 'earlier');
+      const { status, stderr } = spawnSync(process.execPath, [`scripts/${script}.js`], { cwd: folder, encoding: 'utf8' });
+      assert.deepEqual([status, stderr], [1, `${script}: web/bitpair.wasm is missing: npm run build:wasm makes it\n`]);
+      assert.equal(readFileSync(join(folder, built), 'utf8'), 'earlier');
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('engines: versions of Node that have process.getBuiltinModule, and no others', () => {
+  const { engines: { node } } = JSON.parse(read('package.json'));
+  assert.equal(JSON.parse(read('package-lock.json')).packages[''].engines.node, node);
+  for (const [version, has] of [['20.15.1', false], ['20.16.0', true], ['20.20.2', true], ['21.7.3', false], ['22.0.0', false],
+    ['22.2.0', false], ['22.3.0', true],
+    ['24.0.0', true]]) assert.equal(inRange(version, node), has, version);
+  assert.ok(read('README.md').includes('Node (20.16 and later 20s, 22.3 and newer)'));
+});
+
+/** Is a version in a range made of '^' and '>='? */
+function inRange(version, range) {
+  const numbers = (text) => text.split('.').map(Number);
+  return range.split(' || ').some((part) => {
+    const [, sign, low] = /^(\^|>=)([\d.]+)$/.exec(part);
+    const [a, b] = [numbers(version), numbers(low)];
+    const at = a.findIndex((n, i) => n !== b[i]);
+    return (at < 0 || a[at] > b[at]) && (sign === '>=' || a[0] === b[0]);
+  });
+}
 
 const engines = readdirSync(`${ROOT}web`).filter((name) => name.endsWith('.wasm')).map((name) => `web/${name}`);
 

@@ -121,8 +121,9 @@ describe('a model', () => {
     }
     const [raw] = await model.embed([texts[0]], { normalize: false });
     assert.ok(Math.abs(dot(raw, raw) - 1) > 1e-3);
-    for (const [wrong, options] of [['a', { pooling: 'max' }], [7, {}], [[7], {}], [[[]], { bos: false }]])
+    for (const [wrong, options] of [['a', { pooling: 'max' }], [7, {}], [[7], {}], [[[]], { bos: false }], ['', { bos: false }]])
       await assert.rejects(model.embed(wrong, options), { code: 'argument' });
+    assert.equal((await model.embed('')).length, model.info.width, 'BOS is a token too');
   });
 
   test('scores and logits agree', async () => {

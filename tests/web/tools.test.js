@@ -118,12 +118,36 @@ describe('chat()', () => {
     }
   });
 
+  test('a call that must come, with parameters that refer to their $defs', async () => {
+    const parameters = { type: 'object', properties: { city: { $ref: '#/$defs/City' } }, $defs: { City: { enum: ['Rome', 'Oslo'] } } };
+    for (const toolChoice of ['required', { name: 'weather' }]) {
+      const session = saying(CALL);
+      await session.chat(ask, { tools: [{ name: 'weather', parameters }, { name: 'now' }], toolChoice }).text();
+      assert.match(session.prompts[0].grammar, /Rome[^]*Oslo/);
+    }
+  });
+
   test('wrong tools, choices and messages', async () => {
     const rejects = (messages, options) => assert.rejects(saying([], PLAIN).chat(messages, options).text(), { code: 'argument' }, JSON.stringify([messages, options]));
     for (const wrong of [{ tools: {} }, { tools: [{}] }, { tools: TOOLS, toolChoice: 'any' }, { tools: TOOLS, toolChoice: { name: 'x' } }, { toolChoice: 'required' },
       { tools: [{ name: 'a', parameters: 7 }] }, { tools: TOOLS, toolChoice: 'required', json: true }]) await rejects(ask, wrong);
     for (const messages of [[{ role: 'assistant' }], [{ role: 'assistant', content: null }], [{ role: 'user', toolCalls: [ROME] }],
       [{ role: 'assistant', toolCalls: [{}] }]]) await rejects(messages, {});
+  });
+
+  test('continueLast goes on with a text, not with a call', async () => {
+    const begun = { role: 'assistant', content: 'It is' };
+    for (const toolCalls of [undefined, []]) {
+      const session = saying([], PLAIN);
+      await session.chat([...ask, { ...begun, toolCalls }], { continueLast: true }).text();
+      assert.ok(session.prompts[0].prompt.endsWith('assistant:It is'), session.prompts[0].prompt);
+    }
+    for (const content of [null, 'It is']) {
+      const session = saying([], PLAIN);
+      await assert.rejects(session.chat([...ask, { role: 'assistant', content, toolCalls: [ROME] }], { continueLast: true }).text(),
+        { code: 'argument', message: /^continueLast/ });
+      assert.equal(session.prompts.length, 0);
+    }
   });
 
   test('a template that does not end, or asks for too much, is stopped', async () => {
@@ -201,6 +225,16 @@ test('openai(): tool_calls in answers and in streams, and back', async () => {
   assert.match(session.prompts.at(-1).grammar, /tool-call ::=/);
   const { choices: [none] } = await chat.completions.create({ ...params, tool_choice: 'none' });
   assert.deepEqual([none.message.tool_calls, none.finish_reason], [undefined, 'stop']);
+  const twice = openai(saying(['<tool_call>{"name": "now"}</tool_call>', '<tool_call>{"name": "now"}</tool_call>'])).chat;
+  for (const [parallel_tool_calls, count] of [[true, 2], [undefined, 2], [false, 1]]) {
+    const all = { ...params, parallel_tool_calls };
+    const { choices: [{ message: { tool_calls }, finish_reason: end }] } = await twice.completions.create(all);
+    assert.deepEqual([tool_calls.length, end], [count, 'tool_calls']);
+    const told = [];
+    for await (const { choices: [{ delta }] } of await twice.completions.create({ ...all, stream: true }))
+      told.push(...(delta.tool_calls ?? []));
+    assert.deepEqual(told.map(({ index }) => index), [0, 1].slice(0, count));
+  }
   const broken = { role: 'assistant', content: null, tool_calls: [{ id: 'a', type: 'function', function: { name: 'f', arguments: '{' } }] };
   await assert.rejects(chat.completions.create({ ...params, messages: [...ask, broken] }), { code: 'argument', status: 400 });
 });
