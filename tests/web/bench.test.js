@@ -1,5 +1,5 @@
-// What the scripts of bench/ do around their measuring: what is kept and when it is measured again, and options that are none. The
-// `bitpair` command is played by a script that notes what it is asked.
+// What the scripts of bench/ do around their measuring: what is kept and when it is measured again, and options that are none (of others
+// too). The `bitpair` command is played by a script that notes what it is asked.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -113,6 +113,15 @@ test('options that are none: one line, and exit code 2', () => {
   assert.match(wrong('bench/bench', '--tiers', '9', '--runtime', 'node'), /--tiers 9: .* has 3 tiers/);
   assert.match(wrong('bench/peers', '--only', 'onnx,wlama'), /wlama is in no name; there are .*wllama 2\.4\.0 Q4_0/);
   assert.match(wrong('bench/peers', '--parts', 'sped'), /no sped; there are speed, start, memory, native/);
+  assert.match(wrong('scripts/serve', '--port', 'x'), /^serve: --port x: a number from 0 to 65535/);
+});
+
+test('--help prints the comment at the top', () => {
+  for (const script of ['bench/bench', 'bench/peers', 'bench/page', 'bench/quality', 'bench/ablation', 'scripts/fuzz', 'scripts/serve']) {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [`${ROOT}${script}.js`, '--help'], { encoding: 'utf8' });
+    assert.deepEqual([status, stderr], [0, ''], script);
+    assert.match(stdout, new RegExp(`^${script.split('/')[1]}\\.js - `));
+  }
 });
 
 test('peers are found by words of their names, with hyphens or blanks', async () => {
