@@ -16,7 +16,7 @@ import { existsSync } from 'node:fs';
 import { EMBEDDED } from '../tests/web/helper.js';
 import { countOf, countsOf, needEngines, parseOptions, refuse, wordsOf } from './lib/options.js';
 import { spread, table } from './lib/table.js';
-import { countTiers, findNative, nativeTool } from './lib/tiers.js';
+import { countTiers, needNative, nativeTool } from './lib/tiers.js';
 import { RUNTIMES } from './own/runtimes.js';
 
 const text = (value) => ({ type: 'string', default: value });
@@ -78,10 +78,9 @@ function printPart(name, rows) {
 /** What is wanted is there: known before hours of measuring, not after. */
 async function checkAll(cases) {
   if (!existsSync(values.model)) refuse(`${values.model} is missing`, 1);
-  const native = { check_kernels: parts.includes('kernels'), bitpair: cases.length > 0 && runtimes.includes('native') };
-  for (const name of Object.keys(native).filter((key) => native[key] && !findNative(key)))
-    refuse(`build/native/${name} is missing: npm run setup -- native && cmake --preset native && cmake --build --preset native`, 1);
+  if (parts.includes('kernels')) needNative('check_kernels');
   if (cases.length === 0) return;
+  if (runtimes.includes('native')) needNative('bitpair');
   if (runtimes.some((runtime) => runtime !== 'native')) needEngines();
   const [most, count] = [Math.max(0, ...tiers.filter(Number)), await countTiers(values.model)];
   if (most > count) refuse(`--tiers ${values.tiers}: ${values.model} has ${count} tiers`);

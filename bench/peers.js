@@ -9,15 +9,17 @@
 // these words. --llama-bench: a llama-bench binary of llama.cpp, to compare the native engine with (--parts native). Rounds are
 // interleaved; each figure is a median with its range.
 
+import { existsSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { load } from '../web/index.js';
-import { EMBEDDED } from '../tests/web/helper.js';
+import { EMBEDDED, sharedData } from '../tests/web/helper.js';
 import { countOf, countsOf, needEngines, parseOptions, refuse, wordsOf } from './lib/options.js';
 import { cutPrompt } from './lib/prompts.js';
+import { needNative } from './lib/tiers.js';
 import { openBenchServer } from './peers/server.js';
-import { findContestants, foldersOf, strangeWords } from './peers/contestants.js';
+import { TEACHER, findContestants, foldersOf, strangeWords } from './peers/contestants.js';
 import { measureMemory, measureSpeed, measureStart, openProfile } from './peers/chromium.js';
 import { measureNative } from './peers/native.js';
 import { printMemory, printNative, printSpeed, printStart } from './peers/report.js';
@@ -113,9 +115,22 @@ async function measureStarts(profile, server, contestants, prompts, full) {
   return inTurn(contestants, 'start', [count], rounds, ({ spec }) => measureStart(profile, server, full(spec, count), prompts.start));
 }
 
+/** What is wanted is there: known before anything is installed and measured. */
+function checkAll() {
+  const bench = values['llama-bench'];
+  if (parts.some((part) => part !== 'native')) needEngines();
+  if (parts.includes('native')) needNative('bitpair');
+  if (bench && !existsSync(bench)) refuse(`${bench} is missing`, 1);
+  try {
+    sharedData(TEACHER);
+  } catch ({ message }) {
+    refuse(message, 1);
+  }
+}
+
+checkAll();
 const result = { cpu: cpus()[0].model, cores: availableParallelism(), prompt, generate, context };
 if (parts.some((part) => part !== 'native')) {
-  needEngines();
   const contestants = findContestants(values.folder, only);
   const server = await openBenchServer(foldersOf(values.folder));
   try {

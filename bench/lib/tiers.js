@@ -7,11 +7,18 @@ import { join } from 'node:path';
 
 import { ROOT } from '../../tests/web/helper.js';
 import { load } from '../../web/index.js';
+import { refuse } from './options.js';
 
 /** Path of a program of the native build, undefined when it has not been built. */
-export function findNative(name) {
+function findNative(name) {
   const path = join(ROOT, 'build/native', name);
   return existsSync(path) ? path : undefined;
+}
+
+/** A program of the native build is there, or the process ends. */
+export function needNative(name) {
+  const made = 'npm run setup -- native && cmake --preset native && cmake --build --preset native';
+  if (!findNative(name)) refuse(`build/native/${name} is missing: ${made}`, 1);
 }
 
 /** The native command, which must have been built. */
