@@ -14,10 +14,9 @@
 //   --tool FILE          the command (default build/native/bitpair), --threads N
 
 import { execFileSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 
-import { COMMON, Evaluator, ROOT, SHARED, C4_BYTES } from './lib/evaluate.js';
+import { COMMON, Evaluator, ROOT, SHARED, C4_BYTES, digest, stamp } from './lib/evaluate.js';
 import { parseOptions } from './lib/options.js';
 import { table } from './lib/table.js';
 
@@ -42,16 +41,12 @@ function fail(text) {
 const tool = new Evaluator({ ...options, fail });
 const texts = tool.texts(options.text);
 
-/** A name for what was made from such values. */
-function digest(...values) {
-  return createHash('sha256').update(JSON.stringify(values)).digest('hex').slice(0, 16);
-}
-
 /** The calibration texts: of c4.utf8 nothing that is judged by. */
 function calibration() {
   if (options.calib) return options.calib;
-  const rest = tool.once('c4-rest.txt', (path) => {
-    const bytes = readFileSync(`${SHARED}/text/c4.utf8`);
+  const whole = `${SHARED}/text/c4.utf8`;
+  const rest = tool.once(`c4-rest-${digest(stamp(whole))}.txt`, (path) => {
+    const bytes = readFileSync(whole);
     writeFileSync(path, bytes.subarray(bytes.indexOf(0x0a, C4_BYTES) + 1)); // whole lines
   });
   return `${SHARED}/text/calib_12MB.txt,${rest}`;
@@ -62,7 +57,8 @@ const KEPT_TABLE = ['--embedding-bits', '0'];
 const SMALL_TABLE = ['--embedding-bits', '5'];
 const DIAGONAL = ['--method', 'diagonal', '--gradients', 'none', '--separate'];
 const STAGES = ['--stages', '1.02,1.02'];
-const MEASURED = digest(options.teacher, CALIBRATION, options['calib-tokens'], options.ctx); // what the next two files are measured on
+const INPUTS = [options.teacher, ...CALIBRATION.split(',')].map(stamp);
+const MEASURED = digest(INPUTS, options['calib-tokens'], options.ctx); // what the next two files are measured on
 const GRADIENTS = ['--gradients', 'full', '--gradients-file', tool.path(`gradients-${MEASURED}`)];
 const EQUAL_LOSS = ['--allocate', 'equal-loss', '--allocation', tool.path(`allocation-${MEASURED}.json`)];
 const RECIPE = [...STAGES, ...GRADIENTS, ...EQUAL_LOSS, ...SMALL_TABLE];
@@ -82,13 +78,14 @@ const STEPS = [
   { key: 'tune', name: 'scales tuned end to end', words: RECIPE, longer: 4, tuned: true },
 ];
 
-/** A file that the tool makes with these words, once, and its minutes (of a run that broke off: of its last part). */
+/** A file that the tool makes of its inputs with these words, once, and its minutes (of a run that broke off: of its last part). */
 function make(words) {
-  const name = digest(tool.stamp(tool.tool), words);
+  const name = digest(stamp(tool.tool), INPUTS, words);
   const path = tool.path(`${name}.gguf`);
   const minutes = tool.kept(['minutes', name], () => {
     const [command, ...rest] = words;
-    const began = existsSync(`${path}.work`) ? ['--resume'] : ['--force'];
+    const left = ['.work', '.tune'].some((state) => existsSync(path + state)); // what compress and tune leave when they are stopped
+    const began = left ? ['--resume'] : ['--force'];
     const { seconds } = JSON.parse(tool.run(command, ...rest, '-o', path, ...began, '--json', ...tool.words));
     return seconds / 60;
   });

@@ -14,9 +14,9 @@ import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 
 import { EMBEDDED } from '../tests/web/helper.js';
-import { parseOptions } from './lib/options.js';
+import { countOf, countsOf, needEngines, parseOptions, refuse, wordsOf } from './lib/options.js';
 import { spread, table } from './lib/table.js';
-import { nativeTool } from './lib/tiers.js';
+import { countTiers, needNative, nativeTool } from './lib/tiers.js';
 import { RUNTIMES } from './own/runtimes.js';
 
 const text = (value) => ({ type: 'string', default: value });
@@ -33,31 +33,34 @@ const { values } = parseOptions(import.meta.url, {
     json: { type: 'boolean', default: false },
   },
 });
-const list = (option) => option.split(',').filter(Boolean);
-const numbers = (option) => list(option).map(Number);
-const parts = list(values.parts);
+const parts = wordsOf('parts', values.parts, ['kernels', 'speed', 'prompts', 'depths']);
+const runtimes = wordsOf('runtime', values.runtime, Object.keys(RUNTIMES));
+const threads = countsOf('threads', values.threads);
+const tiers = wordsOf('tiers', values.tiers).map((word) => (word === 'all' ? word : countOf('tiers', word)));
+const rounds = countOf('rounds', values.rounds);
+const prompts = countsOf('prompts', values.prompts);
+const depths = countsOf('depths', values.depths);
 const GENERATE = 64;
 
 /** What is run in one go, so that it is measured side by side. */
 function listCases() {
   const cases = [];
   if (parts.includes('speed')) cases.push({ part: 'speed', prompt: 128, generate: GENERATE });
-  if (parts.includes('prompts')) for (const prompt of numbers(values.prompts)) cases.push({ part: 'prompts', prompt, generate: 0 });
-  if (parts.includes('depths')) for (const prompt of numbers(values.depths)) cases.push({ part: 'depths', prompt, generate: GENERATE });
+  if (parts.includes('prompts')) for (const prompt of prompts) cases.push({ part: 'prompts', prompt, generate: 0 });
+  if (parts.includes('depths')) for (const prompt of depths) cases.push({ part: 'depths', prompt, generate: GENERATE });
   return cases;
 }
 
 async function measureAll(cases) {
   const context = Math.max(...cases.map(({ prompt, generate }) => prompt + generate + 1));
   const rows = [];
-  for (const runtime of list(values.runtime)) {
-    if (!RUNTIMES[runtime]) throw new Error(`${runtime} is not one of ${Object.keys(RUNTIMES).join(', ')}`);
-    for (const tiers of list(values.tiers)) {
-      const tier = tiers === 'all' ? undefined : Number(tiers);
-      for (const threads of numbers(values.threads)) {
-        const result = await RUNTIMES[runtime]({ model: values.model, tier, threads, context, rounds: Number(values.rounds), cases });
-        console.error(`bench: ${result.runtime}, ${tiers} tiers, ${threads} thread(s): done`);
-        rows.push(...cases.map((one, i) => ({ ...one, ...result, tiers, figures: result.figures[i] })));
+  for (const runtime of runtimes) {
+    for (const named of tiers) {
+      const tier = named === 'all' ? undefined : named;
+      for (const count of threads) {
+        const result = await RUNTIMES[runtime]({ model: values.model, tier, threads: count, context, rounds, cases });
+        console.error(`bench: ${result.runtime}, ${named} tiers, ${count} thread(s): done`);
+        rows.push(...cases.map((one, i) => ({ ...one, ...result, tiers: `${named}`, figures: result.figures[i] })));
       }
     }
   }
@@ -66,18 +69,26 @@ async function measureAll(cases) {
 
 function printPart(name, rows) {
   if (rows.length === 0) return;
-  const line = ({ runtime, isa, tiers, threads, prompt, figures }) =>
-    [runtime, isa, tiers, threads, prompt, spread(figures.prefill), spread(figures.decode)];
+  const line = ({ figures, ...row }) =>
+    [row.runtime, row.isa, row.tiers, row.threads, row.prompt, spread(figures.prefill), spread(figures.decode)];
   console.log(`\n${name}, tokens per second\n`);
   console.log(table([['', 'kernels', 'tiers', 'threads', 'prompt', 'prefill', 'decode after it'], ...rows.map(line)]));
 }
 
-if (!existsSync(values.model)) {
-  console.error(`bench: ${values.model} is missing`);
-  process.exit(1);
+/** What is wanted is there: known before hours of measuring, not after. */
+async function checkAll(cases) {
+  if (!existsSync(values.model)) refuse(`${values.model} is missing`, 1);
+  if (parts.includes('kernels')) needNative('check_kernels');
+  if (cases.length === 0) return;
+  if (runtimes.includes('native')) needNative('bitpair');
+  if (runtimes.some((runtime) => runtime !== 'native')) needEngines();
+  const [most, count] = [Math.max(0, ...tiers.filter(Number)), await countTiers(values.model)];
+  if (most > count) refuse(`--tiers ${values.tiers}: ${values.model} has ${count} tiers`);
 }
-if (parts.includes('kernels')) console.log(execFileSync(nativeTool('check_kernels'), ['--bench'], { encoding: 'utf8' }));
+
 const cases = listCases();
+await checkAll(cases);
+if (parts.includes('kernels')) console.log(execFileSync(nativeTool('check_kernels'), ['--bench'], { encoding: 'utf8' }));
 const rows = cases.length > 0 ? await measureAll(cases) : [];
 for (const part of ['speed', 'prompts', 'depths']) printPart(part, rows.filter((row) => row.part === part));
 if (values.json) console.log(JSON.stringify(rows));

@@ -16,9 +16,10 @@ import { buildDemo } from '../scripts/build-demo.js';
 import { listen } from '../scripts/serve.js';
 import { openBrowser } from '../tests/browser/browser.js';
 
-import { parseOptions } from './lib/options.js';
+import { needEngines, parseOptions } from './lib/options.js';
 
 const { values } = parseOptions(import.meta.url, { options: { json: { type: 'boolean', default: false } } });
+needEngines();
 const TYPES = {
   '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.wasm': 'application/wasm',
   '.webmanifest': 'application/manifest+json', '.png': 'image/png',

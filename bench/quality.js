@@ -11,16 +11,17 @@
 //                     --limit N: only N rows of each; --baseline-tasks: of the baselines as well
 //   --tiers           also every shorter tier of the files
 //   --baselines LIST  of rtn2,rtn3,rtn4,q4_0,q8_0 (default all; none)
-//   --cache DIR       where baselines, tiers and results are kept (default build/quality); what was measured is measured
-//                     again only with another tool, other models, texts or options, so a run that broke off goes on
+//   --cache DIR       where baselines, tiers and results are kept (default build/quality); what was measured is measured again
+//                     only with another tool, other models, texts, tasks or options, so a run that broke off goes on; baselines
+//                     are made anew only of another teacher
 //   --tool FILE       the command (default build/native/bitpair), --threads N
 //   --svg FILE        draw the picture, e.g. docs/quality.svg
 
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, existsSync, statSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
-import { basename } from 'node:path';
+import { basename, resolve } from 'node:path';
 
-import { COMMON, Evaluator, ROOT, SHARED } from './lib/evaluate.js';
+import { COMMON, Evaluator, ROOT, SHARED, digest, stamp } from './lib/evaluate.js';
 import { parseOptions } from './lib/options.js';
 import { drawQuality, tableOf } from './quality_draw.js';
 
@@ -55,11 +56,11 @@ function fail(text) {
 const tool = new Evaluator({ ...options, fail });
 
 function listBaselines() {
-  const stamp = `${basename(options.teacher, '.gguf')}-${statSync(options.teacher).size}`;
+  const teacher = `${basename(options.teacher, '.gguf')}-${digest(stamp(options.teacher))}`;
   const wanted = options.baselines === 'none' ? [] : options.baselines.split(',');
   return wanted.map((key) => {
     const known = BASELINES[key] ?? fail(`--baselines knows ${Object.keys(BASELINES)}, not ${key}`);
-    const path = tool.once(`${stamp}-${key}.gguf`, (out) => tool.run('compress', options.teacher, '-o', out, ...known.options));
+    const path = tool.once(`${teacher}-${key}.gguf`, (out) => tool.run('compress', options.teacher, '-o', out, ...known.options));
     return { path, name: known.name, kind: 'baseline' };
   });
 }
@@ -72,7 +73,7 @@ function listFile(word) {
   const name = equals > 0 ? word.slice(0, equals) : basename(path, '.gguf');
   const ends = options.tiers ? JSON.parse(tool.run('inspect', path, '--json')).tiers.map(({ end }) => end) : [];
   const shorter = ends.slice(0, -1).map((end, i) => {
-    const prefix = tool.path(`tier-${i + 1}-of-${basename(path)}`);
+    const prefix = tool.path(`tier-${i + 1}-of-${digest(resolve(path))}-${basename(path)}`); // files of two folders may share a name
     copyFileSync(path, prefix);
     truncateSync(prefix, end);
     utimesSync(prefix, statSync(path).atime, statSync(path).mtime); // what is kept of it holds as long as the file itself
@@ -89,7 +90,7 @@ function measure(models, texts) {
   const folder = options.tasks === 'shared' ? `${SHARED}/evalsets` : options.tasks;
   return rows.map((row, i) => {
     if (models[i].kind === 'baseline' && !options['baseline-tasks']) return row;
-    const [{ tasks, mean, mean_se }] = tool.evaluate([paths[i]], ['--tasks', folder, '--limit', options.limit]);
+    const [{ tasks, mean, mean_se }] = tool.evaluate([paths[i]], ['--tasks', folder, '--limit', options.limit], [folder]);
     return { ...row, tasks, mean, mean_se };
   });
 }

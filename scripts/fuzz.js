@@ -1,13 +1,15 @@
 // fuzz.js - runs the libFuzzer programs of tests/fuzz_*.c: `npm run fuzz -- [TARGET...] [--minutes N | --seconds N] [--jobs N]`.
 // Each target starts from tests/fuzz/TARGET (committed) and build/fuzz-corpus/TARGET (what it has found here), and gets
 // the time; --jobs of them run at once. An input that breaks something lies in build/fuzz-crashes afterwards.
-// `--coverage` shows instead which lines of the parsers all inputs reach together, and fails below 90 % (Debian: llvm-19).
+// `--coverage` shows instead which lines of the parsers all inputs reach together, and fails below 90 % (Debian's package llvm-19, which
+// the set-up does not install).
 
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+
+import { parseOptions } from '../bench/lib/options.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const CORPUS = `${ROOT}build/fuzz-corpus/`;
@@ -18,7 +20,7 @@ const PARSERS = ['src/gguf.c', 'src/model.c', 'src/tokenizer.c', 'src/tokenizer_
   'src/session_state.c', 'tools/io/safetensors.c', 'tools/io/json.c', 'tools/io/hf_config.c', 'tools/io/hf_tokenizer.c',
   'tools/io/spm.c', 'tools/io/vocab.c', 'tools/chat_template.c'];
 
-const { values: options, positionals } = parseArgs({
+const { values: options, positionals } = parseOptions(import.meta.url, {
   allowPositionals: true,
   options: { minutes: { type: 'string' }, seconds: { type: 'string', default: '10' }, jobs: { type: 'string' }, coverage: { type: 'boolean', default: false } },
 });
@@ -36,6 +38,10 @@ if (unknown.length || !(seconds >= 0) || !(jobs >= 1)) {
 const version = [19, 20, 21].find((n) => existsSync(`/usr/bin/clang-${n}`));
 if (!version) {
   console.error('fuzz: clang is missing: bash scripts/setup.sh installs it on Debian');
+  process.exit(1);
+}
+if (options.coverage && !['profdata', 'cov'].every((name) => existsSync(`/usr/bin/llvm-${name}-${version}`))) {
+  console.error(`fuzz: llvm-profdata-${version} or llvm-cov-${version} is missing: apt-get install llvm-${version}`);
   process.exit(1);
 }
 

@@ -2,17 +2,17 @@
 //
 //   node scripts/serve.js [--site FOLDER] [--port 8080] [--host 127.0.0.1] [--model FILE]
 //
-// With --site it serves what build-demo.js has made there; else the source, which needs no build: web/, models/ and the libraries
-// of the page, nothing else. --model puts FILE in the place of the page's model. A port that is taken is passed over.
+// With --site it serves what build-demo.js has made there; else the source, of which only the engine must be built: web/, models/ and
+// the libraries of the page, nothing else. --model puts FILE in the place of the page's model. A port that is taken is passed over.
 
-import { createReadStream } from 'node:fs';
+import { createReadStream, existsSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { extname, join, posix, resolve as absolute } from 'node:path';
 import { pipeline } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 
+import { parseOptions, refuse } from '../bench/lib/options.js';
 import { MODEL_PATH } from '../web/demo/config.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -129,11 +129,14 @@ export function listen(handler, port, host = '127.0.0.1') {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const { values } = parseArgs({
+  const { values } = parseOptions(import.meta.url, {
     options: {
       site: { type: 'string' }, port: { type: 'string', default: '8080' }, host: { type: 'string', default: '127.0.0.1' }, model: { type: 'string' },
     },
   });
-  const server = await listen(demoHandler(values), Number(values.port), values.host);
+  const port = Number(values.port);
+  if (!Number.isInteger(port) || port < 0 || port > 65535) refuse(`--port ${values.port}: a number from 0 to 65535 is needed`);
+  for (const path of [values.site, values.model]) if (path && !existsSync(path)) refuse(`${path} is missing`, 1);
+  const server = await listen(demoHandler(values), port, values.host);
   console.log(`bitpair is at http://localhost:${server.address().port}/ (Ctrl+C ends it)`);
 }

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs what building (`setup.sh build`: the WASM engine only) or testing (`setup.sh`: everything) needs.
+# Installs what building (`setup.sh build`: the WASM engine; `setup.sh native`: the bitpair command) or testing (`setup.sh`: everything) needs.
 # Debian and its children: through apt-get, as root or with sudo. Elsewhere: names what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-all}
+case $what in all | build | native) ;; *) echo "setup: build, native or nothing, not '$what'" >&2; exit 2 ;; esac
 
 # The package runs on Node 20.16 and on 22.3 and newer; bundlers that its tests use need 20.19.
 node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' ||
@@ -28,11 +29,12 @@ libgcc_version() {
 }
 
 # what must be there (a command, pc: a pkg-config module, h: a header), and Debian's package for it
-needs=("cmake cmake" "ninja ninja-build" "clang clang-VERSION" "wasm-ld lld-VERSION")
+needs=("cmake cmake" "ninja ninja-build")
+[ "$what" = native ] || needs+=("clang clang-VERSION" "wasm-ld lld-VERSION")
+[ "$what" = build ] ||
+    needs+=("gcc gcc" "pkg-config pkg-config" "pc:openblas libopenblas-dev" "pc:libcjson libcjson-dev" "h:pthread.h libc6-dev")
 if [ "$what" = all ]; then
-    needs+=("gcc gcc" "pkg-config pkg-config" "pc:openblas libopenblas-dev" "pc:libcjson libcjson-dev" "h:pthread.h libc6-dev"
-        "chromium chromium" "firefox firefox-esr" "WebKitWebDriver webkit2gtk-driver" "Xvfb xvfb"
-        "fuzzer libclang-rt-VERSION-dev")
+    needs+=("chromium chromium" "firefox firefox-esr" "WebKitWebDriver webkit2gtk-driver" "Xvfb xvfb" "fuzzer libclang-rt-VERSION-dev")
     # The NEON kernels, where this machine cannot run them itself: a C library for AArch64, and an emulator.
     case $(uname -m) in
     aarch64 | arm64) ;;

@@ -1,7 +1,8 @@
 // evaluate.js - the `bitpair` command as the scripts about quality use it: run, its files and results kept in a folder.
 
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -17,6 +18,18 @@ export const COMMON = {
   tool: { type: 'string', default: `${ROOT}build/native/bitpair` },
   threads: { type: 'string' },
 };
+
+/** A name for what was made from such values. */
+export function digest(...values) {
+  return createHash('sha256').update(JSON.stringify(values)).digest('hex').slice(0, 16);
+}
+
+/** Of a file, or of all in a folder: what tells it from another under its name. */
+export function stamp(path) {
+  const status = statSync(path);
+  if (status.isDirectory()) return [path, ...readdirSync(path).sort().map((name) => stamp(join(path, name)))];
+  return [path, status.size, Math.round(status.mtimeMs)];
+}
 
 export class Evaluator {
   /** `tool`: the command; `cache`: the folder of what is kept; `threads`: of every run, undefined: its default; `fail(text)` ends the script. */
@@ -48,8 +61,9 @@ export class Evaluator {
   /** The texts of --text, or the shared data's, and what a table calls them: [{path, name}]. */
   texts(list) {
     if (list) return list.split(',').map((path) => ({ path, name: basename(path) }));
-    const c4 = this.once('c4.txt', (path) => {
-      const bytes = readFileSync(`${SHARED}/text/c4.utf8`).subarray(0, C4_BYTES);
+    const whole = `${SHARED}/text/c4.utf8`;
+    const c4 = this.once(`c4-${digest(stamp(whole))}.txt`, (path) => {
+      const bytes = readFileSync(whole).subarray(0, C4_BYTES);
       writeFileSync(path, new TextDecoder().decode(bytes, { stream: true })); // stream: no half character at the end
     });
     return [{ path: `${SHARED}/text/heldout_500KB.txt`, name: 'held-out textbooks' }, { path: c4, name: 'C4' }];
@@ -68,20 +82,19 @@ export class Evaluator {
     return value;
   }
 
-  /** Of a file: what tells it from another under its name. */
-  stamp(path) {
-    const { size, mtimeMs } = statSync(path);
-    return [path, size, Math.round(mtimeMs)];
-  }
-
-  /** The rows of one `bitpair eval --json` of these files, or those kept from an earlier run of the same tool on the same files. */
-  evaluate(paths, words) {
-    return this.kept([this.stamp(this.tool), paths.map((path) => this.stamp(path)), words], () =>
+  /**
+   * The rows of one `bitpair eval --json` of these files, or those kept from an earlier run of the same tool on the same files.
+   * `inputs`: what else `words` name: texts, the teacher, folders.
+   */
+  evaluate(paths, words, inputs) {
+    return this.kept([[this.tool, ...paths, ...inputs].map(stamp), words], () =>
       this.run('eval', ...paths, ...words, '--json', ...this.words).trim().split('\n').map((line) => JSON.parse(line)));
   }
 
   /** The same, of texts beside the teacher. */
   evaluateTexts(paths, texts, { tokens, ctx }) {
-    return this.evaluate(paths, ['--teacher', this.teacher, '--text', texts.map(({ path }) => path).join(','), '--tokens', tokens, '--ctx', ctx]);
+    const files = texts.map(({ path }) => path);
+    const words = ['--teacher', this.teacher, '--text', files.join(','), '--tokens', tokens, '--ctx', ctx];
+    return this.evaluate(paths, words, [this.teacher, ...files]);
   }
 }
