@@ -91,7 +91,7 @@ test('a build without engines says what makes them, and leaves what an earlier o
   const folder = mkdtempSync(join(tmpdir(), 'bitpair-build-'));
   try {
     const filter = (path) => !path.endsWith('bitpair.wasm');
-    for (const name of ['package.json', 'scripts', 'web']) cpSync(`${ROOT}${name}`, join(folder, name), { recursive: true, filter });
+    for (const name of ['package.json', 'bench', 'scripts', 'web']) cpSync(`${ROOT}${name}`, join(folder, name), { recursive: true, filter });
     symlinkSync(`${ROOT}node_modules`, join(folder, 'node_modules'));
     for (const [script, built] of [['build-package', 'dist/index.js'], ['build-demo', 'build/demo/sw.js']]) {
       mkdirSync(dirname(join(folder, built)), { recursive: true });
