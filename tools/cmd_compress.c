@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "cmd_compress_rtn.h"
@@ -107,8 +108,13 @@ static int finish(const compress_options *o, bool ok, const compress_result *r, 
         return CLI_OK;
     }
     if (e->code != BP_OK) return cli_fail(e);
-    fprintf(stderr, "bitpair: interrupted; finished layers are in %s.work: the same command with --resume goes on\n",
-            o->out_path);
+    char work[1100];
+    snprintf(work, sizeof work, "%s.work", o->out_path);
+    if (access(work, F_OK) == 0)
+        fprintf(stderr, "bitpair: interrupted; finished layers are in %s: the same command with --resume goes on\n",
+                work);
+    else
+        fputs("bitpair: interrupted before the first layer; nothing was written\n", stderr);
     return CLI_INTERRUPTED;
 }
 
