@@ -41,7 +41,7 @@ static void expect_failure(const char *arguments, int code, const char *part) {
 
 static void check_help(void) {
     static const char *const COMMANDS[] = {"chat", "run", "compress", "eval", "bench", "inspect", "verify", "tokenize"};
-    char arguments[64];
+    char arguments[64], help[16384];
     CHECK(run("--version") == 0 && strncmp(out, "bitpair 0.", 10) == 0 && !err[0], "%s", out);
     CHECK(run("--help") == 0 && !err[0], "%s", err);
     for (size_t i = 0; i < sizeof COMMANDS / sizeof COMMANDS[0]; i++) {
@@ -49,6 +49,9 @@ static void check_help(void) {
         snprintf(arguments, sizeof arguments, "%s --help", COMMANDS[i]);
         CHECK(run(arguments) == 0 && strstr(out, "Usage: bitpair") && strstr(out, "Examples:") && !err[0], "%s: %s%s",
               arguments, out, err);
+        snprintf(help, sizeof help, "%.16000s", out);
+        snprintf(arguments, sizeof arguments, "help %s", COMMANDS[i]);
+        CHECK(run(arguments) == 0 && strcmp(out, help) == 0, "%s: %s", arguments, out);
     }
 }
 
@@ -94,6 +97,8 @@ static void check_bad_input(const char *model) {
     snprintf(arguments, sizeof arguments, "inspect %s", folder);
     expect_failure(arguments, 1, "config.json");
     write_text("text.gguf", "this is no model, but it is longer than a header", 48);
+    snprintf(arguments, sizeof arguments, "tokenize %s/text.gguf", folder);
+    expect_failure(arguments, 1, "text.gguf: ");
     snprintf(arguments, sizeof arguments, "run %s/text.gguf --prompt x", folder);
     expect_failure(arguments, 1, "text.gguf");
     write_text("empty.gguf", "", 0);
