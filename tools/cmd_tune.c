@@ -25,14 +25,17 @@ static void describe(const options *o, const model *compressed, char *out, size_
     char before[PLAN_RECIPE];
     const tune_options *t = &o->tune;
     if (!offline_key(compressed, "bitpair.recipe", before, sizeof before)) before[0] = 0;
-    int n = snprintf(out, capacity,
-                     "{\"compress\": %s, \"tune\": {\"minutes\": %g, \"steps\": %llu, \"sequences\": %llu, \"ctx\": "
-                     "%llu, \"rate\": %g, \"embedding_rate\": %g, \"from_tier\": %u, \"tier_scales\": %s, "
-                     "\"fix_shared\": %s, \"signs\": %s, \"seed\": %llu, \"tiers\": [",
-                     before[0] ? before : "null", t->minutes, (unsigned long long)t->steps,
-                     (unsigned long long)t->sequences, (unsigned long long)o->ctx, t->rate_scales, t->rate_tables,
-                     (unsigned)t->first_tier, t->tier_scales ? "true" : "false", t->apart ? "true" : "false",
-                     t->signs ? "true" : "false", (unsigned long long)t->seed);
+    int n =
+        snprintf(out, capacity,
+                 "{\"compress\": %s, \"tune\": {\"minutes\": %g, \"steps\": %llu, \"sequences\": %llu, \"ctx\": "
+                 "%llu, \"rate\": %g, \"embedding_rate\": %g, \"from_tier\": %u, \"tier_scales\": %s, "
+                 "\"fix_shared\": %s, \"signs\": %s, \"seed\": %llu, \"calib_tokens\": %llu, \"sign_curvature\": %g, "
+                 "\"sign_noise\": %g, \"validate_every\": %g, \"exact\": %s, \"tiers\": [",
+                 before[0] ? before : "null", t->minutes, (unsigned long long)t->steps,
+                 (unsigned long long)t->sequences, (unsigned long long)o->ctx, t->rate_scales, t->rate_tables,
+                 (unsigned)t->first_tier, t->tier_scales ? "true" : "false", t->apart ? "true" : "false",
+                 t->signs ? "true" : "false", (unsigned long long)t->seed, (unsigned long long)o->calib_tokens,
+                 t->curvature, t->noise, t->validate_every, t->exact ? "true" : "false");
     for (uint32_t i = 0; i < compressed->n_tiers && n > 0 && (size_t)n < capacity; i++)
         n += snprintf(out + n, capacity - (size_t)n, "%s%g", i ? ", " : "", t->tier_weights[i]);
     if (n > 0 && (size_t)n < capacity) n += snprintf(out + n, capacity - (size_t)n, "]");
