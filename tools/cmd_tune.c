@@ -233,7 +233,9 @@ int cmd_tune(int argc, char **argv) {
         {"seed", 's', CLI_COUNT, &o.tune.seed, 0, 0, "N", "of the order of texts and tiers (default 0)"},
         {"threads", 't', CLI_COUNT, &o.threads, 1, 64, "N", "threads (default: all processors)"},
         {"max-memory", 0, CLI_COUNT, &o.max_memory, 0, 0, "MB",
-         "recompute activations rather than use more (default: no limit)"},
+         "above this keep the activations of one block only, and run blocks again on the way back; what is left takes "
+         "what "
+         "it takes: this is no limit (default: keep all)"},
         {"exact", 0, CLI_FLAG, &o.tune.exact, 0, 0, NULL,
          "products in float32 even where bfloat16 or 16-bit integers are faster"},
         {"resume", 0, CLI_FLAG, &o.tune.resume, 0, 0, NULL, "go on where an interrupted run stopped"},
