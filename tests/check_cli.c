@@ -80,6 +80,13 @@ static void check_usage(void) {
     expect_failure("run a --prompt b --file c", 2, "either");
     expect_failure("run a -p b --temperature nan", 2, "not 'nan'");
     expect_failure("run a -p b --seed 18446744073709551616", 2, "whole number");
+    expect_failure("compress a -o b --method q4_0 --bits 7 --embedding-bits 5", 2, "q4_0 takes no --bits");
+    expect_failure("compress a -o b --method q8_0 --embedding-bits=5", 2, "q8_0 takes no --embedding-bits");
+    expect_failure("compress a -o b --method rtn -b 3 --calib c", 2, "rtn takes no --calib");
+    expect_failure("compress -o b a -t 1 -s 3 --method rtn", 2, "rtn takes no --seed");
+    expect_failure("compress a -o b --calib c --stages 1,1 --bits 2", 2, "--bits goes without --stages");
+    expect_failure("compress a -o b --method rtn --bits 4 --embedding-bits 3", 2, "4 to 8");
+    expect_failure("compress /no/a -o b --method rtn -f -q -b4 --embedding-bits 0", 1, "/no/a");
     expect_failure("run a -p b --isa foo", 2, "not 'foo'");
     expect_failure("chat a --arith foo", 2, "lut8 or popcount");
     expect_failure("eval a --text b --kv 9", 2, "--kv is 8 or 16");
