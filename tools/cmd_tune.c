@@ -239,9 +239,7 @@ int cmd_tune(int argc, char **argv) {
         {"seed", 's', CLI_COUNT, &o.tune.seed, 0, 0, "N", "of the order of texts and tiers (default 0)"},
         {"threads", 't', CLI_COUNT, &o.threads, 1, 64, "N", "threads (default: all processors)"},
         {"max-memory", 0, CLI_COUNT, &o.max_memory, 0, 0, "MB",
-         "above this, recompute activations rather than keep those of all blocks; no limit to the rest, which takes "
-         "what "
-         "it takes (default: keep all)"},
+         "above this, recompute activations; no limit: the rest takes what it takes (default: keep all of them)"},
         {"exact", 0, CLI_FLAG, &o.tune.exact, 0, 0, NULL,
          "products in float32 even where bfloat16 or 16-bit integers are faster"},
         {"resume", 0, CLI_FLAG, &o.tune.resume, 0, 0, NULL, "go on where an interrupted run stopped"},
