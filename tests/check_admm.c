@@ -11,6 +11,7 @@
 #include "compress/svid.h"
 #include "linalg/linalg.h"
 #include "platform.h"
+#include "random.h"
 
 static const admm_options OPTIONS = {.iterations = 40, .damping = 0.3f};
 
@@ -26,7 +27,7 @@ static float *correlated(size_t m) {
         for (size_t j = 0; j < m; j++) X[i * m + j] /= 1 + 0.1f * (float)j;
     linalg_gemm(false, false, t, m, m, 1, X, m, mix, m, 0, Y, m);
     for (size_t i = 0; i < t; i++) Y[i * m + 1] *= 20;
-    linalg_gram(H, m, Y, m, t);
+    linalg_gemm(true, false, m, m, t, 1, Y, m, Y, m, 0, H, m);
     linalg_mirror(H, m);
     free(X);
     free(Y);
@@ -60,6 +61,25 @@ static output_metric opened(const float *weights, size_t n) {
     bp_err e;
     CHECK(output_metric_open(&o, weights, n, &e), "%s", e.text);
     return o;
+}
+
+/* tr(G (W-V) H (W-V)') of V = f: the error that the fits of scales reduce, damping included. NAN without memory. */
+static double refit_error(workers *w, const binary_factors *f, const float *W, const output_metric *o, const metric *t,
+                          float damping) {
+    size_t n = f->n, m = f->m;
+    float *V = malloc((2 * n * m + bp_max(n, f->k) * m) * sizeof *V);
+    if (!V) return NAN;
+    float *DM = V + n * m;
+    binary_factors_product(w, f, V, DM + n * m);
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < m; j++) V[i * m + j] = (W[i * m + j] - V[i * m + j]) * o->root[i];
+    metric_scale(t, V, V, n);
+    metric_apply(w, t, damping, DM, V, n);
+    output_metric_apply(w, linalg_gemm, o, DM + n * m, DM, m);
+    double sum = 0;
+    for (size_t i = 0; i < n * m; i++) sum += (double)V[i] * (double)DM[n * m + i];
+    free(V);
+    return sum * (double)t->mean;
 }
 
 /* Error of f relative to that of nothing, in the metrics. */

@@ -9,7 +9,7 @@
 #include "io/source.h"
 #include "linalg/gemm_bf16.h"
 #include "linalg/linalg.h"
-#include "linalg/rng.h"
+#include "random.h"
 #include "tiny_model.h"
 
 static char folder[] = "/tmp/bitpair-check-chain-XXXXXX";

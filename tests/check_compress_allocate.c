@@ -8,7 +8,7 @@
 #include "compress/score.h"
 #include "io/source.h"
 #include "linalg/linalg.h"
-#include "linalg/rng.h"
+#include "random.h"
 #include "load.h"
 #include "tune/output_weights.h"
 

@@ -8,7 +8,7 @@
 #include "compress/container.h"
 #include "engine.h"
 #include "io/source.h"
-#include "linalg/rng.h"
+#include "random.h"
 #include "tune/student.h"
 
 enum { N = 40, VOCAB = 2048, CONTEXT = 64, STAGES = 2, MIDDLE = 64 };

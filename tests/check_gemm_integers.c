@@ -5,6 +5,7 @@
 
 #include "linalg/gemm_int16.h"
 #include "linalg/gemm_int8.h"
+#include "random.h"
 
 /* ---- what the header says, on its own ---- */
 

@@ -5,7 +5,7 @@
 #include <math.h>
 
 #include "linalg/linalg.h"
-#include "linalg/rng.h"
+#include "random.h"
 #include "tiny_model.h"
 #include "tune/distill.h"
 #include "tune/network.h"
@@ -396,7 +396,7 @@ static void fill_moments(float *H, size_t m, bool coupled) {
     memset(H, 0, m * m * sizeof *H);
     for (size_t i = 0; i < 2 * m; i++)
         for (size_t j = 1; j < m; j++) X[i * m + j] += 0.8f * X[i * m + j - 1];
-    if (coupled) linalg_gram(H, m, X, m, 2 * m);
+    if (coupled) linalg_gemm(true, false, m, m, 2 * m, 1, X, m, X, m, 0, H, m);
     for (size_t j = 0; !coupled && j < m; j++) H[j * (m + 1)] = 1;
     linalg_mirror(H, m);
     free(X);

@@ -4,7 +4,7 @@
 #include <math.h>
 
 #include "linalg/linalg.h"
-#include "linalg/rng.h"
+#include "random.h"
 #include "linalg/tridiagonal.h"
 
 enum { N = 61, M = 37 };
@@ -34,8 +34,7 @@ static void make_spd(float *S, size_t n, const char *name) {
     static float X[3 * N * N];
     rng r = rng_named(2, name);
     rng_fill_normal(&r, X, 3 * n * n);
-    memset(S, 0, n * n * sizeof *S);
-    linalg_gram(S, n, X, n, 3 * n);
+    linalg_gemm(true, false, n, n, 3 * n, 1, X, n, X, n, 0, S, n);
     linalg_mirror(S, n);
 }
 

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "linalg/rng.h"
+#include "random.h"
 #include "tiny_model.h"
 #include "tune/distill.h"
 #include "tune/output_weights.h"

@@ -6,7 +6,7 @@
 #include "compress/factors.h"
 #include "compress/pack.h"
 #include "linalg/linalg.h"
-#include "linalg/rng.h"
+#include "random.h"
 
 static void check_signs(size_t rows, size_t columns) {
     float *S = malloc(rows * columns * sizeof *S), *back = malloc(rows * columns * sizeof *back),

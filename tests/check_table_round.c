@@ -6,7 +6,7 @@
 
 #include "compress/table_round.h"
 #include "linalg/linalg.h"
-#include "linalg/rng.h"
+#include "random.h"
 
 enum { ROWS = 150, COLUMNS = 300, PLANES = 5 };
 
@@ -31,8 +31,7 @@ static void coupled(float *H) {
     linalg_gemm(false, false, SAMPLES, COLUMNS, DIRECTIONS, 1, Z, DIRECTIONS, mix, COLUMNS, 0.3f, X, COLUMNS);
     for (size_t i = 0; i < SAMPLES; i++)
         for (size_t j = 0; j < COLUMNS; j += 37) X[i * COLUMNS + j] *= 10;
-    memset(H, 0, COLUMNS * COLUMNS * sizeof *H);
-    linalg_gram(H, COLUMNS, X, COLUMNS, SAMPLES);
+    linalg_gemm(true, false, COLUMNS, COLUMNS, SAMPLES, 1, X, COLUMNS, X, COLUMNS, 0, H, COLUMNS);
     linalg_mirror(H, COLUMNS);
 }
 

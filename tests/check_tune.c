@@ -5,7 +5,10 @@
 #include <signal.h>
 #include <time.h>
 
+#include "compress/plan.h"
 #include "engine.h"
+#include "io/json.h"
+#include "offline.h"
 
 static pid_t start(const char *teacher, const char *file, const char *out, const char *calib, const char *const *more) {
     return call_apart(cmd_tune,
@@ -284,13 +287,41 @@ static void check_scale_bits(const char *teacher, const char *file, const char *
           "changes what is to stay");
 }
 
+/* The file says how it was made: all that the result follows from. */
+static void check_recipe(const char *teacher, const char *file, const char *calib) {
+    static const struct {
+        const char *name;
+        double value;
+    } wanted[] = {{"steps", 1},           {"sequences", 4},      {"ctx", 64},       {"seed", 7},
+                  {"calib_tokens", 2048}, {"sign_curvature", 2}, {"sign_noise", 3}, {"validate_every", 1e9}};
+    char text[PLAN_RECIPE + 1024], out[PATH];
+    bp_err e = {0};
+    offline_model m = {0};
+    snprintf(out, sizeof out, "%s", in_folder("recipe.gguf"));
+    CHECK(wait_for(start(teacher, file, out, calib,
+                         OPTIONS("--steps", "1", "--seed", "7", "--calib-tokens", "2048", "--sign-curvature", "2",
+                                 "--sign-noise", "3", "--validate-every", "1e9", "--exact"))) == 0,
+          "tune failed");
+    CHECK(offline_open(&m, out, &e) && offline_key(m.model, "bitpair.recipe", text, sizeof text), "%s", e.text);
+    cJSON *root = m.model ? json_parse(text, strlen(text), "recipe", 0, &e) : NULL;
+    const cJSON *tune = cJSON_GetObjectItem(root, "tune");
+    CHECK(cJSON_GetObjectItem(root, "compress") && tune, "%s", e.text);
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        double value = cJSON_GetNumberValue(cJSON_GetObjectItem(tune, wanted[i].name));
+        CHECK(value >= wanted[i].value && value <= wanted[i].value, "%s is %g", wanted[i].name, value);
+    }
+    CHECK(cJSON_IsTrue(cJSON_GetObjectItem(tune, "exact")), "not exact");
+    cJSON_Delete(root);
+    offline_close(&m);
+}
+
 static void check_refusals(const char *teacher, const char *file, const char *calib) {
     char out[PATH];
     snprintf(out, sizeof out, "%s", in_folder("no.gguf"));
     CHECK(wait_for(start(teacher, teacher, out, calib, OPTIONS("--steps", "1"))) == CLI_FAILED, "a dense student");
     CHECK(wait_for(start(file, file, out, calib, OPTIONS("--steps", "1"))) == CLI_FAILED, "a compressed teacher");
     CHECK(wait_for(start(teacher, file, out, calib, OPTIONS("--quiet"))) == CLI_USAGE, "no budget");
-    CHECK(wait_for(start(teacher, file, out, calib, OPTIONS("--steps", "1", "--tiers", "1,x"))) == CLI_FAILED, "tiers");
+    CHECK(wait_for(start(teacher, file, out, calib, OPTIONS("--steps", "1", "--tiers", "1,x"))) == CLI_USAGE, "tiers");
     CHECK(wait_for(start(teacher, file, out, calib, OPTIONS("--steps", "1", "--tiers", "1,1,1,1"))) == CLI_FAILED,
           "more tiers than there are");
     CHECK(wait_for(start(teacher, file, out, calib, OPTIONS("--steps", "1", "--resume"))) == CLI_FAILED,
@@ -315,6 +346,7 @@ int main(void) {
     check_fused(teacher, calib);
     check_plain_table(teacher, calib);
     check_scale_bits(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
+    check_recipe(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_refusals(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     remove_all();
     return check_end();

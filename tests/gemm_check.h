@@ -11,7 +11,7 @@
 #include <time.h>
 
 #include "linalg/linalg.h"
-#include "linalg/rng.h"
+#include "random.h"
 
 typedef void gemm_function(bool, bool, size_t, size_t, size_t, float, const float *, size_t, const float *, size_t,
                            float, float *, size_t);

@@ -166,6 +166,31 @@ int cli_parse(const cli_spec *spec, int argc, char **argv, const char **position
     return CLI_USAGE;
 }
 
+static bool is_known(const char *name, const char *const *known) {
+    while (*known && strcmp(*known, name) != 0) known++;
+    return *known;
+}
+
+const char *cli_given_besides(const cli_spec *spec, int argc, char **argv, const char *const *known) {
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        const char *word = argv[i];
+        if (word[0] != '-' || !word[1]) continue;
+        const bool is_long = word[1] == '-';
+        const size_t size = is_long ? strcspn(word + 2, "=") : 1;
+        const cli_option *o = is_long ? find_long(spec, word + 2, size) : find_letter(spec, word[1]);
+        if (!o) continue;
+        if (!is_known(o->name, known)) return o->name;
+        if (o->kind != CLI_FLAG && !word[size + (is_long ? 2 : 1)]) i++; /* the next word is its value */
+    }
+    return NULL;
+}
+
+int cli_wrong(const char *command, const char *what) {
+    fflush(stdout);
+    fprintf(stderr, "bitpair %s: %s\nSee: bitpair %s --help\n", command, what, command);
+    return CLI_USAGE;
+}
+
 /* ---- progress --------------------------------------------------------------------------------------------------- */
 
 static double seconds_now(void) {

@@ -36,6 +36,13 @@ typedef struct {
  * the options. */
 int cli_parse(const cli_spec *spec, int argc, char **argv, const char **positional);
 
+/* The first option of a command line that cli_parse took whose name is not in `known` (NULL ends it); NULL: there is
+ * none. */
+const char *cli_given_besides(const cli_spec *spec, int argc, char **argv, const char *const *known);
+
+/* Prints what is wrong with the options of a command, and where its help is; returns CLI_USAGE. */
+int cli_wrong(const char *command, const char *what);
+
 /* Prints `bitpair: TEXT (offset N)` to stderr; returns CLI_FAILED. */
 int cli_fail(const bp_err *e);
 

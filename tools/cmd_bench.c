@@ -157,8 +157,6 @@ static bool list_cases(bench_run *b, bp_err *e) {
     const bench_options *o = b->o;
     char first[32];
     snprintf(first, sizeof first, "%.*s", (int)strcspn(o->prompts, ","), o->prompts);
-    if (!*o->prompts || (o->depths && !*o->depths))
-        return bp_fail(e, BP_ERR_ARGUMENT, 0, "--prompt-tokens and --depth must not be empty");
     return add_cases(b, o->prompts, false, e) && add_cases(b, o->depths ? o->depths : first, true, e);
 }
 
@@ -252,6 +250,28 @@ static void print_json(const bench_run *b, const bench_options *o) {
 
 /* ---- the command ------------------------------------------------------------------------------------------------ */
 
+/* "N,N,...", whatever the model's context */
+static bool is_list(const char *list) {
+    size_t n = 1;
+    for (const char *at = list; *at; at++) n += *at == ',';
+    for (const char *at = list; n <= MOST_CASES; at++) {
+        const size_t digits = strspn(at, "0123456789");
+        if (digits == 0 || strspn(at, "0") == digits || (at[digits] && at[digits] != ',')) return false;
+        at += digits;
+        if (!*at) return true;
+    }
+    return false;
+}
+
+static int check_lists(const bench_options *o) {
+    char wrong[160];
+    const bool prompts = is_list(o->prompts);
+    if (prompts && (!o->depths || is_list(o->depths))) return CLI_OK;
+    bp_format(wrong, sizeof wrong, "--%s takes at most %d numbers from 1 on, separated by commas, not '%s'",
+              prompts ? "depth" : "prompt-tokens", MOST_CASES, prompts ? o->depths : o->prompts);
+    return cli_wrong("bench", wrong);
+}
+
 static bool bench(bench_run *b, bp_model *model, bp_err *e) {
     bp_model_describe(model, &b->info);
     if (!list_cases(b, e) || !make_prompt(b, e) || !open_sessions(b, model, e) || !run_rounds(b, e)) return false;
@@ -296,6 +316,7 @@ int cmd_bench(int argc, char **argv) {
     const char *path;
     int rc = cli_parse(&spec, argc, argv, &path);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
+    if ((rc = machine_check(&o.machine, spec.name)) != CLI_OK || (rc = check_lists(&o)) != CLI_OK) return rc;
     bp_err e = {0};
     loaded l = {0};
     bench_run *b = calloc(1, sizeof *b);

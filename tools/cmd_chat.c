@@ -214,6 +214,9 @@ int cmd_chat(int argc, char **argv) {
     const char *path;
     int rc = cli_parse(&spec, argc, argv, &path);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
+    if ((rc = machine_check(&o.machine, spec.name)) != CLI_OK ||
+        (rc = generate_check(&o.generate, spec.name)) != CLI_OK)
+        return rc;
     bp_err e = {0};
     loaded l = {0};
     cli_catch_interrupt();

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "cmd_compress_rtn.h"
@@ -107,8 +108,13 @@ static int finish(const compress_options *o, bool ok, const compress_result *r, 
         return CLI_OK;
     }
     if (e->code != BP_OK) return cli_fail(e);
-    fprintf(stderr, "bitpair: interrupted; finished layers are in %s.work: the same command with --resume goes on\n",
-            o->out_path);
+    char work[1100];
+    snprintf(work, sizeof work, "%s.work", o->out_path);
+    if (access(work, F_OK) == 0)
+        fprintf(stderr, "bitpair: interrupted; finished layers are in %s: the same command with --resume goes on\n",
+                work);
+    else
+        fputs("bitpair: interrupted before the first layer; nothing was written\n", stderr);
     return CLI_INTERRUPTED;
 }
 
@@ -186,13 +192,13 @@ static int check_usage(compress_options *o, double bits, const char *stages, con
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--scale-bits is 8 or 16");
     else if (o->embedding_bits != 0 && o->embedding_bits < 4)
         bp_fail(&e, BP_ERR_ARGUMENT, 0, "--embedding-bits is 4 to 8, or 0 to keep the source's");
+    else if (stages && bits > 0)
+        bp_fail(&e, BP_ERR_ARGUMENT, 0, "--bits goes without --stages, which says the bits of each");
     else if (stages)
         plan_parse_stages(o, stages, &e);
     else
-        plan_split_bits(o, bits, &e);
-    if (e.code == BP_OK) return CLI_OK;
-    fprintf(stderr, "bitpair compress: %s\nSee: bitpair compress --help\n", e.text);
-    return CLI_USAGE;
+        plan_split_bits(o, bits > 0 ? bits : 2, &e);
+    return e.code == BP_OK ? CLI_OK : cli_wrong("compress", e.text);
 }
 
 int cmd_compress(int argc, char **argv) {
@@ -207,7 +213,7 @@ int cmd_compress(int argc, char **argv) {
                           .damping = 0.3,
                           .lambda = -1,
                           .clip = 10};
-    double bits = 2;
+    double bits = 0; /* not given */
     bool separate = false;
     const char *stages = NULL, *extend = NULL, *method = "full", *gradients = "full", *allocate = "uniform";
     const cli_option options[] = {
@@ -244,7 +250,8 @@ int cmd_compress(int argc, char **argv) {
          "bits of the scales of rows and middles: 8 (in blocks of 32, 8.5 all in all) or 16 (default 8)"},
         {"method", 0, CLI_TEXT, &method, 0, 0, "NAME",
          "full: input covariances, corrected targets; diagonal: the paper's baseline; plain rounding as baselines: "
-         "rtn (--bits 2, 3 or 4 in groups of 64), q8_0, q4_0 (which round embedding and head as well; default full)"},
+         "rtn (--bits 2, 3 or 4 in groups of 64; embedding and head have --embedding-bits), q8_0, q4_0 (which round "
+         "embedding and head as well; default full)"},
         {"separate", 0, CLI_FLAG, &separate, 0, 0, NULL,
          "q, k, v and gate, up of a block are factorized one by one, not together to one stack each"},
         {"allocate", 0, CLI_TEXT, &allocate, 0, 0, "NAME",
@@ -279,7 +286,9 @@ int cmd_compress(int argc, char **argv) {
                            .n_positional = 1};
     int rc = cli_parse(&spec, argc, argv, &o.model_path);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
-    if (compress_rtn_knows(method)) return compress_rtn(&o, method, bits, stages || extend);
+    if (compress_rtn_knows(method))
+        return compress_rtn(&o, method, bits > 0 ? bits : 2,
+                            cli_given_besides(&spec, argc, argv, compress_rtn_options(method)));
     o.fused = !separate;
     if ((rc = check_usage(&o, bits, stages, method, gradients, allocate, extend)) != CLI_OK) return rc;
     o.diagonal = strcmp(method, "diagonal") == 0;

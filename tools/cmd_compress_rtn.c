@@ -43,7 +43,14 @@ static int write_rounded(const compress_options *o, rtn_options *r) {
     return CLI_OK;
 }
 
-int compress_rtn(const compress_options *o, const char *method, double bits, bool staged) {
+const char *const *compress_rtn_options(const char *method) {
+    static const char *const GROUPS[] = {"output", "method", "threads",        "force", "json",
+                                         "quiet",  "bits",   "embedding-bits", NULL},
+                             *const GGML[] = {"output", "method", "threads", "force", "json", "quiet", NULL};
+    return method[0] == 'r' ? GROUPS : GGML;
+}
+
+int compress_rtn(const compress_options *o, const char *method, double bits, const char *refused) {
     rtn_options r = {.method = method[0] == 'r'   ? RTN_GROUPS
                                : method[1] == '8' ? RTN_Q8_0
                                                   : RTN_Q4_0,
@@ -56,12 +63,9 @@ int compress_rtn(const compress_options *o, const char *method, double bits, boo
     if (r.method == RTN_GROUPS && bits != 2 && bits != 3 && bits != 4) wrong = "--method rtn takes --bits 2, 3 or 4";
     if (o->embedding_bits != 0 && o->embedding_bits < 4)
         wrong = "--embedding-bits is 4 to 8, or 0 to keep the source's";
-    if (staged || o->dry_run || o->resume || o->max_memory)
-        wrong = "--method rtn, q8_0 and q4_0 take no --stages, --extend, --dry-run, --resume or --max-memory";
-    if (wrong) {
-        fprintf(stderr, "bitpair compress: %s\nSee: bitpair compress --help\n", wrong);
-        return CLI_USAGE;
-    }
+    char text[80];
+    if (refused) snprintf(text, sizeof text, "--method %s takes no --%s", method, refused);
+    if (refused || wrong) return cli_wrong("compress", refused ? text : wrong);
     r.bits = (uint32_t)bits;
     cli_catch_interrupt();
     return write_rounded(o, &r);

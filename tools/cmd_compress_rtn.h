@@ -6,8 +6,10 @@
 
 bool compress_rtn_knows(const char *method);
 
-/* Runs it with the options that apply (output, embedding_bits, threads, force, json, quiet); others are refused, staged:
- * --stages or --extend. Returns an exit code. */
-int compress_rtn(const compress_options *o, const char *method, double bits, bool staged);
+/* The options that apply, for cli_given_besides: --bits and --embedding-bits to rtn alone. */
+const char *const *compress_rtn_options(const char *method);
+
+/* Runs it; `refused` is an option that does not apply, or NULL. Returns an exit code. */
+int compress_rtn(const compress_options *o, const char *method, double bits, const char *refused);
 
 #endif

@@ -238,10 +238,8 @@ int cmd_eval(int argc, char **argv) {
         .n_more = PERPLEXITY_MODELS - 1};
     int rc = cli_parse(&spec, argc, argv, o.paths);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
-    if (!o.text && !o.tasks) {
-        fputs("bitpair eval: --text FILES or --tasks DIR is missing\nSee: bitpair eval --help\n", stderr);
-        return CLI_USAGE;
-    }
+    if ((rc = machine_check(&o.machine, spec.name)) != CLI_OK) return rc;
+    if (!o.text && !o.tasks) return cli_wrong(spec.name, "--text FILES or --tasks DIR is missing");
     cli_catch_interrupt();
     return run(&o);
 }

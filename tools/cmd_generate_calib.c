@@ -52,9 +52,7 @@ static int check_usage(const generate_calib_options *o) {
         wrong = "--top-p must be above 0";
     else if (o->held_out && !o->hold_out)
         wrong = "--held-out needs --hold-out N";
-    if (!wrong) return CLI_OK;
-    fprintf(stderr, "bitpair generate-calib: %s\nSee: bitpair generate-calib --help\n", wrong);
-    return CLI_USAGE;
+    return wrong ? cli_wrong("generate-calib", wrong) : CLI_OK;
 }
 
 int cmd_generate_calib(int argc, char **argv) {

@@ -67,10 +67,10 @@ int cmd_run(int argc, char **argv) {
     const char *path;
     int rc = cli_parse(&spec, argc, argv, &path);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
-    if (!o.prompt == !o.file) {
-        fputs("bitpair run: give either --prompt TEXT or --file FILE\nSee: bitpair run --help\n", stderr);
-        return CLI_USAGE;
-    }
+    if ((rc = machine_check(&o.machine, spec.name)) != CLI_OK ||
+        (rc = generate_check(&o.generate, spec.name)) != CLI_OK)
+        return rc;
+    if (!o.prompt == !o.file) return cli_wrong(spec.name, "give either --prompt TEXT or --file FILE");
     bp_err e = {0};
     generate_stats stats = {0};
     file_view file = {0};

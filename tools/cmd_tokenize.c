@@ -51,16 +51,7 @@ static bool take_memory(void **memory, arena *a, bp_err *e) {
     return true;
 }
 
-static bool vocabulary_open(vocabulary *v, const char *path, bp_err *e) {
-    *v = (vocabulary){0};
-    uint64_t size = 0;
-    if (is_hf(path)) {
-        if (!read_hf(v, path, &size, e)) return false;
-    } else {
-        if (!file_map(&v->view, path, e)) return false;
-        size = v->view.size;
-    }
-    const uint8_t *bytes = v->image ? v->image : v->view.bytes;
+static bool read_header(vocabulary *v, const uint8_t *bytes, uint64_t size, bp_err *e) {
     arena a = arena_measure();
     if (!gguf_open(&v->file, &a, bytes, size, e) || !take_memory(&v->memory[0], &a, e) ||
         !gguf_open(&v->file, &a, bytes, size, e))
@@ -68,6 +59,16 @@ static bool vocabulary_open(vocabulary *v, const char *path, bp_err *e) {
     a = arena_measure();
     return tokenizer_open(&v->t, &a, &v->file, e) && take_memory(&v->memory[1], &a, e) &&
            tokenizer_open(&v->t, &a, &v->file, e);
+}
+
+/* Errors name the file. */
+static bool vocabulary_open(vocabulary *v, const char *path, bp_err *e) {
+    bp_err inner = {0};
+    uint64_t size = 0;
+    *v = (vocabulary){0};
+    if (is_hf(path) ? !read_hf(v, path, &size, e) : !file_map(&v->view, path, e)) return false;
+    if (read_header(v, v->image ? v->image : v->view.bytes, v->image ? size : v->view.size, &inner)) return true;
+    return bp_fail(e, inner.code, inner.offset, "%s: %s", path, inner.text);
 }
 
 static void vocabulary_close(vocabulary *v) {

@@ -15,6 +15,7 @@ typedef struct {
     tune_options tune;
     const char *teacher, *student, *out, *calib, *tiers;
     uint64_t calib_tokens, ctx, threads, max_memory;
+    uint32_t n_weights; /* that --tiers gives */
     bool force, json;
 } options;
 
@@ -25,14 +26,17 @@ static void describe(const options *o, const model *compressed, char *out, size_
     char before[PLAN_RECIPE];
     const tune_options *t = &o->tune;
     if (!offline_key(compressed, "bitpair.recipe", before, sizeof before)) before[0] = 0;
-    int n = snprintf(out, capacity,
-                     "{\"compress\": %s, \"tune\": {\"minutes\": %g, \"steps\": %llu, \"sequences\": %llu, \"ctx\": "
-                     "%llu, \"rate\": %g, \"embedding_rate\": %g, \"from_tier\": %u, \"tier_scales\": %s, "
-                     "\"fix_shared\": %s, \"signs\": %s, \"seed\": %llu, \"tiers\": [",
-                     before[0] ? before : "null", t->minutes, (unsigned long long)t->steps,
-                     (unsigned long long)t->sequences, (unsigned long long)o->ctx, t->rate_scales, t->rate_tables,
-                     (unsigned)t->first_tier, t->tier_scales ? "true" : "false", t->apart ? "true" : "false",
-                     t->signs ? "true" : "false", (unsigned long long)t->seed);
+    int n =
+        snprintf(out, capacity,
+                 "{\"compress\": %s, \"tune\": {\"minutes\": %g, \"steps\": %llu, \"sequences\": %llu, \"ctx\": "
+                 "%llu, \"rate\": %g, \"embedding_rate\": %g, \"from_tier\": %u, \"tier_scales\": %s, "
+                 "\"fix_shared\": %s, \"signs\": %s, \"seed\": %llu, \"calib_tokens\": %llu, \"sign_curvature\": %g, "
+                 "\"sign_noise\": %g, \"validate_every\": %g, \"exact\": %s, \"tiers\": [",
+                 before[0] ? before : "null", t->minutes, (unsigned long long)t->steps,
+                 (unsigned long long)t->sequences, (unsigned long long)o->ctx, t->rate_scales, t->rate_tables,
+                 (unsigned)t->first_tier, t->tier_scales ? "true" : "false", t->apart ? "true" : "false",
+                 t->signs ? "true" : "false", (unsigned long long)t->seed, (unsigned long long)o->calib_tokens,
+                 t->curvature, t->noise, t->validate_every, t->exact ? "true" : "false");
     for (uint32_t i = 0; i < compressed->n_tiers && n > 0 && (size_t)n < capacity; i++)
         n += snprintf(out + n, capacity - (size_t)n, "%s%g", i ? ", " : "", t->tier_weights[i]);
     if (n > 0 && (size_t)n < capacity) n += snprintf(out + n, capacity - (size_t)n, "]");
@@ -46,30 +50,35 @@ static void describe(const options *o, const model *compressed, char *out, size_
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */
 
-/* --tiers "0.2,0.3,0.5": how often each number of tiers is trained, normalised; default: the whole file alone. */
-static bool read_tiers(options *o, uint32_t n_tiers, bp_err *e) {
+/* --tiers "0.2,0.3,0.5": how often each number of tiers is trained, normalised. */
+static bool read_tiers(options *o, bp_err *e) {
     double sum = 0, *weights = o->tune.tier_weights;
     const char *at = o->tiers;
-    if (!at) {
-        weights[n_tiers - 1] = 1;
-        return true;
-    }
-    for (uint32_t i = 0;; i++) {
+    uint32_t i = 0;
+    if (!at) return true;
+    for (;; i++) {
         char *end;
         double value = strtod(at, &end);
         if (end == at || !(value >= 0) || !isfinite(value) || (*end && *end != ','))
             return bp_fail(e, BP_ERR_ARGUMENT, 0, "--tiers '%s': numbers separated by commas are needed", o->tiers);
-        if (i >= n_tiers)
-            return bp_fail(e, BP_ERR_ARGUMENT, 0, "--tiers '%s': the student has %u tiers", o->tiers,
-                           (unsigned)n_tiers);
+        if (i >= MODEL_TIERS)
+            return bp_fail(e, BP_ERR_ARGUMENT, 0, "--tiers '%s': a file has at most %d tiers", o->tiers, MODEL_TIERS);
         weights[i] = value;
         sum += value;
         if (!*end) break;
         at = end + 1;
     }
     if (!(sum > 0)) return bp_fail(e, BP_ERR_ARGUMENT, 0, "--tiers '%s': nothing to train", o->tiers);
-    for (uint32_t i = 0; i < n_tiers; i++) weights[i] /= sum;
+    o->n_weights = i + 1;
+    for (i = 0; i < o->n_weights; i++) weights[i] /= sum;
     return true;
+}
+
+/* Without --tiers the whole file is trained, always. */
+static bool check_tiers(options *o, uint32_t n_tiers, bp_err *e) {
+    if (!o->tiers) o->tune.tier_weights[n_tiers - 1] = 1;
+    return o->n_weights <= n_tiers ||
+           bp_fail(e, BP_ERR_ARGUMENT, 0, "--tiers '%s': the student has %u tiers", o->tiers, (unsigned)n_tiers);
 }
 
 static bool check_output(const options *o, uint64_t size, bp_err *e) {
@@ -127,7 +136,7 @@ static bool tune(options *o, const offline_model *teacher, const offline_model *
     snprintf(files, sizeof files, "%s\n%s", teacher->description, compressed->description);
     o->tune.files = files;
     bool ok =
-        offline_check_text(teacher, o->ctx, e) && read_tiers(o, m->n_tiers, e) &&
+        offline_check_text(teacher, o->ctx, e) && check_tiers(o, m->n_tiers, e) &&
         check_output(o, compressed->source.size, e) &&
         calibration_load(&text, teacher->tokenizer, o->calib, (size_t)(o->calib_tokens / o->ctx), (size_t)o->ctx, e);
     if (ok) {
@@ -162,7 +171,8 @@ static int run(options *o) {
     return CLI_INTERRUPTED;
 }
 
-static int check_usage(const options *o) {
+static int check_usage(options *o) {
+    bp_err e = {0};
     const char *wrong = !o->out     ? "-o OUT.gguf is missing"
                         : !o->calib ? "--calib FILES is missing: texts like those the model will read"
                         : !(o->tune.minutes > 0) && !o->tune.steps ? "give a budget: --minutes M or --steps N"
@@ -174,10 +184,9 @@ static int check_usage(const options *o) {
                             ? "--scale-bits is 8 or 16, or 0 to store scales as the student does"
                         : o->tune.scale_bits && (o->tune.first_tier > 1 || o->tune.apart)
                             ? "--scale-bits changes what all tiers use: not with --from-tier or --fix-shared"
-                            : NULL;
-    if (!wrong) return CLI_OK;
-    fprintf(stderr, "bitpair tune: %s\nSee: bitpair tune --help\n", wrong);
-    return CLI_USAGE;
+                        : !read_tiers(o, &e) ? e.text
+                                             : NULL;
+    return wrong ? cli_wrong("tune", wrong) : CLI_OK;
 }
 
 int cmd_tune(int argc, char **argv) {
@@ -230,7 +239,7 @@ int cmd_tune(int argc, char **argv) {
         {"seed", 's', CLI_COUNT, &o.tune.seed, 0, 0, "N", "of the order of texts and tiers (default 0)"},
         {"threads", 't', CLI_COUNT, &o.threads, 1, 64, "N", "threads (default: all processors)"},
         {"max-memory", 0, CLI_COUNT, &o.max_memory, 0, 0, "MB",
-         "recompute activations rather than use more (default: no limit)"},
+         "above this, recompute activations; no limit: the rest takes what it takes (default: keep all of them)"},
         {"exact", 0, CLI_FLAG, &o.tune.exact, 0, 0, NULL,
          "products in float32 even where bfloat16 or 16-bit integers are faster"},
         {"resume", 0, CLI_FLAG, &o.tune.resume, 0, 0, NULL, "go on where an interrupted run stopped"},

@@ -38,6 +38,13 @@ static bool parse_bias(const char *list, sampler_bias *bias, uint32_t *n, bp_err
     return true;
 }
 
+int generate_check(const generate_options *o, const char *command) {
+    sampler_bias bias[SAMPLER_BIASES];
+    uint32_t n = 0;
+    bp_err e = {0};
+    return parse_bias(o->logit_bias, bias, &n, &e) ? CLI_OK : cli_wrong(command, e.text);
+}
+
 bp_session *generate_open(bp_model *model, const generate_options *o, uint64_t kv_bits, bp_err *e) {
     bp_session_options options = {.n_ctx = (uint32_t)o->ctx, .kv_bits = (uint32_t)kv_bits};
     sampler_bias bias[SAMPLER_BIASES];

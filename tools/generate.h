@@ -35,6 +35,9 @@ generate_options generate_defaults(uint64_t max_tokens);
         {"quiet", 'q', CLI_FLAG, &(o).quiet, 0, 0, NULL, "no statistics on stderr"}
 /* clang-format on */
 
+/* Is logit_bias well-formed? CLI_OK, or CLI_USAGE after printing what is wrong. */
+int generate_check(const generate_options *o, const char *command);
+
 /* A session with the context and sampling of the options; kv_bits as in bp_session_options. BP_ERR_ARGUMENT also for a malformed logit_bias. */
 bp_session *generate_open(bp_model *model, const generate_options *o, uint64_t kv_bits, bp_err *e);
 

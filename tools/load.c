@@ -10,6 +10,24 @@ machine_options machine_defaults(void) {
     return (machine_options){.threads = n < 1 ? 1 : n > 64 ? 64 : (uint64_t)n};
 }
 
+static bool is_one_of(const char *name, const char *const *names) {
+    while (name && *names && strcmp(*names, name) != 0) names++;
+    return !name || *names;
+}
+
+int machine_check(const machine_options *o, const char *command) {
+    static const char *const ISAS[] = {"ref", "avx2", "avx512", "neon", NULL}, *const ARITHS[] = {"lut8", "popcount",
+                                                                                                  NULL};
+    char wrong[160] = "";
+    if (!is_one_of(o->isa, ISAS))
+        bp_format(wrong, sizeof wrong, "--isa is ref, avx2, avx512 or neon, not '%s'", o->isa);
+    else if (!is_one_of(o->arith, ARITHS))
+        bp_format(wrong, sizeof wrong, "--arith is lut8 or popcount, not '%s'", o->arith);
+    else if (o->kv_bits != 0 && o->kv_bits != 8 && o->kv_bits != 16)
+        bp_format(wrong, sizeof wrong, "--kv is 8 or 16 bits, not %u", (unsigned)o->kv_bits);
+    return wrong[0] ? cli_wrong(command, wrong) : CLI_OK;
+}
+
 bp_engine *machine_engine(const machine_options *o, bp_err *e) {
     bp_engine_options options = {(uint32_t)o->threads, o->isa, o->arith};
     return bp_engine_open(&options, e);

@@ -26,6 +26,9 @@ machine_options machine_defaults(void);
         {"tier", 0, CLI_COUNT, &(o).tier, 1, BP_TIERS, "N", "only the first N tiers of the file (default: all)"}
 /* clang-format on */
 
+/* What the table of options cannot express: names that are none. CLI_OK, or CLI_USAGE after printing what is wrong. */
+int machine_check(const machine_options *o, const char *command);
+
 bp_engine *machine_engine(const machine_options *o, bp_err *e);
 
 typedef struct {

@@ -53,12 +53,21 @@ static int flush_output(int rc) {
     return CLI_FAILED;
 }
 
+/* `bitpair help COMMAND` */
+static int help_for(char *word) {
+    char *argv[] = {word, (char[]){"--help"}, NULL};
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(word, COMMANDS[i].name) == 0) return flush_output(COMMANDS[i].run(2, argv));
+    return unknown_command(word);
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) {
         print_usage(stderr);
         return CLI_USAGE;
     }
     const char *word = argv[1];
+    if (strcmp(word, "help") == 0 && argc > 2) return help_for(argv[2]);
     if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
         print_usage(stdout);
         return flush_output(CLI_OK);

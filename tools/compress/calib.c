@@ -76,22 +76,42 @@ static bool reserve(pool_of_tokens *p, size_t bytes, bp_err *e) {
     return p->scratch || bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the calibration tokens");
 }
 
-/* The file is cut into `wanted` regions; each gives its first ctx tokens, or all it has where that is less. Windows
- * are cut from what comes together. */
+/* How a file is cut: regions, and tokens that each gives at most. One for each window, so that windows come from all
+ * over a long text. Where more is asked for than a text can have (a token takes two bytes and more, hardly less), such
+ * regions would be of few bytes, and lines longer than a window would lose their ends: then large ones give it all. */
+static size_t count_regions(const pool_of_tokens *p, size_t wanted, size_t ctx, size_t *limit) {
+    enum { LARGE = 65536 };
+    *limit = ctx;
+    if (wanted == 0 || wanted <= p->size / 2 / ctx) return wanted;
+    size_t n = bp_max(p->size / LARGE, 1);
+    *limit = SIZE_MAX / BYTES_PER_TOKEN;
+    if (wanted < *limit / ctx) *limit = bp_ceil_div(wanted * ctx, n);
+    return n;
+}
+
+/* Each region gives its first tokens, or all it has where that is less. Windows are cut from what comes together. */
 static bool read_regions(pool_of_tokens *p, size_t wanted, size_t ctx, bp_err *e) {
-    for (size_t r = 0; r < wanted && p->n < wanted * ctx; r++) {
-        size_t begin = next_start(p, p->size / wanted * r),
-               end = r + 1 == wanted ? p->size : next_start(p, p->size / wanted * (r + 1));
+    size_t limit, regions = count_regions(p, wanted, ctx, &limit), step = regions ? p->size / regions : 0;
+    for (size_t r = 0; r < regions && p->n / ctx < wanted; r++) {
+        size_t begin = next_start(p, step * r), end = r + 1 == regions ? p->size : next_start(p, step * (r + 1));
         if (begin >= end) continue;
-        if (end - begin > ctx * BYTES_PER_TOKEN) end = bp_min(end, next_start(p, begin + ctx * BYTES_PER_TOKEN));
+        if ((end - begin) / BYTES_PER_TOKEN >= limit) end = bp_min(end, next_start(p, begin + limit * BYTES_PER_TOKEN));
         size_t n = 0;
         bp_err inner = {0};
         if (!reserve(p, end - begin, e)) return false;
         if (!tokenizer_encode(p->t, p->text + begin, end - begin, TOKENIZE_SPECIAL, p->scratch, p->ids + p->n, &n,
                               &inner))
             return bp_fail(e, inner.code, begin + inner.offset, "calibration text '%s': %s", p->path, inner.text);
-        p->n += bp_min(n, ctx);
+        p->n += bp_min(n, limit);
     }
+    return true;
+}
+
+/* Room for so many more windows. A text may have far fewer than it was asked for, so it is made as they come. */
+static bool more_windows(calibration *all, size_t n, bp_err *e) {
+    int32_t *bigger = realloc(all->ids, bp_max(all->n_seqs + n, 1) * all->ctx * sizeof *bigger);
+    if (!bigger) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the calibration tokens");
+    all->ids = bigger;
     return true;
 }
 
@@ -107,8 +127,9 @@ static bool read_file(calibration *all, const tokenizer *t, const char *path, si
         ok = bp_fail(e, BP_ERR_FORMAT, 0,
                      "calibration text '%s' is too short: %zu tokens, and a sequence takes %zu (see --ctx)", path, p.n,
                      all->ctx);
+    ok = ok && more_windows(all, windows, e);
     if (ok) memcpy(all->ids + all->n_seqs * all->ctx, p.ids, windows * all->ctx * sizeof *all->ids);
-    all->n_seqs += windows;
+    if (ok) all->n_seqs += windows;
     free(p.ids);
     free(p.scratch);
     file_unmap(&f);
@@ -150,8 +171,8 @@ bool calibration_load(calibration *c, const tokenizer *t, const char *paths, siz
     size_t files = 1;
     sha256 hash;
     sha256_init(&hash);
-    *c = (calibration){.ctx = ctx, .ids = malloc(n_seqs * ctx * sizeof *c->ids)};
-    bool ok = c->ids || bp_fail(e, BP_ERR_MEMORY, 0, "no memory for %zu calibration tokens", n_seqs * ctx);
+    *c = (calibration){.ctx = ctx};
+    bool ok = true;
     for (const char *s = paths; *s; s++) files += *s == ',';
     if (ok && files > CALIB_FILES)
         ok = bp_fail(e, BP_ERR_ARGUMENT, 0, "--calib: %zu files, at most %d", files, CALIB_FILES);

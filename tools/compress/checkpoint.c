@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "block.h"
 #include "io/file.h"
 #include "sha256.h"
 
@@ -26,13 +27,60 @@ static void path_of(const checkpoint *c, char *path, const char *name) {
     snprintf(path, PATH, "%s/%s", c->folder, name);
 }
 
-/* The fingerprint last: what an interrupted removal leaves is still known to be of that run. */
-void checkpoint_remove(const checkpoint *c) {
+/* ---- what is in the folder -------------------------------------------------------------------------------------- */
+
+/* Is it the name of a layer, as stack_name makes it? */
+static bool is_layer(const char *name) {
+    char made[64];
+    unsigned layer = 0;
+    if (sscanf(name, "blk.%u.", &layer) != 1) return false;
+    for (part p = 0; p < PARTS; p++)
+        for (uint32_t parts = 1; parts < 3; parts++) {
+            stack_name(made, sizeof made, layer, p, parts);
+            if (strcmp(name, made) == 0) return true;
+        }
+    return false;
+}
+
+/* What an interrupted write left ends in six letters or digits by chance; a word of small letters is more likely
+ * someone's. */
+static bool is_temporary(const char *end) {
+    static const char RANDOM[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+    return strlen(end) == 7 && end[0] == '.' && strspn(end + 1, RANDOM) == 6 &&
+           strcspn(end + 1, RANDOM + 26) < 6; /* not small letters alone */
+}
+
+/* Does a run write files of this name? */
+static bool is_own(const char *entry) {
+    char name[256];
+    snprintf(name, sizeof name, "%.255s", entry);
+    char *end = strrchr(name, '.');
+    if (end && is_temporary(end)) *end = 0;
+    end = strrchr(name, '.');
+    if (end && strcmp(end, ".fitted") == 0) *end = 0;
+    return is_layer(name) || strcmp(name, "gradients") == 0 || strcmp(name, "allocation.json") == 0 ||
+           strcmp(name, FINGERPRINT) == 0;
+}
+
+static bool is_fingerprint(const char *entry) { return strncmp(entry, FINGERPRINT, sizeof FINGERPRINT - 1) == 0; }
+
+/* Files in the folder beside the fingerprint. */
+static size_t count_files(const checkpoint *c) {
+    size_t n = 0;
+    DIR *dir = opendir(c->folder);
+    for (struct dirent *entry; dir && (entry = readdir(dir));)
+        n += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && !is_fingerprint(entry->d_name);
+    if (dir) closedir(dir);
+    return n;
+}
+
+/* Only what a run writes: the folder may have been given other files, and stays then. The fingerprint last: what an
+ * interrupted removal leaves is still known to be of that run. */
+static void remove_files(const checkpoint *c) {
     DIR *dir = opendir(c->folder);
     char path[PATH];
     for (struct dirent *entry; dir && (entry = readdir(dir));) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-        if (strcmp(entry->d_name, FINGERPRINT) == 0) continue;
+        if (!is_own(entry->d_name) || strcmp(entry->d_name, FINGERPRINT) == 0) continue;
         snprintf(path, sizeof path, "%s/%.255s", c->folder, entry->d_name);
         unlink(path);
     }
@@ -41,6 +89,12 @@ void checkpoint_remove(const checkpoint *c) {
     unlink(path);
     rmdir(c->folder);
 }
+
+void checkpoint_close(const checkpoint *c, bool done) {
+    if (c->opened && (done || count_files(c) == 0)) remove_files(c);
+}
+
+/* ---- opening ---------------------------------------------------------------------------------------------------- */
 
 static bool write_file(const char *path, const void *bytes, size_t n, const void *more, size_t n_more, const void *last,
                        size_t n_last, bp_err *e) {
@@ -52,19 +106,24 @@ static bool write_file(const char *path, const void *bytes, size_t n, const void
     return false;
 }
 
-/* The line that differs, for the message; lines are "what: value". */
+/* Lines are "what: value", and all options are one: for the message, what differs and a little around it. */
 static bool refuse(const char *folder, const file_view *old, const char *fingerprint, bp_err *e) {
+    enum { BEFORE = 20, WINDOW = 50 };
     size_t line = 0, i = 0;
     while (i < old->size && fingerprint[i] && old->bytes[i] == (uint8_t)fingerprint[i]) {
         i++;
         if (fingerprint[i - 1] == '\n') line = i;
     }
-    size_t there = strcspn(fingerprint + line, "\n"), kept = 0;
-    while (line + kept < old->size && old->bytes[line + kept] != '\n') kept++;
-    return bp_fail(e, BP_ERR_ARGUMENT, 0,
-                   "'%s' is of another run (%.*s; now %.*s): give the same model and options, or --force to start over",
-                   folder, (int)bp_min(kept, 80), (const char *)old->bytes + line, (int)bp_min(there, 80),
-                   fingerprint + line);
+    const size_t name = strcspn(fingerprint + line, ":\n");
+    const size_t from = i - line > name + 2 + BEFORE ? i - BEFORE : bp_min(i, line + name + 2);
+    size_t now = strcspn(fingerprint + from, "\n"), kept = 0;
+    while (from + kept < old->size && old->bytes[from + kept] != '\n') kept++;
+    const char *cut = from > line + name + 2 ? "..." : "";
+    return bp_fail(
+        e, BP_ERR_ARGUMENT, 0,
+        "'%s' is of another run (%.*s: %s%.*s; now %s%.*s): same model and options, or --force to start over", folder,
+        (int)name, fingerprint + line, cut, (int)bp_min(kept, WINDOW), (const char *)old->bytes + from, cut,
+        (int)bp_min(now, WINDOW), fingerprint + from);
 }
 
 /* Does the folder belong to this run? */
@@ -91,13 +150,18 @@ bool checkpoint_open(checkpoint *c, const char *out_path, const char *fingerprin
     path_of(c, path, FINGERPRINT);
     struct stat st;
     if (stat(path, &st) == 0) {
-        if (resume || !force) return check_fingerprint(c, fingerprint, resume, e);
-        checkpoint_remove(c);
+        if (resume || !force) return c->opened = check_fingerprint(c, fingerprint, resume, e);
+        remove_files(c);
+    } else if (count_files(c) > 0) {
+        return bp_fail(e, BP_ERR_ARGUMENT, 0,
+                       "'%s' has other files than those of a run: move it away, or choose another output", c->folder);
     }
     if (mkdir(c->folder, 0777) != 0 && errno != EEXIST)
         return bp_fail(e, BP_ERR_IO, 0, "cannot make the work folder '%s': %s", c->folder, strerror(errno));
-    return write_file(path, fingerprint, strlen(fingerprint), "", 0, "", 0, e);
+    return c->opened = write_file(path, fingerprint, strlen(fingerprint), "", 0, "", 0, e);
 }
+
+/* ---- layers ----------------------------------------------------------------------------------------------------- */
 
 static layer_header header_of(const factors *f) {
     layer_header h;

@@ -8,11 +8,13 @@
 
 typedef struct {
     char folder[1024];
+    bool opened; /* by this run */
 } checkpoint;
 
 /* Opens OUT.gguf.work for a run with this fingerprint (lines of text). A folder that is already there must have the
- * same fingerprint and `resume` be set; with `force` and without `resume` it is emptied first. BP_ERR_ARGUMENT says
- * which line differs; BP_ERR_IO: cannot be written. */
+ * same fingerprint and `resume` be set; with `force` and without `resume` the files of a run are removed from it first.
+ * BP_ERR_ARGUMENT says what differs, or that the folder, without a fingerprint, has other files; BP_ERR_IO: cannot be
+ * written. */
 bool checkpoint_open(checkpoint *c, const char *out_path, const char *fingerprint, bool resume, bool force, bp_err *e);
 
 /* Writes a finished layer, whole or not at all; may be called from several threads for different names. */
@@ -28,7 +30,8 @@ bool checkpoint_save_bytes(const char *path, const void *header, size_t n_header
                            bp_err *e);
 bool checkpoint_load_bytes(const char *path, void *header, size_t n_header, size_t n_same, void *bytes, size_t n);
 
-/* Removes the folder and what it holds. */
-void checkpoint_remove(const checkpoint *c);
+/* The end of a run: what it wrote is removed where it is done or where nothing was made yet, and with it the folder, if
+ * that has no other files. Nothing for a folder that was not opened. */
+void checkpoint_close(const checkpoint *c, bool done);
 
 #endif

@@ -492,7 +492,7 @@ bool compress_run(const compress_options *o, const model *m, const calibration *
     ok = ok && measure_gradients(&j, calib, source, e) && run_blocks(&j, calib, result, e);
     cli_progress_end(&j.progress);
     ok = ok && write_result(&j, source, result, e);
-    if (ok) checkpoint_remove(&j.work_folder);
+    checkpoint_close(&j.work_folder, ok);
     job_close(&j);
     result->seconds = platform_seconds() - started;
     return ok;

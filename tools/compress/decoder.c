@@ -111,7 +111,6 @@ void decoder_close(decoder *d) {
     free(d);
 }
 
-size_t decoder_length(const decoder *d, size_t slot) { return d->length[slot]; }
 void decoder_rewind(decoder *d, size_t slot, size_t length) { d->length[slot] = length; }
 
 /* ---- products -------------------------------------------------------------------------------------------------- */

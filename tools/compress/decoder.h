@@ -24,8 +24,6 @@ void decoder_close(decoder *d); /* NULL is ignored */
 /* Appends one token to each of n <= slots different sequences, all shorter than ctx. */
 void decoder_step(decoder *d, decoder_row *rows, size_t n);
 
-size_t decoder_length(const decoder *d, size_t slot);
-
 /* Forgets the tokens of a sequence from `length` on. */
 void decoder_rewind(decoder *d, size_t slot, size_t length);
 

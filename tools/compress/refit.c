@@ -212,21 +212,3 @@ bool refit_round(workers *w, binary_factors *f, const float *W, const output_met
     free(r.memory);
     return true;
 }
-
-double refit_error(workers *w, const binary_factors *f, const float *W, const output_metric *o, const metric *t,
-                   float damping) {
-    size_t n = f->n, m = f->m;
-    float *V = malloc((2 * n * m + bp_max(n, f->k) * m) * sizeof *V);
-    if (!V) return NAN;
-    float *DM = V + n * m;
-    binary_factors_product(w, f, V, DM + n * m);
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < m; j++) V[i * m + j] = (W[i * m + j] - V[i * m + j]) * o->root[i];
-    metric_scale(t, V, V, n);
-    metric_apply(w, t, damping, DM, V, n);
-    output_metric_apply(w, linalg_gemm, o, DM + n * m, DM, m);
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += dot(V + i * m, DM + n * m + i * m, m);
-    free(V);
-    return sum * (double)t->mean;
-}

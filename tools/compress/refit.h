@@ -16,9 +16,4 @@ bool refit_scales(workers *w, binary_factors *f, const float *W, const output_me
 bool refit_round(workers *w, binary_factors *f, const float *W, const output_metric *o, const metric *t, float damping,
                  bool eight, bp_err *e);
 
-/* tr(G (W-V) H (W-V)') of V = f: the error that both reduce, damping included. scratch-free; for reports and tests.
- * NAN without memory. */
-double refit_error(workers *w, const binary_factors *f, const float *W, const output_metric *o, const metric *t,
-                   float damping);
-
 #endif

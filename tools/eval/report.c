@@ -149,7 +149,8 @@ static bool print_line(const report *r, const report_model *m) {
               cJSON_AddBoolToObject(o, "packed", m->packed) && add(o, "bits_per_weight", m->bits_per_weight) &&
               add(o, "ctx", (double)r->ctx) && add(o, "seconds", r->seconds);
     ok = ok && (!r->teacher || cJSON_AddStringToObject(o, "teacher", r->teacher));
-    ok = ok && (!r->n_texts || (add_perplexity(o, &m->texts[0], r->teacher) && add_texts(o, r, m)));
+    ok = ok && (r->n_texts != 1 || add_perplexity(o, &m->texts[0], r->teacher)); /* of several none is the model's */
+    ok = ok && (!r->n_texts || add_texts(o, r, m));
     ok = ok && (!r->tasks.n || add_tasks(o, r, m));
     char *line = ok ? cJSON_PrintUnformatted(o) : NULL;
     if (line) printf("%s\n", line);

@@ -46,10 +46,6 @@ void linalg_gemm(bool trans_a, bool trans_b, size_t m, size_t n, size_t k, float
                 (int)k, alpha, A, (int)lda, B, (int)ldb, beta, C, (int)ldc);
 }
 
-void linalg_gram(float *H, size_t n, const float *X, size_t ldx, size_t t) {
-    cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)n, (int)t, 1.0f, X, (int)ldx, 1.0f, H, (int)n);
-}
-
 void linalg_mirror(float *H, size_t n) {
     enum { TILE = 32 }; /* both triangles of a tile pair stay in the first-level cache */
     for (size_t i0 = 0; i0 < n; i0 += TILE)

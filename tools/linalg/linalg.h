@@ -21,9 +21,6 @@ typedef void linalg_product(bool trans_a, bool trans_b, size_t m, size_t n, size
                             size_t lda, const float *B, size_t ldb, float beta, float *C, size_t ldc);
 linalg_product linalg_gemm;
 
-/* H [n, n] += X' X for X [t, n] (row stride ldx); only the upper triangle is written. */
-void linalg_gram(float *H, size_t n, const float *X, size_t ldx, size_t t);
-
 /* Copies the upper triangle of a [n, n] to the lower. */
 void linalg_mirror(float *H, size_t n);
 

@@ -52,10 +52,6 @@ double rng_normal(rng *r) {
     return x * f;
 }
 
-void rng_fill_normal(rng *r, float *out, size_t n) {
-    for (size_t i = 0; i < n; i++) out[i] = (float)rng_normal(r);
-}
-
 void rng_fill_signs(rng *r, float *out, size_t n) {
     for (size_t i = 0; i < n; i++) out[i] = rng_next(r) >> 63 ? 1.0f : -1.0f;
 }

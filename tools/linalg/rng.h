@@ -18,8 +18,7 @@ uint64_t rng_next(rng *r);  /* 64 uniform bits */
 double rng_uniform(rng *r); /* [0, 1), 53 bits */
 double rng_normal(rng *r);  /* mean 0, variance 1 */
 
-/* out [n]: normals, or signs +1 and -1. */
-void rng_fill_normal(rng *r, float *out, size_t n);
+/* out [n]: signs +1 and -1. */
 void rng_fill_signs(rng *r, float *out, size_t n);
 
 /* order [n]: 0 .. n - 1 in a random order. */
