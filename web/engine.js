@@ -1,20 +1,22 @@
 // engine.js - load() and what goes before it: checks what the caller gives, starts the worker that reads the model, and follows the
 // reading until all of it is there.
 
-import { cacheName } from './cache.js';
 import { pageCapabilities } from './capabilities.js';
 import { loadTemplates } from './chat.js';
-import { LoadController, follow } from './control.js';
+import { follow } from './control.js';
 import { Crew } from './crew.js';
 import { BitpairError, abortError, fail, unlessAborted } from './errors.js';
 import { Model } from './model.js';
-import { ENGINES, LOAD_ID, REST_ID, isNode, nodeModule, startWorker } from './protocol.js';
+import { checkLoad, checkOptions, workerScript } from './options.js';
+import { LOAD_ID, REST_ID, absolute, isNode, nodeModule, startWorker } from './protocol.js';
 
 const ABORT_SECONDS = 0.5; // for a worker to close its files and connections itself
+const END_SECONDS = 2;     // to wait for workers that are told to end: one that is stuck in a call of the system may not
 
 /** Opens a model. See index.d.ts. */
-export async function load(source, options = {}) {
-  const checked = checkOptions(options);
+export async function load(source, given) {
+  const options = checkOptions(given, ['onProgress', 'onTier']);
+  const checked = checkLoad(options);
   return withWorker(source, options, async (crew, request) => {
     const following = new Following(options);
     const loading = request('load', checked);
@@ -36,8 +38,9 @@ export async function load(source, options = {}) {
 }
 
 /** Memory that load() would take. See index.d.ts. */
-export async function estimateMemory(source, options = {}) {
-  const checked = checkOptions(options);
+export async function estimateMemory(source, given) {
+  const options = checkOptions(given);
+  const checked = checkLoad(options);
   return withWorker(source, options, async (crew, request) => {
     const sizes = await request('estimate', checked);
     await crew.end(new BitpairError('disposed', 'the estimate is done'));
@@ -46,8 +49,8 @@ export async function estimateMemory(source, options = {}) {
 }
 
 /** What this host can do. See index.d.ts. */
-export async function capabilities({ workerUrl } = {}) {
-  const script = workerScript(workerUrl);
+export async function capabilities(options) {
+  const script = workerScript(checkOptions(options).workerUrl);
   let crew = null;
   try {
     crew = new Crew(await startWorker(script), null, script);
@@ -58,8 +61,6 @@ export async function capabilities({ workerUrl } = {}) {
     await crew?.end(new BitpairError('disposed', 'the capabilities are known'));
   }
 }
-
-const workerScript = (workerUrl) => (workerUrl === undefined ? undefined : addressOf('workerUrl', workerUrl));
 
 /** What a load tells its caller as it goes on. */
 class Following {
@@ -147,8 +148,8 @@ async function withWorker(source, { signal, workerUrl }, work) {
     crew.pull = null;
     await close?.();
   };
-  signal?.addEventListener('abort', abort, { once: true });
   try {
+    signal?.addEventListener('abort', abort, { once: true });
     if (signal?.aborted) await crew.end(abortError(signal));
     const { value, rest } = await work(crew, (type, options) => crew.request(type, { source: message, options }, { id: LOAD_ID }));
     if (signal?.aborted) throw abortError(signal);
@@ -157,8 +158,8 @@ async function withWorker(source, { signal, workerUrl }, work) {
     else await end();
     return value;
   } catch (error) {
-    const reason = error.code === 'aborted' ? abortError(signal) : error;
-    await crew.end(reason);
+    const reason = error?.code === 'aborted' ? abortError(signal) : error; // a callback may throw anything
+    await soon(crew.end(reason));
     await end();
     throw reason;
   } finally {
@@ -166,50 +167,11 @@ async function withWorker(source, { signal, workerUrl }, work) {
   }
 }
 
-const KV_BITS = { q8: 8, f16: 16 };
-
-function checkOptions({ threads, contextSize = 0, kvCache = 'q8', verify = true, tier, startAt, control, retries = 8, integrity, cache, wasm }) {
-  const count = (name, value, low) => {
-    if (!(Number.isInteger(value) && value >= low && value < 2 ** 31)) fail('argument', `${name} must be a whole number from ${low} on, not ${value}`);
-  };
-  count('contextSize', contextSize, 0);
-  count('retries', retries, 0);
-  if (tier !== undefined) count('tier', tier, 1);
-  const first = startAt === 'first-tier' ? 1 : startAt;
-  if (first !== undefined) count('startAt', first, 1);
-  if (first > tier) fail('argument', `startAt ${first}: only ${tier} tiers are wanted`);
-  if (control !== undefined && !(control instanceof LoadController)) fail('argument', 'control must be a LoadController');
-  if (!Object.hasOwn(KV_BITS, kvCache)) fail('argument', `kvCache must be 'q8' or 'f16', not ${kvCache}`);
-  return { threads, contextSize, kvBits: KV_BITS[kvCache], verify: !!verify, tier, startAt: first, retries, integrity: parseIntegrity(integrity), cache: cacheName(cache), wasm: describeEngines(wasm) };
-}
-
-/** What the worker is told of engines that come from elsewhere: {file name: absolute URL, bytes or module}. */
-function describeEngines(wasm) {
-  if (wasm === undefined) return null;
-  const choose = typeof wasm === 'function' ? wasm : () => wasm;
-  const given = ENGINES.map((name) => [name, choose(name)]).filter(([, engine]) => engine !== undefined);
-  return Object.fromEntries(given.map(([name, engine]) => [name, isBinary(engine) ? engine : addressOf('wasm', engine)]));
-}
-
-const isBinary = (value) => value instanceof WebAssembly.Module || value instanceof ArrayBuffer || ArrayBuffer.isView(value);
-
-function addressOf(option, value) {
-  try {
-    if (typeof value === 'string' || value instanceof URL) return absolute(value);
-  } catch {
-    // said below
-  }
-  return fail('argument', `${option} must be an absolute URL, or one relative to the page${option === 'wasm' ? ', or bytes, a module or a function that gives them' : ''}`);
-}
-
-/** 'sha256-' and 64 hex digits or base64 -> hex digits */
-function parseIntegrity(text) {
-  if (text === undefined) return null;
-  const [, digits, base64] = /^sha256-(?:([0-9a-f]{64})|([\w+/-]{43}=?))$/i.exec(text) ?? [];
-  if (digits) return digits.toLowerCase();
-  if (!base64) return fail('argument', `integrity must be 'sha256-' and 64 hex digits or 44 characters of base64, not '${text}'`);
-  const bytes = atob(base64.slice(0, 43).replaceAll('-', '+').replaceAll('_', '/'));
-  return Array.from(bytes, (byte) => byte.charCodeAt(0).toString(16).padStart(2, '0')).join('');
+/** Resolves with the promise, or when it takes too long. */
+function soon(promise) {
+  let timer;
+  const late = new Promise((resolve) => (timer = setTimeout(resolve, 1000 * END_SECONDS)));
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
 /** {message: what the worker is told, pull(offset, size): what it will ask from here, if anything, close?} */
@@ -247,8 +209,6 @@ function streamed(stream) {
   };
   return { message: { kind: 'stream' }, pull, close: () => reader.cancel().catch(() => {}) };
 }
-
-const absolute = (url) => new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href).href;
 
 /** In Node a string without a scheme is a path. One letter before the colon is a drive. */
 function fromString(text) {
