@@ -89,7 +89,6 @@ describe('sessions', () => {
     const order = [];
     const note = (name, promise) => promise.then((value) => (order.push(name), value));
     const chat = note('chat', session.chat(messages, { ...short, template }).result);
-    messages[0] = { role: 'user', content: 'Something else' }; // too late
     const [held, fork, grammar] = [
       note('state', session.saveState()),
       note('fork', session.fork()),
@@ -97,7 +96,7 @@ describe('sessions', () => {
     ];
     await Promise.all([note('plain', session.generate('The dog', short).text()), held, grammar]);
     assert.deepEqual(order, ['chat', 'state', 'fork', 'json', 'plain']);
-    const { stats } = await (await fork).chat([{ role: 'user', content: PROMPT }], { ...short, template }).result;
+    const { stats } = await (await fork).chat(messages, { ...short, template }).result;
     assert.equal(stats.cachedTokens, stats.promptTokens - 1);
     assert.equal((await chat).stats.promptTokens, stats.promptTokens);
     await session.restoreState(await held);
