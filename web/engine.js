@@ -108,10 +108,10 @@ class Following {
 
   report(phase) {
     const { bytes, tier, cacheReason } = this.opened.info;
-    const { loaded = 0, rate = null, eta = null, retries = 0, paused = false } = this.last ?? {};
+    const { loaded = 0, rate = null, eta = null, retries = 0, paused = false, lastError = null } = this.last ?? {};
     const whole = this.startAt === undefined || phase === 'complete';
     const sizes = whole ? { loaded: bytes, total: bytes, rate: null, eta: 0 } : { loaded: Math.max(loaded, bytes), total: this.opened.total, rate, eta };
-    this.onProgress?.({ phase, paused, tier, ...sizes, retries, cacheReason });
+    this.onProgress?.({ phase, paused, tier, ...sizes, retries, lastError, cacheReason });
   }
 }
 
@@ -181,10 +181,11 @@ async function describeSource(source) {
   if (source instanceof ArrayBuffer) return pulled(new Uint8Array(source));
   if (typeof Blob !== 'undefined' && source instanceof Blob) return { message: { kind: 'blob', blob: source } };
   if (typeof source?.getReader === 'function') return streamed(source);
+  if (Object.prototype.toString.call(source) === '[object Response]') return fromResponse(source);
   if (source instanceof URL) return fromUrl(source.href);
   if (typeof source === 'string') return fromString(source);
   if (typeof source?.url === 'string') return fromUrl(absolute(source.url), requestInit(source));
-  return fail('argument', 'load() takes a URL, a Request, a File or Blob, a Uint8Array or ArrayBuffer, a ReadableStream, or in Node a path');
+  return fail('argument', 'load() takes a URL, a Request or Response, a File or Blob, a Uint8Array or ArrayBuffer, a ReadableStream, or in Node a path');
 }
 
 /** Whatever a source holds that is not an address, a header and so on. */
@@ -197,6 +198,13 @@ const pulled = (bytes) => ({
   message: { kind: 'pull', size: bytes.length },
   pull: async (offset, size) => bytes.slice(offset, offset + size),
 });
+
+/** What came for a request of the caller's: its body. Where that can be made again, giving the address is better. */
+function fromResponse({ ok, status, url, body, bodyUsed }) {
+  if (!ok) fail('http', `${url || 'the Response'} answers ${status}`, { status, url });
+  if (typeof body?.getReader !== 'function' || bodyUsed) fail('argument', 'the Response has no body, or it was read already');
+  return streamed(body);
+}
 
 /** Not transferred: not every browser can do that. */
 function streamed(stream) {
@@ -217,8 +225,21 @@ function fromString(text) {
   return isNode() && !isUrl ? { message: { kind: 'path', path: text } } : fromUrl(absolute(text));
 }
 
+const SCHEMES = ['http:', 'https:', 'data:', 'blob:'];
+
+/** Refuses what fetch() never takes, which would look like a network that is down. A page may have a scheme of its own. */
+function checkAddress({ href, protocol, username, password }) {
+  if (!SCHEMES.includes(protocol) && (isNode() || protocol !== globalThis.location?.protocol))
+    fail('argument', `${href}: '${protocol}' is no scheme that can be read, only http, https, data and blob: is 'http://' missing?`);
+  if (username || password)
+    fail('argument', 'an address with a user name or password cannot be fetched: give it without, and the header authorization');
+}
+
 async function fromUrl(url, init = {}) {
-  if (!url.startsWith('file:')) return { message: { kind: 'url', url, init } };
+  if (!url.startsWith('file:')) {
+    checkAddress(new URL(url));
+    return { message: { kind: 'url', url, init } };
+  }
   if (!isNode()) return fail('argument', 'file: addresses cannot be read by a page: give the File itself');
   const { fileURLToPath } = await nodeModule('node:url');
   return { message: { kind: 'path', path: fileURLToPath(url) } };

@@ -19,7 +19,8 @@ export function checkOptions(options, callbacks = []) {
   const { signal } = given;
   if (isSomething(signal) && !isSignal(signal))
     fail('argument', `signal must be an AbortSignal${isSignal(signal.signal) ? ': not the controller, but its signal' : ''}`);
-  for (const name of callbacks) if (isSomething(given[name]) && typeof given[name] !== 'function') fail('argument', `${name} must be a function`);
+  for (const name of callbacks)
+    if (isSomething(given[name]) && typeof given[name] !== 'function') fail('argument', `${name} must be a function`);
   return given;
 }
 
@@ -42,7 +43,8 @@ export function checkLoad({ threads, contextSize = 0, kvCache = 'q8', verify = t
   if (first > tier) fail('argument', `startAt ${first}: only ${tier} tiers are wanted`);
   if (control !== undefined && !(control instanceof LoadController)) fail('argument', 'control must be a LoadController');
   if (!Object.hasOwn(KV_BITS, kvCache)) fail('argument', `kvCache must be 'q8' or 'f16', not ${kvCache}`);
-  return { threads, contextSize, kvBits: KV_BITS[kvCache], verify: !!verify, tier, startAt: first, retries, integrity: parseIntegrity(integrity), cache: cacheName(cache), wasm: describeEngines(wasm) };
+  const plain = { threads, contextSize, kvBits: KV_BITS[kvCache], verify: !!verify, tier, startAt: first, retries };
+  return { ...plain, integrity: parseIntegrity(integrity), cache: cacheName(cache), wasm: describeEngines(wasm) };
 }
 
 /** What the worker is told of engines that come from elsewhere: {file name: absolute URL, bytes or module}. */
