@@ -230,7 +230,7 @@ const SCHEMES = ['http:', 'https:', 'data:', 'blob:'];
 /** Refuses what fetch() never takes, which would look like a network that is down. A page may have a scheme of its own. */
 function checkAddress({ href, protocol, username, password }) {
   if (!SCHEMES.includes(protocol) && (isNode() || protocol !== globalThis.location?.protocol))
-    fail('argument', `${href}: '${protocol}' is no scheme that can be read, only http, https, data and blob: is 'http://' missing?`);
+    fail('argument', `${href}: '${protocol}' is no scheme that can be read, only http, https, data and blob: is 'http:' missing?`);
   if (username || password)
     fail('argument', 'an address with a user name or password cannot be fetched: give it without, and the header authorization');
 }

@@ -88,10 +88,11 @@ class Reading extends HeadReading {
     this.loaded = Math.min(this.head.length, this.limit);
     this.meter.total = this.limit;
     this.wasm.bytes(this.pointer, this.loaded).set(this.head.subarray(0, this.loaded));
-    const opening = this.page.headed?.({ pointer: this.pointer, bytes: this.header.dataOffset, room: this.end });
+    const far = this.source.remote || this.source.size === null; // what is at hand is read before anybody would hear of it
+    const opening = (far || this.same) && this.page.headed?.({ pointer: this.pointer, bytes: this.header.dataOffset, room: this.end });
     if (this.same) await this.fromCopy();
     this.page.begun?.();
-    if (this.source.remote || this.source.size === null) await opening; // before bytes come that nothing could be done with
+    if (far) await opening; // before bytes come that nothing could be done with
     await this.current;
     await this.keepHead();
     await this.fromSource(reader);

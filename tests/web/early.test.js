@@ -143,7 +143,7 @@ describe('addresses', () => {
     const urls = ['localhost:8080/model.gguf', 'ftp://localhost/model.gguf', 'ws://localhost/', new URL('about:blank'), { url: 'chrome://a' }];
     for (const url of urls)
       await refused(load(url, { threads: 1 }), 'argument', /is no scheme that can be read/);
-    await refused(estimateMemory('localhost:8080/model.gguf'), 'argument', /http:\/\//);
+    await refused(estimateMemory('localhost:8080/model.gguf'), 'argument', /is 'http:' missing/);
     await refused(load(server.url.replace('://', '://me:secret@'), { threads: 1 }), 'argument', /user name or password/);
     assert.ok(performance.now() - begun < 2000);
     assert.deepEqual(server.log, []);
