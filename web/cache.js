@@ -9,7 +9,7 @@
 // same file do no harm. Stores: a folder of the origin private file system, the Cache API, a folder of Node.
 
 import { BitpairError, fail } from './errors.js';
-import { isNode, nodeModule } from './protocol.js';
+import { absolute, isNode, nodeModule } from './protocol.js';
 
 const FULL = 'the store is full';
 const FILE = /^([0-9a-f]{32})\.(gguf|log)$/;
@@ -365,7 +365,7 @@ async function explained(fn) {
 
 function addressOf(url) {
   try {
-    return new URL(url, globalThis.document?.baseURI).href;
+    return absolute(url);
   } catch (error) {
     return fail('argument', `the address of a cached model must be a URL, not '${url}'`, { cause: error });
   }

@@ -93,8 +93,12 @@ export class Connections {
       } catch (error) {
         if (this.received - mark >= PROGRESS) failures = 0;
         const offline = this.received > 0 && this.retries > 0 && globalThis.navigator?.onLine === false;
-        if (!error.transient || !this.source.remote || (failures === this.retries && !offline)) throw error;
+        if (!error.transient || !this.source.remote || (failures === this.retries && !offline)) {
+          await drop();
+          throw error;
+        }
         mark = this.received;
+        this.meter.lastError = error.message;
         this.meter.again();
         await drop();
         if (offline) await this.pause(LONGEST_DELAY, 'online');

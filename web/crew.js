@@ -13,7 +13,8 @@ export class Crew {
     this.threads = [];
     this.requests = new Map(); // id -> {resolve, reject, onMessage, failure: what onMessage threw}
     this.lastId = REST_ID;
-    this.ended = null; // the error that every further request gets
+    this.ended = null; // a promise, once it has ended: settles when the workers are gone
+    this.reason = null; // the error that every further request gets then: what a callback threw may be anything
     link.onmessage = (message) => this.receive(message);
     link.onerror = (error) => this.end(new BitpairError('worker', `the worker failed: ${error.message}`, { cause: error }));
   }
@@ -25,7 +26,7 @@ export class Crew {
   /** Sends a request and waits for its result; onMessage gets what comes before that. */
   request(type, fields, { id = this.newId(), onMessage } = {}) {
     return new Promise((resolve, reject) => {
-      if (this.ended) return reject(this.ended);
+      if (this.ended) return reject(this.reason);
       try {
         this.link.post({ type, id, ...fields });
       } catch (error) {
@@ -85,6 +86,7 @@ export class Crew {
   async spawn({ count }) {
     const started = await Promise.allSettled(Array.from({ length: count }, () => this.startThread()));
     const failure = started.find(({ status }) => status === 'rejected')?.reason;
+    if (this.ended) return;
     const ports = started.map(({ value }) => value).filter(Boolean);
     this.link.post({ type: 'threads', ports, reason: failure ? failure.message : null }, ports);
   }
@@ -113,13 +115,15 @@ export class Crew {
     return port2;
   }
 
-  /** Ends all workers, and with them their memory; open and later requests fail with `error`. */
-  async end(error) {
-    if (this.ended) return;
-    this.ended = error;
+  /** Ends all workers, and with them their memory; open and later requests fail with `error`, at once: a worker may be stuck. Resolves
+   *  when all is gone, for whoever calls it again too. */
+  end(error) {
+    if (this.ended) return this.ended;
+    this.reason = error;
     const open = [...this.requests.values()];
     this.requests.clear();
-    await Promise.all([this.link, ...this.threads].map((link) => link.terminate()));
     for (const { reject } of open) reject(error);
+    this.ended = Promise.all([this.link, ...this.threads].map((link) => link.terminate())).then(() => {});
+    return this.ended;
   }
 }

@@ -1,20 +1,22 @@
 // engine.js - load() and what goes before it: checks what the caller gives, starts the worker that reads the model, and follows the
 // reading until all of it is there.
 
-import { cacheName } from './cache.js';
 import { pageCapabilities } from './capabilities.js';
 import { loadTemplates } from './chat.js';
-import { LoadController, follow } from './control.js';
+import { follow } from './control.js';
 import { Crew } from './crew.js';
 import { BitpairError, abortError, fail, unlessAborted } from './errors.js';
 import { Model } from './model.js';
-import { ENGINES, LOAD_ID, REST_ID, isNode, nodeModule, startWorker } from './protocol.js';
+import { checkLoad, checkOptions, workerScript } from './options.js';
+import { LOAD_ID, REST_ID, absolute, isNode, nodeModule, startWorker } from './protocol.js';
 
 const ABORT_SECONDS = 0.5; // for a worker to close its files and connections itself
+const END_SECONDS = 2;     // to wait for workers that are told to end: one that is stuck in a call of the system may not
 
 /** Opens a model. See index.d.ts. */
-export async function load(source, options = {}) {
-  const checked = checkOptions(options);
+export async function load(source, given) {
+  const options = checkOptions(given, ['onProgress', 'onTier']);
+  const checked = checkLoad(options);
   return withWorker(source, options, async (crew, request) => {
     const following = new Following(options);
     const loading = request('load', checked);
@@ -36,8 +38,9 @@ export async function load(source, options = {}) {
 }
 
 /** Memory that load() would take. See index.d.ts. */
-export async function estimateMemory(source, options = {}) {
-  const checked = checkOptions(options);
+export async function estimateMemory(source, given) {
+  const options = checkOptions(given);
+  const checked = checkLoad(options);
   return withWorker(source, options, async (crew, request) => {
     const sizes = await request('estimate', checked);
     await crew.end(new BitpairError('disposed', 'the estimate is done'));
@@ -46,8 +49,8 @@ export async function estimateMemory(source, options = {}) {
 }
 
 /** What this host can do. See index.d.ts. */
-export async function capabilities({ workerUrl } = {}) {
-  const script = workerScript(workerUrl);
+export async function capabilities(options) {
+  const script = workerScript(checkOptions(options).workerUrl);
   let crew = null;
   try {
     crew = new Crew(await startWorker(script), null, script);
@@ -58,8 +61,6 @@ export async function capabilities({ workerUrl } = {}) {
     await crew?.end(new BitpairError('disposed', 'the capabilities are known'));
   }
 }
-
-const workerScript = (workerUrl) => (workerUrl === undefined ? undefined : addressOf('workerUrl', workerUrl));
 
 /** What a load tells its caller as it goes on. */
 class Following {
@@ -107,10 +108,10 @@ class Following {
 
   report(phase) {
     const { bytes, tier, cacheReason } = this.opened.info;
-    const { loaded = 0, rate = null, eta = null, retries = 0, paused = false } = this.last ?? {};
+    const { loaded = 0, rate = null, eta = null, retries = 0, paused = false, lastError = null } = this.last ?? {};
     const whole = this.startAt === undefined || phase === 'complete';
     const sizes = whole ? { loaded: bytes, total: bytes, rate: null, eta: 0 } : { loaded: Math.max(loaded, bytes), total: this.opened.total, rate, eta };
-    this.onProgress?.({ phase, paused, tier, ...sizes, retries, cacheReason });
+    this.onProgress?.({ phase, paused, tier, ...sizes, retries, lastError, cacheReason });
   }
 }
 
@@ -147,8 +148,8 @@ async function withWorker(source, { signal, workerUrl }, work) {
     crew.pull = null;
     await close?.();
   };
-  signal?.addEventListener('abort', abort, { once: true });
   try {
+    signal?.addEventListener('abort', abort, { once: true });
     if (signal?.aborted) await crew.end(abortError(signal));
     const { value, rest } = await work(crew, (type, options) => crew.request(type, { source: message, options }, { id: LOAD_ID }));
     if (signal?.aborted) throw abortError(signal);
@@ -157,8 +158,8 @@ async function withWorker(source, { signal, workerUrl }, work) {
     else await end();
     return value;
   } catch (error) {
-    const reason = error.code === 'aborted' ? abortError(signal) : error;
-    await crew.end(reason);
+    const reason = error?.code === 'aborted' ? abortError(signal) : error; // a callback may throw anything
+    await soon(crew.end(reason));
     await end();
     throw reason;
   } finally {
@@ -166,50 +167,11 @@ async function withWorker(source, { signal, workerUrl }, work) {
   }
 }
 
-const KV_BITS = { q8: 8, f16: 16 };
-
-function checkOptions({ threads, contextSize = 0, kvCache = 'q8', verify = true, tier, startAt, control, retries = 8, integrity, cache, wasm }) {
-  const count = (name, value, low) => {
-    if (!(Number.isInteger(value) && value >= low && value < 2 ** 31)) fail('argument', `${name} must be a whole number from ${low} on, not ${value}`);
-  };
-  count('contextSize', contextSize, 0);
-  count('retries', retries, 0);
-  if (tier !== undefined) count('tier', tier, 1);
-  const first = startAt === 'first-tier' ? 1 : startAt;
-  if (first !== undefined) count('startAt', first, 1);
-  if (first > tier) fail('argument', `startAt ${first}: only ${tier} tiers are wanted`);
-  if (control !== undefined && !(control instanceof LoadController)) fail('argument', 'control must be a LoadController');
-  if (!Object.hasOwn(KV_BITS, kvCache)) fail('argument', `kvCache must be 'q8' or 'f16', not ${kvCache}`);
-  return { threads, contextSize, kvBits: KV_BITS[kvCache], verify: !!verify, tier, startAt: first, retries, integrity: parseIntegrity(integrity), cache: cacheName(cache), wasm: describeEngines(wasm) };
-}
-
-/** What the worker is told of engines that come from elsewhere: {file name: absolute URL, bytes or module}. */
-function describeEngines(wasm) {
-  if (wasm === undefined) return null;
-  const choose = typeof wasm === 'function' ? wasm : () => wasm;
-  const given = ENGINES.map((name) => [name, choose(name)]).filter(([, engine]) => engine !== undefined);
-  return Object.fromEntries(given.map(([name, engine]) => [name, isBinary(engine) ? engine : addressOf('wasm', engine)]));
-}
-
-const isBinary = (value) => value instanceof WebAssembly.Module || value instanceof ArrayBuffer || ArrayBuffer.isView(value);
-
-function addressOf(option, value) {
-  try {
-    if (typeof value === 'string' || value instanceof URL) return absolute(value);
-  } catch {
-    // said below
-  }
-  return fail('argument', `${option} must be an absolute URL, or one relative to the page${option === 'wasm' ? ', or bytes, a module or a function that gives them' : ''}`);
-}
-
-/** 'sha256-' and 64 hex digits or base64 -> hex digits */
-function parseIntegrity(text) {
-  if (text === undefined) return null;
-  const [, digits, base64] = /^sha256-(?:([0-9a-f]{64})|([\w+/-]{43}=?))$/i.exec(text) ?? [];
-  if (digits) return digits.toLowerCase();
-  if (!base64) return fail('argument', `integrity must be 'sha256-' and 64 hex digits or 44 characters of base64, not '${text}'`);
-  const bytes = atob(base64.slice(0, 43).replaceAll('-', '+').replaceAll('_', '/'));
-  return Array.from(bytes, (byte) => byte.charCodeAt(0).toString(16).padStart(2, '0')).join('');
+/** Resolves with the promise, or when it takes too long. */
+function soon(promise) {
+  let timer;
+  const late = new Promise((resolve) => (timer = setTimeout(resolve, 1000 * END_SECONDS)));
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
 /** {message: what the worker is told, pull(offset, size): what it will ask from here, if anything, close?} */
@@ -219,10 +181,11 @@ async function describeSource(source) {
   if (source instanceof ArrayBuffer) return pulled(new Uint8Array(source));
   if (typeof Blob !== 'undefined' && source instanceof Blob) return { message: { kind: 'blob', blob: source } };
   if (typeof source?.getReader === 'function') return streamed(source);
+  if (Object.prototype.toString.call(source) === '[object Response]') return fromResponse(source);
   if (source instanceof URL) return fromUrl(source.href);
   if (typeof source === 'string') return fromString(source);
   if (typeof source?.url === 'string') return fromUrl(absolute(source.url), requestInit(source));
-  return fail('argument', 'load() takes a URL, a Request, a File or Blob, a Uint8Array or ArrayBuffer, a ReadableStream, or in Node a path');
+  return fail('argument', 'load() takes a URL, a Request or Response, a File or Blob, a Uint8Array or ArrayBuffer, a ReadableStream, or in Node a path');
 }
 
 /** Whatever a source holds that is not an address, a header and so on. */
@@ -236,6 +199,13 @@ const pulled = (bytes) => ({
   pull: async (offset, size) => bytes.slice(offset, offset + size),
 });
 
+/** What came for a request of the caller's: its body. Where that can be made again, giving the address is better. */
+function fromResponse({ ok, status, url, body, bodyUsed }) {
+  if (!ok) fail('http', `${url || 'the Response'} answers ${status}`, { status, url });
+  if (typeof body?.getReader !== 'function' || bodyUsed) fail('argument', 'the Response has no body, or it was read already');
+  return streamed(body);
+}
+
 /** Not transferred: not every browser can do that. */
 function streamed(stream) {
   const reader = stream.getReader();
@@ -248,8 +218,6 @@ function streamed(stream) {
   return { message: { kind: 'stream' }, pull, close: () => reader.cancel().catch(() => {}) };
 }
 
-const absolute = (url) => new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href).href;
-
 /** In Node a string without a scheme is a path. One letter before the colon is a drive. */
 function fromString(text) {
   if (text === '') fail('argument', 'the source is an empty string');
@@ -257,8 +225,21 @@ function fromString(text) {
   return isNode() && !isUrl ? { message: { kind: 'path', path: text } } : fromUrl(absolute(text));
 }
 
+const SCHEMES = ['http:', 'https:', 'data:', 'blob:'];
+
+/** Refuses what fetch() never takes, which would look like a network that is down. A page may have a scheme of its own. */
+function checkAddress({ href, protocol, username, password }) {
+  if (!SCHEMES.includes(protocol) && (isNode() || protocol !== globalThis.location?.protocol))
+    fail('argument', `${href}: '${protocol}' is no scheme that can be read, only http, https, data and blob: is 'http:' missing?`);
+  if (username || password)
+    fail('argument', 'an address with a user name or password cannot be fetched: give it without, and the header authorization');
+}
+
 async function fromUrl(url, init = {}) {
-  if (!url.startsWith('file:')) return { message: { kind: 'url', url, init } };
+  if (!url.startsWith('file:')) {
+    checkAddress(new URL(url));
+    return { message: { kind: 'url', url, init } };
+  }
   if (!isNode()) return fail('argument', 'file: addresses cannot be read by a page: give the File itself');
   const { fileURLToPath } = await nodeModule('node:url');
   return { message: { kind: 'path', path: fileURLToPath(url) } };

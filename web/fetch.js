@@ -6,17 +6,13 @@ import { Connections } from './connection.js';
 import { Copy } from './copy.js';
 import { copyPieces } from './copying.js';
 import { fail } from './errors.js';
-import { checkDigest, hex, parseHeader, probeHeader } from './header.js';
+import { HeadReading, TRIES } from './head.js';
+import { goodPiece } from './header.js';
 import { Meter } from './meter.js';
-import { concatenate, openSource, readError, sniff } from './source.js';
+import { openSource, readError } from './source.js';
 
-const SNIFF = 64;            // bytes that show whether this is a model at all
-const FIRST_PROBE = 1 << 16; // bytes of header before the first look at it
-const FIRST_RANGE = 1 << 20; // bytes of the first request
-const SPAN_PIECES = 8;       // most pieces of one later request
-const TRIES = 3;             // of a piece, or a header, that does not match its checksum
-const RESTARTS = 2;          // after the file has changed on its server
-const ASK_SECONDS = 5;       // to ask whether a complete copy is current: without an answer it is used
+const SPAN_PIECES = 8; // most pieces of one request, after the first
+const RESTARTS = 2;    // after the file has changed on its server
 
 /**
  * Reads a model, or its first tiers.
@@ -27,8 +23,8 @@ const ASK_SECONDS = 5;       // to ask whether a complete copy is current: witho
  * @param {{pull: Function, progress: Function, signal: AbortSignal, gate: Gate, tier?: Function, arrived?: Function}} page
  *   pull(offset, size) -> bytes; progress(report); gate: see connection.js; tier(n, file): the first n tiers are there and checked,
  *   file as below with `room`, bytes up to which the file may grow; true: they are in use from now on, so that nothing of them may be
- *   moved, freed or written again; arrived(): something came; lend?: see copying.js; headed?(place): the header of a kept copy is there,
- *   {pointer, bytes, room}, null: no longer; begun?(): no job will be lent any more
+ *   moved, freed or written again; arrived(): something came; lend?: see copying.js; headed?(place): the header is in its place,
+ *   {pointer, bytes, room}, null: no longer; rejects where no model can be opened from it; begun?(): no job will be lent any more
  * @param {Promise<Copy>} [copy] of openCopy(), for a caller who has begun early
  * @returns {Promise<{pointer: number, size: number, verified: boolean, cached: boolean, cachedBytes: number, cacheReason: string | null}>}
  *   the file in the heap, `size` where its last tier ends; memory is freed if reading fails
@@ -45,7 +41,7 @@ export const openCopy = ({ kind, url }, { verify, cache }) =>
 async function reading(wasm, described, options, page, work, copying = openCopy(described, options)) {
   const copy = await copying;
   const source = await openSource(described, page.pull, copy.wanted);
-  const meter = new Meter(page.progress);
+  const meter = new Meter((report) => page.progress({ ...report, lastError: meter.lastError ?? null })); // connection.js notes it
   page.gate.changed = (paused) => meter.pause(paused);
   if (page.gate.closed) meter.pause(true);
   try {
@@ -67,26 +63,21 @@ async function reading(wasm, described, options, page, work, copying = openCopy(
   }
 }
 
-class Reading {
+class Reading extends HeadReading {
   constructor({ wasm, source, copy, options, meter, page }) {
-    Object.assign(this, { wasm, source, copy, options, meter, page });
     const { signal } = page;
-    this.stop = new AbortController(); // ends all connections
-    if (signal.aborted) this.stop.abort(signal.reason);
-    signal.addEventListener('abort', () => this.stop.abort(signal.reason));
-    this.net = new Connections(source, meter, options.retries, this.stop.signal, page.gate);
-    this.head = null;   // the first bytes, the whole header among them
-    this.header = null; // see header.js
-    this.same = false;  // is the copy's header this one?
+    const stop = new AbortController(); // ends all connections
+    if (signal.aborted) stop.abort(signal.reason);
+    signal.addEventListener('abort', () => stop.abort(signal.reason));
+    const net = new Connections(source, meter, options.retries, stop.signal, page.gate);
+    super({ wasm, source, copy, options, net, meter, stop });
+    this.page = page;
     this.pointer = 0;
-    this.loaded = 0;    // bytes in their place
     this.cachedBytes = 0;
     this.busy = 0;      // lanes that have something to do
     this.whole = 0;     // pieces from the first on that are there
     this.tier = 0;      // tiers that are
     this.live = false;  // are they in use?
-    this.unsure = false; // is the copy read before the source has said whether it is current?
-    this.current = null; // settles when it has
     meter.tier = 0;
   }
 
@@ -97,8 +88,11 @@ class Reading {
     this.loaded = Math.min(this.head.length, this.limit);
     this.meter.total = this.limit;
     this.wasm.bytes(this.pointer, this.loaded).set(this.head.subarray(0, this.loaded));
+    const far = this.source.remote || this.source.size === null; // what is at hand is read before anybody would hear of it
+    const opening = (far || this.same) && this.page.headed?.({ pointer: this.pointer, bytes: this.header.dataOffset, room: this.end });
     if (this.same) await this.fromCopy();
     this.page.begun?.();
+    if (far) await opening; // before bytes come that nothing could be done with
     await this.current;
     await this.keepHead();
     await this.fromSource(reader);
@@ -123,122 +117,6 @@ class Reading {
     this.page.headed?.(null);
     if (this.pointer && !this.live) this.wasm.free(this.pointer);
     this.pointer = 0;
-  }
-
-  // ---- the header ----
-
-  /** Fills head and header; returns the reader that has what follows, or null. */
-  async readHead() {
-    const stored = await this.storedHead();
-    if (stored && (await this.isCurrent())) {
-      this.head = stored;
-      this.same = true;
-      return null;
-    }
-    for (let tries = 1; ; tries++) {
-      try {
-        const reader = await this.fetchHead(tries > 1);
-        this.header = await this.parse(this.head);
-        this.same = stored !== null && stored.length === this.header.dataOffset && stored.every((byte, i) => byte === this.head[i]);
-        return reader;
-      } catch (error) {
-        if (!error.damaged || !this.source.remote || tries === TRIES) throw error;
-        this.meter.again();
-      }
-    }
-  }
-
-  /** The header of the copy, checked; null where there is none, or another than the pinned one. */
-  async storedHead() {
-    const { copy } = this;
-    if (!copy.meta) return null;
-    const head = await copy.readHead();
-    try {
-      this.header = head && (await this.parse(head));
-    } catch {
-      this.header = null;
-    }
-    return this.header?.pieces && this.header.dataOffset === head.length ? head : null;
-  }
-
-  /** May the copy be used without reading the header anew? */
-  async isCurrent() {
-    const { copy, source } = this;
-    if (copy.suspect) return false;
-    if (this.options.integrity) return true; // it is the pinned one
-    this.plan();
-    const known = copy.meta.etag || copy.meta.modified;
-    if (known) source.version = { ...copy.meta, direct: true };
-    // Of an incomplete copy more is needed anyway, and those answers are compared with its version.
-    if (!copy.holds(this.count)) return !!known;
-    const answer = this.askSource();
-    if (!known) return !(await answer);
-    this.unsure = true; // the copy is read meanwhile
-    this.current = answer.then(() => {
-      this.unsure = false;
-      this.announce();
-    });
-    this.current.catch(() => {}); // load() and peek() hear of it
-    return true;
-  }
-
-  /** Does the source answer? Throws if it has another file than the copy. */
-  async askSource() {
-    try {
-      await (await this.net.open(0, FIRST_PROBE, false, ASK_SECONDS)).close();
-      return true;
-    } catch (error) {
-      this.stop.signal.throwIfAborted();
-      if (error.changed) throw error;
-      return false; // without a network the copy is all there is
-    }
-  }
-
-  async fetchHead(fresh) {
-    const chunks = [];
-    let size = 0;
-    let nextProbe = FIRST_PROBE;
-    let need = Infinity; // bytes of the header, once known
-    let reader = null;
-    const look = () => {
-      sniff(chunks, size, this.source);
-      need = probeHeader(this.wasm, concatenate(chunks, size)) ?? Infinity;
-      nextProbe = 2 * size;
-    };
-    const step = async () => {
-      const chunk = await this.net.read(reader, size);
-      if (chunk === null) {
-        if (need === Infinity) look();
-        if (need > size) fail('format', `${this.source.name} ends after ${size} bytes, inside its header`);
-      } else if (chunk.length > 0) {
-        const known = size >= SNIFF;
-        chunks.push(chunk);
-        size += chunk.length;
-        if (!known && size >= SNIFF) sniff(chunks, size, this.source);
-        if (need === Infinity && size >= nextProbe) look();
-        this.loaded = size;
-        this.report();
-      }
-    };
-    const drop = async () => {
-      await reader?.close();
-      reader = null;
-    };
-    await this.net.patiently(async () => {
-      while (size < need) {
-        reader ??= await this.net.open(size, Math.max(FIRST_RANGE, 2 * size), fresh);
-        await step();
-        if (size < need && reader.spent) reader = null;
-      }
-    }, drop);
-    this.head = concatenate(chunks, size);
-    return reader;
-  }
-
-  async parse(head) {
-    const header = await parseHeader(this.wasm, head);
-    checkDigest(header, this.options.integrity, this.source.name);
-    return header;
   }
 
   // ---- what is to be read ----
@@ -292,23 +170,18 @@ class Reading {
     return Math.min(this.header.size, this.pieceStart(i + 1));
   }
 
-  /** Is piece i, in its place, what the header says? bytes: the same, in memory that is not shared. The host's own SHA-256 is faster and
-   *  runs beside this thread, in secure contexts; beside answers it is done here and at once: turns of the event loop are scarce. */
+  /** Is piece i, in its place, what the header says? bytes: see goodPiece(). Beside answers turns of the event loop are scarce. */
   async good(i, bytes) {
-    const { pieces } = this.header;
+    const { pointer, header: { pieces } } = this;
     if (!pieces || !this.options.verify) return true;
-    const [at, size, digest] = [this.pointer + this.pieceStart(i), this.pieceEnd(i) - this.pieceStart(i), this.pointer + pieces + 32 * i];
-    const { subtle } = globalThis.crypto ?? {};
-    if (!subtle || this.live) return this.wasm.exports.bp_piece_good(at, size, digest) !== 0;
-    const found = await subtle.digest('SHA-256', bytes ?? this.wasm.bytes(at, size).slice());
-    return hex(new Uint8Array(found)) === hex(this.wasm.bytes(digest, 32));
+    const [start, end] = [this.pieceStart(i), this.pieceEnd(i)];
+    return goodPiece(this.wasm, pointer + start, end - start, pointer + pieces + 32 * i, bytes, this.live);
   }
 
   // ---- the copy ----
 
   async fromCopy() {
     const { copy, header, page, pointer, options } = this;
-    page.headed?.({ pointer, bytes: this.loaded, room: this.end });
     const { pieceBytes, dataOffset, size } = header;
     const pieces = [...copy.log.pieces].filter((i) => i < this.count && !this.done[i] && this.pieceEnd(i) <= this.limit);
     const digests = header.pieces && options.verify ? pointer + header.pieces : 0;

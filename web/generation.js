@@ -2,6 +2,7 @@
 // asked for something, so one that is never used costs nothing.
 
 import { fail } from './errors.js';
+import { isSignal } from './options.js';
 
 const DEFAULTS = {
   maxTokens: 512,
@@ -94,7 +95,7 @@ export class Generation {
    */
   constructor(run, signal) {
     this.#run = run;
-    this.#signal = signal;
+    this.#signal = isSignal(signal) ? signal : undefined; // run() refuses what is none
   }
 
   get result() {

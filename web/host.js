@@ -11,6 +11,12 @@ const BREATH = 0.2; // most of the time that goes to what arrives, while answers
 
 const now = () => performance.now() / 1000;
 
+/** Bytes of a session of this model, which may be one of a header alone. */
+export function sessionBytes({ exports }, model, { contextSize, kvBits }) {
+  const bytes = exports.wasm_session_bytes(model, contextSize, 0, kvBits) >>> 0;
+  return bytes || fail('argument', `a context of ${contextSize} is more than this model or the memory allows`);
+}
+
 export class Host {
   constructor({ wasm, contextSize, kvBits }) {
     Object.assign(this, { wasm, contextSize, kvBits });
@@ -34,15 +40,21 @@ export class Host {
 
   // ---- the model ----
 
-  /** Opens what can be opened of a model whose header is there, {pointer, bytes, room}; null: it is not to be used. */
+  /** Opens what can be opened of a model whose header is there, {pointer, bytes, room}; null: it is not to be used. Throws where start()
+   *  is going to. */
   prepare(place) {
-    const { wasm: { exports, error }, engine } = this;
+    const { wasm, engine } = this;
+    const { exports } = wasm;
     if (this.ahead) exports.bp_model_close(this.ahead.model);
     this.ahead = null;
     if (!place || this.model) return;
-    const model = exports.bp_model_preview(engine, place.pointer, place.bytes, place.room, error); // 0: start() will say why
-    if (model && exports.wasm_model_number(model, NUMBERS.indexOf('tiers')) > 0) this.ahead = { ...place, model };
-    else if (model) exports.bp_model_close(model);
+    const model = wasm.check(exports.bp_model_preview(engine, place.pointer, place.bytes, place.room, wasm.error));
+    try {
+      sessionBytes(wasm, model, this);
+      if (exports.wasm_model_number(model, NUMBERS.indexOf('tiers')) > 0) this.ahead = { ...place, model };
+    } finally {
+      if (!this.ahead) exports.bp_model_close(model);
+    }
   }
 
   /** Opens the model with the first `tier` tiers of the file, 0: all of it. Returns what becomes of it in the page. */
@@ -156,7 +168,14 @@ export class Host {
 
   add(pointer, bytes) {
     const id = ++this.lastId;
-    this.sessions.set(id, { runner: new Runner(this, pointer), bytes });
+    const runner = new Runner(this, pointer);
+    try {
+      runner.open();
+    } catch (error) {
+      runner.close();
+      throw error;
+    }
+    this.sessions.set(id, { runner, bytes });
     return { session: id, contextSize: this.wasm.exports.bp_session_capacity(pointer) };
   }
 

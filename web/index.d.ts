@@ -23,14 +23,16 @@ declare global {
  * Where a model comes from:
  * - a URL, as string or `URL`; relative ones are resolved against the page. In Node a string without a scheme is a path.
  * - a `Request`, or an object with its fields `url` and e.g. `headers`
+ * - a `Response`: its body, read as a stream is. An error has code 'http'. Nothing of it is kept or fetched again: an address does more
  * - a `File` or `Blob`
  * - its bytes; they are copied into the model's memory piece by piece and not kept
  * - a `ReadableStream` of Uint8Arrays; it is read as far as the model goes, then cancelled
  *
  * From a URL several byte ranges come at once where the server has them, and each piece of 1 MiB is checked as it arrives. What
- * breaks goes on where it stopped, what is damaged is fetched again; a file that changes meanwhile is begun anew.
+ * breaks goes on where it stopped, what is damaged is fetched again; a file that changes meanwhile is begun anew. Schemes are http, https,
+ * data, blob, in Node file, and that of the page; for others there is the Response.
  */
-export type ModelSource = string | URL | RequestLike | Blob | Uint8Array | ArrayBuffer | ReadableStream<Uint8Array>;
+export type ModelSource = string | URL | RequestLike | Response | Blob | Uint8Array | ArrayBuffer | ReadableStream<Uint8Array>;
 
 export interface RequestLike {
   url: string;
@@ -95,7 +97,9 @@ export interface LoadOptions {
    * Keep what comes from an http(s) URL: true, false, or the name of another cache than 'bitpair' (in Node: the path of a folder;
    * the default is `bitpair` in the user's cache folder). Default true. Pieces are kept as they arrive, so a load that was broken
    * off goes on where it stopped, also after a reload or in a new process. A complete copy is used when the server says that the
-   * file is the same, or does not answer within 5 s; what is read from it is checked like the rest. Browsers: the origin private
+   * file is the same, and where it says nothing of it: when there is no answer within 5 s, an error (401, 403, 404, 5xx), or something
+   * that is no model, such as a page to sign in; an incomplete one leads to the error of that. What is read from a copy is checked like
+   * the rest. So who may no longer fetch a file may still have it: `cache.delete()` takes it away. Browsers: the origin private
    * file system, else the Cache API. What cannot be kept never stops a load: see `model.info.cacheReason`. While another page writes
    * the same file there, this load does not; it goes on with that copy when it can. Files without checksums, and loads with
    * `verify: false`, are not kept.
@@ -107,7 +111,7 @@ export interface LoadOptions {
    * The engine, if it is not to come from beside `worker.js`: a URL, bytes, a compiled module; or a function that gives one of
    * these for 'bitpair.wasm' (one thread) and 'bitpair-threads.wasm', and for 'bitpair-relaxed.wasm' and 'bitpair-threads-relaxed.wasm'
    * (the same with relaxed SIMD; undefined: the plain one serves), undefined for the package's own. Without a function the same is
-   * taken for all, so give `threads` too.
+   * taken for all: one for one thread gives one thread, unless `threads` asks for more, which is an error; one for several needs several.
    */
   wasm?: EngineSource | ((file: string) => EngineSource | undefined);
   /**
@@ -159,12 +163,14 @@ export interface LoadProgress {
   eta: number | null;
   /** Requests that failed and were tried again, damaged pieces, and new beginnings, so far. */
   retries: number;
+  /** What the last request that failed and was tried again has said: why it takes so long. null: none has. */
+  lastError: string | null;
   /** Why the file is not kept, or no longer: as `model.info.cacheReason`. */
   cacheReason: string | null;
 }
 
 /**
- * Opens a model.
+ * Opens a model. What its header tells to be impossible (an architecture, a context) is refused before the rest is downloaded.
  * @throws {BitpairError} code 'http', 'network', 'io', 'format', 'checksum', 'unsupported', 'memory', 'aborted', 'argument' or 'worker'.
  *   After a failure nothing is left: no worker, no memory.
  */
@@ -226,7 +232,8 @@ export interface Session {
 
   /**
    * Continues a prompt: text (BOS is added if the model wants it; names of control tokens are plain text) or token ids.
-   * Nothing runs before the first `next()`, `result` or `text()`. Of one session one generation runs at a time; others wait in order.
+   * Nothing runs before the first `next()`, `result` or `text()`. Of one session one call runs at a time; others wait, in the order in
+   * which they were made (a generation: started).
    * What the prompt shares with the previous prompt and answer is not computed again.
    */
   generate(prompt: string | ArrayLike<number>, options?: RawGenerateOptions): Generation;

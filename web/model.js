@@ -4,6 +4,7 @@ import { renderChat } from './chat.js';
 import { BitpairError, fail, unlessAborted } from './errors.js';
 import { ASYNC_DISPOSE, Generation, completeOptions } from './generation.js';
 import { chooseGrammar } from './grammar.js';
+import { checkOptions } from './options.js';
 
 const aborted = (signal) =>
   new Promise((resolve) => (signal.aborted ? resolve() : signal.addEventListener('abort', resolve, { once: true })));
@@ -16,6 +17,7 @@ export class Session {
   #template;
   #last = Promise.resolve(); // settles when the latest call that uses the session has ended
   #end = new AbortController(); // with it the session has ended
+  #disposed = null; // a promise: its memory is free
 
   /** opened: {session: id, contextSize}; template: {source, bos, eos} of the file */
   constructor(crew, { session, contextSize }, template) {
@@ -25,17 +27,18 @@ export class Session {
     this.contextSize = contextSize;
   }
 
-  generate(prompt, options = {}) {
-    const { bos = true, special = false } = options;
-    return this.#generation({ ...options, bos, special }, async () => ({ prompt, grammar: await chooseGrammar(options) }));
+  generate(prompt, options) {
+    const { bos = true, special = false } = options ?? {};
+    return this.#generation(options, { bos, special }, async (given) => ({ prompt, grammar: await chooseGrammar(given) }));
   }
 
-  chat(messages, options = {}) {
-    const template = { ...this.#template, source: options.template ?? this.#template.source };
-    return this.#generation({ ...options, bos: false, special: true }, () => renderChat(template, messages, options));
+  chat(messages, options) {
+    const template = { ...this.#template, source: options?.template ?? this.#template.source };
+    return this.#generation(options, { bos: false, special: true }, (given) => renderChat(template, messages, given));
   }
 
-  async embed(texts, { pooling = 'mean', normalize = true, bos = true, special = false, signal } = {}) {
+  async embed(texts, options) {
+    const { pooling = 'mean', normalize = true, bos = true, special = false, signal } = checkOptions(options);
     const one = typeof texts === 'string';
     const prompts = one ? [texts] : Array.isArray(texts) ? texts.map(checkPrompt) : fail('argument', 'embed() takes a string or an array');
     if (pooling !== 'mean' && pooling !== 'last') fail('argument', `pooling must be 'mean' or 'last', not ${pooling}`);
@@ -43,11 +46,13 @@ export class Session {
     return one ? vectors[0] : vectors;
   }
 
-  async score(text, { bos = true, special = false, signal } = {}) {
+  async score(text, options) {
+    const { bos = true, special = false, signal } = checkOptions(options);
     return this.#inTurn('score', { prompt: checkPrompt(text), options: { bos, special } }, signal);
   }
 
-  async logits(prompt, { bos = true, special = false, signal } = {}) {
+  async logits(prompt, options) {
+    const { bos = true, special = false, signal } = checkOptions(options);
     return this.#inTurn('logits', { prompt: checkPrompt(prompt), options: { bos, special } }, signal);
   }
 
@@ -64,11 +69,17 @@ export class Session {
     return new Session(this.#crew, await this.#inTurn('fork', {}), this.#template);
   }
 
-  async dispose() {
-    if (this.#end.signal.aborted) return;
+  dispose() {
+    return (this.#disposed ??= this.#close());
+  }
+
+  async #close() {
     this.#end.abort(disposed('session'));
     await this.#last;
-    if (!this.#crew.ended) await this.#crew.request('close', { session: this.#id });
+    if (this.#crew.ended) return;
+    await this.#crew.request('close', { session: this.#id }).catch((error) => {
+      if (!this.#crew.ended) throw error; // else its memory is gone with the workers
+    });
   }
 
   [ASYNC_DISPOSE]() {
@@ -107,23 +118,25 @@ export class Session {
     });
   }
 
-  /** A generation that, once started, waits for its turn. prepare() -> {prompt, grammar, reader: see tools.js} */
-  #generation(options, prepare) {
+  /** A generation that, once started, waits for its turn. prepare(options) -> {prompt, grammar, reader: see tools.js} */
+  #generation(options, reading, prepare) {
     return new Generation(async (stop, receive) => {
-      const complete = completeOptions(options);
+      const given = checkOptions(options, ['onPrefill']);
+      const complete = completeOptions({ ...given, ...reading });
       const stopped = aborted(stop).then(() => null);
-      const prepared = await Promise.race([prepare(), stopped]); // what it needs may still be on its way
-      if (!prepared) return null;
-      const { grammar, reader } = prepared;
-      const prompt = checkPrompt(prepared.prompt);
+      const preparing = prepare(given).then((prepared) => ({ ...prepared, prompt: checkPrompt(prepared.prompt) }));
       let begun = false;
-      const running = this.#queue(() => {
+      const running = this.#queue(async () => {
+        // What it needs may still be on its way; its place in the order is this one all the same.
+        const prepared = await unlessAborted(Promise.race([preparing, stopped]), this.#end.signal);
+        if (!prepared) return null;
         begun = true;
-        return this.#run(prompt, { ...complete, grammar }, options.onPrefill, stop, (message) => receive(message, reader));
+        const { prompt, grammar, reader } = prepared;
+        return this.#run(prompt, { ...complete, grammar }, given.onPrefill, stop, (message) => receive(message, reader));
       });
-      // One that is stopped while it waits ends at once, and does nothing when its turn comes.
-      return Promise.race([running, stopped.then(() => (begun ? running : null))]);
-    }, options.signal);
+      // One that is stopped while it waits ends at once, and does nothing when its turn comes. Nor does one wait to hear what is wrong.
+      return Promise.race([running, preparing.then(() => running), stopped.then(() => (begun ? running : null))]);
+    }, options?.signal);
   }
 
   #run(prompt, options, onPrefill, stop, receive) {
@@ -159,7 +172,8 @@ export class Model extends Session {
     return this.info.tiers;
   }
 
-  async session({ contextSize } = {}) {
+  async session(options) {
+    const { contextSize } = checkOptions(options);
     if (contextSize !== undefined && !(Number.isInteger(contextSize) && contextSize >= 1 && contextSize < 2 ** 31))
       fail('argument', `contextSize must be a whole number from 1 on, not ${contextSize}`);
     return new Session(this.#crew, await this.#crew.request('session', { contextSize }), this.#opened.template);
@@ -185,12 +199,14 @@ export class Model extends Session {
     return this.#crew.request('scales', { layer, stage });
   }
 
-  async tokenize(text, { bos = false, special = false } = {}) {
+  async tokenize(text, options) {
+    const { bos = false, special = false } = checkOptions(options);
     if (typeof text !== 'string') fail('argument', 'tokenize() takes a string');
     return this.#crew.request('tokenize', { text, options: { bos, special } });
   }
 
-  async detokenize(ids, { special = false } = {}) {
+  async detokenize(ids, options) {
+    const { special = false } = checkOptions(options);
     return this.#crew.request('detokenize', { ids: checkIds(ids), options: { special } });
   }
 

@@ -52,6 +52,9 @@ export const isNode = () => NODE;
  */
 export const nodeModule = async (name) => process.getBuiltinModule(name);
 
+/** An address, relative to the page, or to the caller's own worker. Throws what is none. */
+export const absolute = (url) => new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href).href;
+
 /**
  * Starts web/worker.js, or what the caller serves in its place.
  * @param {string} [url] absolute

@@ -24,12 +24,18 @@ export class Runner {
     this.session = session;
     this.tier = host.tier; // that the last token was fed at
     this.timeline = []; // the ids behind the session's KV cache
-    this.piece = wasm.alloc(PIECE_BYTES);
     this.chunk = wasm.exports.bp_session_chunk(session);
-    this.ids = wasm.alloc(4 * this.chunk);
-    this.alternatives = wasm.alloc(8 * MOST_ALTERNATIVES); // {i32 id, f32 logprob}
+    Object.assign(this, { piece: 0, ids: 0, alternatives: 0 }); // before open()
     this.cost = null; // seconds that one layer takes for one token of a step
     this.prefilled = 0;
+  }
+
+  /** Takes the memory that it needs; where there is none, close() gives back what it has. */
+  open() {
+    const { wasm } = this;
+    this.piece = wasm.alloc(PIECE_BYTES);
+    this.ids = wasm.alloc(4 * this.chunk);
+    this.alternatives = wasm.alloc(8 * MOST_ALTERNATIVES); // {i32 id, f32 logprob}
     this.spm = this.string('tokenizer.ggml.model') === 'llama';
   }
 
@@ -40,7 +46,7 @@ export class Runner {
 
   close() {
     const { wasm } = this;
-    for (const pointer of [this.piece, this.ids, this.alternatives]) wasm.free(pointer);
+    for (const pointer of [this.piece, this.ids, this.alternatives]) if (pointer) wasm.free(pointer);
     wasm.exports.bp_session_close(this.session);
   }
 

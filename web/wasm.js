@@ -96,17 +96,40 @@ function sharedMemory() {
   return reserve(true)?.memory ?? fail('memory', 'this host gives no shared memory of 512 MiB: use threads: 1');
 }
 
+const NEEDED = ['wasm_err_bytes', 'platform_alloc', 'wasm_engine_open', 'wasm_header', 'bp_model_preview', 'bp_session_sample'];
+
+/** Looks at an engine of the caller. -> is it for several threads? */
+function sharesMemory(module, threads) {
+  const names = new Set(WebAssembly.Module.exports(module).map(({ name }) => name));
+  const missing = NEEDED.find((name) => !names.has(name));
+  if (missing) fail('argument', `wasm: what was given is no engine of this package, it has no ${missing}`);
+  const shared = WebAssembly.Module.imports(module).some(({ module: from, name }) => from === 'env' && name === 'memory');
+  if (shared && threads === 1) fail('argument', 'wasm: the engine that was given is the one for several threads, and there is one');
+  return shared;
+}
+
+/** The engine that the options of load() ask for, as openWasm() gives it, with `reason`: why it has fewer threads than that. */
+export async function openChosen({ threads, wasm: given }) {
+  const chosen = await chooseThreads(threads);
+  const opened = await openWasm(chosen.threads, given);
+  if (opened.threads === chosen.threads) return { ...opened, reason: chosen.reason };
+  if (threads > 1) fail('argument', `wasm: the engine that was given is for one thread, ${threads} are wanted`);
+  return { ...opened, reason: 'the engine that was given is for one thread' };
+}
+
 /**
- * Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null)}. `given`: engines of the caller by
- * their file's name, used before the package's own. `relaxed`: the binary with relaxed SIMD.
+ * Instantiates the engine for `threads` threads: {wasm: Wasm, module, memory (shared, or null), threads}; these are one for an engine of
+ * the caller that can do no more. `given`: those by their file's name, used before the package's own. `relaxed`: the binary with relaxed
+ * SIMD.
  */
 export async function openWasm(threads, given = null, relaxed = has('relaxed')) {
   const [single, shared] = relaxed ? RELAXED_URLS() : PLAIN_URLS();
   const kind = threads > 1 ? '-threads' : '';
   const other = (relaxed ? given?.[`bitpair${kind}-relaxed.wasm`] : undefined) ?? given?.[`bitpair${kind}.wasm`];
   const module = await compile(typeof other === 'string' ? new URL(other) : (other ?? (threads > 1 ? shared : single)));
-  const memory = threads > 1 ? sharedMemory() : null;
-  return { wasm: new Wasm(await instantiate(module, memory), memory), module, memory };
+  const shares = other === undefined ? threads > 1 : sharesMemory(module, threads);
+  const memory = shares ? sharedMemory() : null;
+  return { wasm: new Wasm(await instantiate(module, memory), memory), module, memory, threads: shares ? threads : 1 };
 }
 
 /** One more thread on the memory of the first; `stack` [bytes] is its own. Returns the exports. */

@@ -4,13 +4,13 @@
 import { hostCapabilities } from './capabilities.js';
 import { Gate } from './connection.js';
 import { helpCopying } from './copying.js';
-import { fail, packError, unpackError } from './errors.js';
+import { packError, unpackError } from './errors.js';
 import { openCopy, readHeader, readModel } from './fetch.js';
-import { Host } from './host.js';
+import { Host, sessionBytes } from './host.js';
 import * as inside from './layers.js';
 import { LOAD_ID, REST_ID, STACK_BYTES, connectPage } from './protocol.js';
 import * as tasks from './tasks.js';
-import { chooseThreads, joinWasm, openWasm } from './wasm.js';
+import { chooseThreads, joinWasm, openChosen, openWasm } from './wasm.js';
 
 const MOST_TRIES = 3; // to hand a thread the memory
 
@@ -95,9 +95,8 @@ async function load({ source, options }) {
   const link = page(); // before the first wait: the page may pause or stop it at once
   let fulfil;
   rest = new Promise((resolve) => (fulfil = resolve));
-  const chosen = await chooseThreads(options.threads);
   const copying = openCopy(source, options);
-  const { wasm, module, memory } = await openWasm(chosen.threads, options.wasm);
+  const { wasm, module, memory, ...chosen } = await openChosen(options);
   const helpers = spawn(chosen.threads - 1);
   wasm.exports.bp_warm(); // while they start
   const opening = new Host({ wasm, contextSize: options.contextSize, kvBits: options.kvBits });
@@ -105,7 +104,13 @@ async function load({ source, options }) {
   const gathered = gather(wasm, module, memory, chosen, helpers);
   const lending = new Lending(gathered);
   const ready = openEngine(opening, gathered, lending.over); // the file is read meanwhile
-  const headed = (place) => void ready.then(() => opening.prepare(place)).catch(() => {}); // told when the model is started
+  let latest = null; // header of the file, while one is in its place
+  const headed = (place) => {
+    latest = place;
+    const prepared = ready.then(() => latest === place && opening.prepare(place));
+    prepared.catch(() => {}); // said to whoever waits, or when the model is started
+    return prepared;
+  };
 
   const opened = new Promise((resolve, reject) => {
     ready.catch(reject); // no need to read on
@@ -209,15 +214,13 @@ function page() {
 /** Memory that load() would take. Everything but the weights and the session is there when the header is: it is measured. */
 async function estimate({ source, options }) {
   const link = page();
-  const { threads } = await chooseThreads(options.threads);
-  const { wasm } = await openWasm(options.wasm ? threads : 1, options.wasm);
+  const { wasm, threads } = options.wasm ? await openChosen(options) : { ...(await openWasm(1)), ...(await chooseThreads(options.threads)) };
   const { exports } = wasm;
   const engine = wasm.check(exports.wasm_engine_open(threads, 0, 0, wasm.error));
   const { head, end } = await readHeader(wasm, source, options, link);
   return wasm.withBytes(head, (bytes) => {
     const model = wasm.check(exports.bp_model_preview(engine, bytes, head.length, end, wasm.error));
-    const session = exports.wasm_session_bytes(model, options.contextSize, 0, options.kvBits) >>> 0;
-    if (session === 0) fail('argument', `a context of ${options.contextSize} is more than this model or the memory allows`);
+    const session = sessionBytes(wasm, model, options);
     const engineBytes = wasm.memory.buffer.byteLength - head.length + (threads - 1) * STACK_BYTES;
     return { total: end + session + engineBytes, weights: end, session, engine: engineBytes, threads };
   });

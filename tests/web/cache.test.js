@@ -209,6 +209,17 @@ test('lastUsed is of loads that came to their end', async () => {
   assert.ok((await cache.list(folder))[0].lastUsed > lastUsed);
 });
 
+test('an address is relative to the worker that asks, where there is no page', async () => {
+  await keeps();
+  globalThis.location = { href: new URL('/worker.js', server.url).href }; // of the caller's own worker
+  try {
+    assert.equal(await cache.delete('/model.gguf', folder), true);
+    assert.deepEqual(await cache.list(folder), []);
+  } finally {
+    delete globalThis.location;
+  }
+});
+
 test('what a store refuses has code io, what is no address or name argument', async () => {
   mkdirSync(join(folder, `${'0'.repeat(32)}.log`), { recursive: true });
   for (const name of [FIXTURE, folder]) { // a file; a folder in the place of a log

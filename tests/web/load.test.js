@@ -7,7 +7,7 @@ import { createServer } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 
-import { BitpairError, load } from '../../web/index.js';
+import { BitpairError, estimateMemory, load } from '../../web/index.js';
 import { FIXTURE, faultyServer, fixtureBytes } from './helper.js';
 
 const bytes = fixtureBytes();
@@ -131,9 +131,27 @@ describe('worker and engine from elsewhere', () => {
     await refused(load(bytes, { threads: 1, wasm: new Uint8Array(8) }), 'worker', /the engine that was given did not load/);
     await refused(load(bytes, { threads: 1, wasm: new URL('none.wasm', web) }), 'worker', /none\.wasm did not load/);
     await refused(load(bytes, { wasm: 3 }), 'argument', /wasm must be/);
+    const empty = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0]);
+    for (const threads of [1, 2])
+      await refused(load(bytes, { threads, wasm: empty }), 'argument', /no engine of this package, it has no wasm_err_bytes/);
     await refused(load(bytes, { workerUrl: new URL('none.js', web) }), 'worker', /./);
     await refused(load(bytes, { workerUrl: 'relative.js' }), 'argument', /workerUrl must be/);
   });
+});
+
+test('an engine for one thread, given for all, is one thread where nothing else was asked for', async () => {
+  const web = new URL('../../web/', import.meta.url);
+  const single = readFileSync(new URL('bitpair.wasm', web));
+  const { threads: usual } = await estimateMemory(bytes, {});
+  const model = await load(bytes, { cache: false, wasm: single });
+  assert.equal(model.info.threads, 1);
+  if (usual > 1) assert.match(model.info.threadsReason, /the engine that was given is for one thread/);
+  await model.dispose();
+  assert.equal((await estimateMemory(bytes, { wasm: single })).threads, 1);
+  for (const call of [load, estimateMemory]) {
+    await refused(call(bytes, { threads: 2, wasm: single }), 'argument', /for one thread, 2 are wanted/);
+    await refused(call(bytes, { threads: 1, wasm: readFileSync(new URL('bitpair-threads.wasm', web)) }), 'argument', /for several threads/);
+  }
 });
 
 test('the source stays the caller\'s', async () => {

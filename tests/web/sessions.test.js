@@ -80,6 +80,45 @@ describe('sessions', () => {
     assert.equal(sizes.at(-1), sizes[2]);
   });
 
+  test('calls run in the order in which they were made, whatever they need before', async () => {
+    const session = await model.session();
+    const template = '{% for m in messages %}{{ m.content }}{% endfor %}';
+    const messages = [{ role: 'user', content: PROMPT }];
+    const short = { ...LIVELY, maxTokens: 3 };
+    const noBraces = ({ code }) => assert.equal(code, 'unsupported'); // in this vocabulary
+    const order = [];
+    const note = (name, promise) => promise.then((value) => (order.push(name), value));
+    const chat = note('chat', session.chat(messages, { ...short, template }).result);
+    const [held, fork, grammar] = [
+      note('state', session.saveState()),
+      note('fork', session.fork()),
+      note('json', session.generate('x', { ...short, json: true }).text().catch(noBraces)),
+    ];
+    await Promise.all([note('plain', session.generate('The dog', short).text()), held, grammar]);
+    assert.deepEqual(order, ['chat', 'state', 'fork', 'json', 'plain']);
+    const { stats } = await (await fork).chat(messages, { ...short, template }).result;
+    assert.equal(stats.cachedTokens, stats.promptTokens - 1);
+    assert.equal((await chat).stats.promptTokens, stats.promptTokens);
+    await session.restoreState(await held);
+    for (const each of [session, await fork]) await each.dispose();
+  });
+
+  test('one that is wrong, or stopped, does not wait for its turn, nor does the next one for it', async () => {
+    const session = await model.session();
+    const order = [];
+    const note = (name, promise) => promise.then((value) => (order.push(name), value));
+    const first = note('first', session.generate(PROMPT, { ...LIVELY, maxTokens: 60 }).text());
+    const abort = new AbortController();
+    const stopped = note('stopped', session.generate(PROMPT, { json: true, signal: abort.signal }).result);
+    const wrong = note('wrong', assert.rejects(session.chat([], {}).text(), { code: 'argument' }));
+    const last = note('last', session.generate('The dog', { ...LIVELY, maxTokens: 3 }).text());
+    abort.abort();
+    assert.equal((await stopped).stats, null);
+    await Promise.all([first, wrong, last]);
+    assert.deepEqual(order.slice(-2), ['first', 'last']);
+    await session.dispose();
+  });
+
   test('stats() tells what was done, also in between', async () => {
     const before = await model.stats();
     const running = model.generate(PROMPT, { ...LIVELY, maxTokens: 30, fresh: true });
