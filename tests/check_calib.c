@@ -1,4 +1,4 @@
-/* Calibration text: the windows of ordinary sizes stay what they were, and asking for more than there is gives it all. */
+/* Calibration text: the windows of ordinary sizes stay what they were, and asking for more than there is gives all. */
 #include "check.h"
 
 #include "compress/calib.h"
@@ -7,7 +7,7 @@
 
 enum { CTX = 64 };
 
-/* Loads so many windows; the tokens of them, 0 where that fails. The first eight digits of their SHA-256 to `digits`. */
+/* Loads so many windows; their tokens, 0 where that fails. The first eight digits of their SHA-256 to `digits`. */
 static size_t load(const tokenizer *t, const char *paths, size_t windows, char digits[9]) {
     calibration c;
     bp_err e = {0};
