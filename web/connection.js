@@ -98,8 +98,7 @@ export class Connections {
           throw error;
         }
         mark = this.received;
-        this.meter.lastError = error.message;
-        this.meter.again();
+        this.meter.again(error);
         await drop();
         if (offline) await this.pause(LONGEST_DELAY, 'online');
         else await this.pause(Math.max(error.after ?? 0, Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures++) * (0.5 + Math.random())));

@@ -41,7 +41,7 @@ export const openCopy = ({ kind, url }, { verify, cache }) =>
 async function reading(wasm, described, options, page, work, copying = openCopy(described, options)) {
   const copy = await copying;
   const source = await openSource(described, page.pull, copy.wanted);
-  const meter = new Meter((report) => page.progress({ ...report, lastError: meter.lastError ?? null })); // connection.js notes it
+  const meter = new Meter(page.progress);
   page.gate.changed = (paused) => meter.pause(paused);
   if (page.gate.closed) meter.pause(true);
   try {

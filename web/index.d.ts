@@ -317,7 +317,11 @@ export interface Model extends Session {
   /** Text -> token ids. */
   tokenize(text: string, options?: TokenizeOptions): Promise<number[]>;
 
-  /** Token ids -> text. Control tokens are left out unless `special`; broken UTF-8 becomes U+FFFD. */
+  /**
+   * Token ids -> text. Control tokens are left out unless `special`; broken UTF-8 becomes U+FFFD.
+   *
+   * @throws {BitpairError} code 'argument' for what is not in the vocabulary
+   */
   detokenize(ids: ArrayLike<number>, options?: { special?: boolean }): Promise<string>;
 
   /**

@@ -9,6 +9,7 @@ export class Meter {
     this.send = send;
     this.total = null;
     this.retries = 0;
+    this.lastError = null; // why something was tried again
     this.tier = 0;
     this.paused = false;
     this.cacheReason = null;
@@ -30,9 +31,10 @@ export class Meter {
     this.report(this.loaded, true);
   }
 
-  /** Something is tried again. */
-  again() {
+  /** Something is tried again. error: why, where it was not a checksum */
+  again(error) {
     this.retries++;
+    if (error) this.lastError = error.message;
     this.report(this.loaded, true);
   }
 
@@ -69,8 +71,8 @@ export class Meter {
     while (this.samples.length > 2 && time - this.samples[0][0] > RATE_WINDOW) this.samples.shift();
     const [since, from] = this.samples[0];
     const rate = !this.paused && time > since ? Math.max(0, loaded - from) / (time - since) : null;
-    const { total, retries, cacheReason, paused, tier } = this;
+    const { total, retries, lastError, cacheReason, paused, tier } = this;
     const eta = loaded === total ? 0 : rate > 0 && total !== null ? Math.max(0, total - loaded) / rate : null;
-    this.send({ phase: 'download', paused, tier, loaded, total, rate, eta, retries, cacheReason });
+    this.send({ phase: 'download', paused, tier, loaded, total, rate, eta, retries, lastError, cacheReason });
   }
 }

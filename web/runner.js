@@ -82,6 +82,9 @@ export class Runner {
   }
 
   detokenize(ids, { special = false }) {
+    const size = this.host.number('vocabulary');
+    const wrong = ids.find((id) => id >= size);
+    if (wrong !== undefined) fail('argument', `token ${wrong} is not one of the ${size} of the vocabulary`);
     const decoder = textDecoder();
     const text = ids.map((id) => decoder.decode(this.tokenBytes(id, special), { stream: true })).join('') + decoder.decode();
     // SentencePiece puts a space in front of every text.

@@ -187,6 +187,7 @@ for (const threads of [1, 2]) {
     });
 
     test('tokenize and detokenize', async () => {
+      await assert.rejects(model.detokenize([1, 1 << 20]), { code: 'argument', message: /not one of the \d+/ });
       const text = 'The cat sat on the mat.\n\nThen it went home.';
       assert.equal(await model.detokenize(await model.tokenize(text)), text);
       assert.deepEqual(await model.tokenize(''), []);
