@@ -39,7 +39,8 @@ static bool run_model(const run_options *o, const char *path, const char *bytes,
                       bp_err *e) {
     loaded l = {0};
     bp_engine *engine = machine_engine(&o->machine, e);
-    bool ok = engine && loaded_open(&l, engine, path, o->machine.tier, e) && run_prompt(l.model, o, bytes, size, stats, e);
+    bool ok =
+        engine && loaded_open(&l, engine, path, o->machine.tier, e) && run_prompt(l.model, o, bytes, size, stats, e);
     loaded_close(&l);
     bp_engine_close(engine);
     return ok;

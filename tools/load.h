@@ -9,8 +9,8 @@
 
 typedef struct {
     uint64_t threads, kv_bits; /* kv_bits of sessions: 0 is the engine's choice */
-    const char *isa, *arith; /* NULL: the engine's choice */
-    uint64_t tier;           /* of compressed files only so many tiers; 0: all */
+    const char *isa, *arith;   /* NULL: the engine's choice */
+    uint64_t tier;             /* of compressed files only so many tiers; 0: all */
 } machine_options;
 
 /* One thread per processor that this process may use, at most 64. */

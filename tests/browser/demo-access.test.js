@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 
 import { useBrowser } from './browser.js';
-import { answered, ask, checkAxe, drop, isModel, ready, shot, started, visit } from './demo.js';
+import { answered, ask, checkAxe, isModel, openConversation, ready, shot, started, visit } from './demo.js';
 
 const { browser, server } = await useBrowser();
 
@@ -13,15 +13,7 @@ const settings = { seed: '7', maxTokens: 30, temperature: 1 };
 const MARKDOWN = '# Heading\n\n**Bold**, *soft*, `code`, a [link](https://example.org/).\n\n- one\n- two\n\n> quoted\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```js\nlet x = 1;\n```';
 
 async function importAnswer(page, id, question, answer) {
-  const conversation = {
-    id, title: question, named: true, created: Date.now(), updated: Date.now(), chosen: {},
-    messages: [{ id: 'q', parent: null, role: 'user', text: question, time: 1 }, { id: 'a', parent: 'q', role: 'assistant', text: answer, time: 1, state: 'done', tier: 2, tiers: 3, tokens: 40 }],
-  };
-  await drop(page, 'chat.json', 'application/json', JSON.stringify({ format: 'bitpair-conversations', version: 1, conversations: [conversation] }));
-  const open = page.locator('#conversations .open').filter({ hasText: question });
-  await open.waitFor({ state: 'attached' });
-  if (!(await open.isVisible())) await page.getByRole('button', { name: 'Conversations' }).click();
-  await open.click();
+  await openConversation(page, id, question, [question, answer], { tier: 2, tiers: 3, tokens: 40 });
   await page.locator('.assistant .text > .block').first().waitFor();
 }
 

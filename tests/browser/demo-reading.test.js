@@ -4,27 +4,13 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
 import { useBrowser } from './browser.js';
-import { answered, ask, drop, loaded, openGatedServer, shot, visit } from './demo.js';
+import { answered, ask, loaded, openConversation, openGatedServer, shot, visit } from './demo.js';
 import { MODEL_FACTS } from '../../web/demo/config.js';
 
 const { browser, server } = await useBrowser();
 
 const settings = { seed: '7', maxTokens: 40, temperature: 1 };
 const focused = (page) => page.evaluate(() => document.activeElement.id || document.activeElement.getAttribute('aria-label') || document.activeElement.tagName);
-
-/** A conversation of these texts, in turns, is imported and opened. */
-async function read(page, id, texts, title = id) {
-  const messages = texts.map((text, i) => ({
-    id: `${id}${i}`, parent: i ? `${id}${i - 1}` : null, role: i % 2 ? 'assistant' : 'user', text, time: 1, ...(i % 2 ? { state: 'done' } : {}),
-  }));
-  const conversation = { id, title, named: true, created: Date.now(), updated: Date.now(), chosen: {}, messages };
-  await drop(page, 'chat.json', 'application/json', JSON.stringify({ format: 'bitpair-conversations', version: 1, conversations: [conversation] }));
-  const open = page.locator('#conversations .open').filter({ hasText: title });
-  await open.waitFor({ state: 'attached' });
-  if (!(await open.isVisible())) await page.getByRole('button', { name: 'Conversations' }).click();
-  await open.click();
-  await page.locator('.message').first().waitFor();
-}
 
 describe('with the small model', () => {
   let page;
@@ -34,7 +20,7 @@ describe('with the small model', () => {
   after(() => page?.context().close());
 
   test('code in a list keeps its lines, lists go on counting, cells keep their side', async () => {
-    await read(page, 'md', ['?', '1. Run this:\n   ```bash\n   npm install\n   npm start\n   ```\n\ntext between\n\n2. Then that\n\n> ```\n> a\n> b\n> ```\n\n| n |\n|--:|\n| 1 |']);
+    await openConversation(page, 'md', 'md', ['?', '1. Run this:\n   ```bash\n   npm install\n   npm start\n   ```\n\ntext between\n\n2. Then that\n\n> ```\n> a\n> b\n> ```\n\n| n |\n|--:|\n| 1 |']);
     const code = page.locator('li .code code');
     await code.waitFor();
     assert.equal((await code.textContent()).trim(), 'npm install\nnpm start');
@@ -140,7 +126,7 @@ describe('with the small model', () => {
 
   test('a long conversation goes on without its oldest turns, where that is chosen', { timeout: 60000 }, async () => {
     const texts = Array.from({ length: 40 }, (_, i) => `${i} ${'the dog ran home. '.repeat(8)}`);
-    await read(page, 'long', texts);
+    await openConversation(page, 'long', 'long', texts);
     await ask(page, 'And then');
     await page.getByRole('alert').filter({ hasText: 'too long for the model' }).waitFor();
     await page.getByRole('button', { name: 'Settings' }).click();
@@ -164,7 +150,7 @@ describe('with the small model', () => {
 
 test('scrolling up while an answer grows, in however small steps', { timeout: 120000 }, async () => {
   const page = await loaded(browser, server, { model: null, settings: { seed: '1', maxTokens: 300 } });
-  await read(page, 'tall', ['?', 'word\n\n'.repeat(80), 'Tell me a long story about a dragon.', ' ']);
+  await openConversation(page, 'tall', 'tall', ['?', 'word\n\n'.repeat(80), 'Tell me a long story about a dragon.', ' ']);
   await page.getByRole('button', { name: 'Answer again' }).last().click();
   await page.waitForFunction(() => document.querySelector('.busy .text')?.textContent.length > 60, null, { timeout: 60000 });
   const left = () => page.evaluate(() => document.scrollingElement.scrollHeight - scrollY - innerHeight);
@@ -252,7 +238,7 @@ test('narrow windows: the panel leaves room for the chat, or waits above it', { 
 
 test('a phone: Undo lies above the list; upright tables keep their words; on its side nothing sticks', { timeout: 60000 }, async () => {
   const page = await visit(browser, server, { viewport: { width: 360, height: 640 }, hasTouch: true, settings });
-  await read(page, 'table', ['?', '| column one | column two | column three | column four |\n|---|---|---|---|\n| some | words | stand | here |']);
+  await openConversation(page, 'table', 'table', ['?', '| column one | column two | column three | column four |\n|---|---|---|---|\n| some | words | stand | here |']);
   const cells = await page.locator('.text th').evaluateAll((all) => all.map((each) => each.getBoundingClientRect().height));
   assert.ok(Math.max(...cells) < 70, `${cells}`); // two lines of whole words at most
   await page.getByRole('button', { name: 'Conversations' }).click();

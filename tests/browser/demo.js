@@ -77,6 +77,20 @@ export async function drop(page, name, type, bytes) {
   for (const event of ['dragenter', 'dragover', 'drop']) await page.dispatchEvent('body', event, { dataTransfer: transfer });
 }
 
+/** A conversation of these texts, question and answer in turns, is imported and opened. more: other fields of answers */
+export async function openConversation(page, id, title, texts, more = {}) {
+  const messages = texts.map((text, i) => ({
+    id: `${id}${i}`, parent: i ? `${id}${i - 1}` : null, role: i % 2 ? 'assistant' : 'user', text, time: 1, ...(i % 2 ? { state: 'done', ...more } : {}),
+  }));
+  const conversation = { id, title, named: true, created: Date.now(), updated: Date.now(), chosen: {}, messages };
+  await drop(page, 'chat.json', 'application/json', JSON.stringify({ format: 'bitpair-conversations', version: 1, conversations: [conversation] }));
+  const open = page.locator('#conversations .open').filter({ hasText: title });
+  await open.waitFor({ state: 'attached' });
+  if (!(await open.isVisible())) await page.getByRole('button', { name: 'Conversations' }).click();
+  await open.click();
+  await page.locator('.message').first().waitFor();
+}
+
 /**
  * The page's server, whose embedded model stops coming at the byte `gate.at` until that is raised.
  * -> {url(path), close(), gate: {at, raise(to)}}

@@ -10,7 +10,7 @@ import { after, before, beforeEach, describe, test } from 'node:test';
 import { Host } from '../../web/host.js';
 import { BitpairError, estimateMemory, load } from '../../web/index.js';
 import { gatedServer } from './gated.js';
-import { FIXTURE, fixtureBytes } from './helper.js';
+import { FIXTURE, fixtureBytes, refused } from './helper.js';
 import { enlarge, seal } from './large.js';
 
 const MIB = 1 << 20;
@@ -24,14 +24,6 @@ after(() => {
   rmSync(root, { recursive: true });
 });
 beforeEach(() => server.reset());
-
-const refused = (promise, code, message) =>
-  assert.rejects(promise, (error) => {
-    assert.ok(error instanceof BitpairError, error.stack);
-    assert.equal(error.code, code, error.message);
-    assert.match(error.message, message);
-    return true;
-  });
 
 /** Loads, answers, ends. -> info */
 async function opens(source, more = {}) {

@@ -9,10 +9,10 @@ import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 
-import { BitpairError, cache, estimateMemory, load } from '../../web/index.js';
+import { cache, estimateMemory, load } from '../../web/index.js';
 import { Connections } from '../../web/connection.js';
 import { HttpFile } from '../../web/ranges.js';
-import { FIXTURE, fixtureBytes, injectIntoWorkers } from './helper.js';
+import { FIXTURE, fixtureBytes, injectIntoWorkers, refused } from './helper.js';
 import { enlarge } from './large.js';
 
 const MIB = 1 << 20;
@@ -74,14 +74,6 @@ async function opens(more = {}, source = server.url) {
   for (const { loaded, total } of reports) assert.ok(total === null || loaded <= total, `${loaded} of ${total}`);
   return { info, reports, retries: reports.at(-1).retries };
 }
-
-const refused = (promise, code, message) =>
-  assert.rejects(promise, (error) => {
-    assert.ok(error instanceof BitpairError, error.stack);
-    assert.equal(error.code, code, error.message);
-    assert.match(error.message, message);
-    return true;
-  });
 
 /** How often each byte was asked for: most and least. */
 function asked() {

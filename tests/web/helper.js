@@ -1,5 +1,6 @@
 // helper.js - what the tests share: models, a server with faults, the engine without its package.
 
+import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { createRequire, syncBuiltinESMExports } from 'node:module';
@@ -7,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { gzipSync } from 'node:zlib';
 
+import { BitpairError } from '../../web/errors.js';
 import { STACK_BYTES } from '../../web/protocol.js';
 import { openWasm } from '../../web/wasm.js';
 
@@ -22,6 +24,15 @@ export function sharedData(path) {
   if (!existsSync(full)) throw new Error(`${full} is missing: set BITPAIR_SHARED_DATA`);
   return full;
 }
+
+/** The promise rejects with a BitpairError of this code, whose message matches. */
+export const refused = (promise, code, message) =>
+  assert.rejects(promise, (error) => {
+    assert.ok(error instanceof BitpairError, error.stack);
+    assert.equal(error.code, code, error.message);
+    assert.match(error.message, message);
+    return true;
+  });
 
 export const fixtureBytes = () => new Uint8Array(readFileSync(FIXTURE));
 
