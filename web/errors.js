@@ -53,6 +53,9 @@ export function unpackError(packed) {
   return error;
 }
 
+/** Is it an AbortSignal? Maybe one of another frame, so its class does not tell. */
+export const isSignal = (signal) => typeof signal?.aborted === 'boolean' && typeof signal.addEventListener === 'function';
+
 export function abortError(signal) {
   return new BitpairError('aborted', 'the operation was aborted', { cause: signal?.reason });
 }

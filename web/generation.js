@@ -1,8 +1,7 @@
 // generation.js - one answer: an async iterator over its tokens and a promise of the whole. It starts when it is first
 // asked for something, so one that is never used costs nothing.
 
-import { fail } from './errors.js';
-import { isSignal } from './options.js';
+import { fail, isSignal } from './errors.js';
 
 const DEFAULTS = {
   maxTokens: 512,

@@ -2,11 +2,8 @@
 
 import { cacheName } from './cache.js';
 import { LoadController } from './control.js';
-import { fail } from './errors.js';
+import { fail, isSignal } from './errors.js';
 import { ENGINES, absolute } from './protocol.js';
-
-/** Is it an AbortSignal? Maybe one of another frame, so its class does not tell. */
-export const isSignal = (signal) => typeof signal?.aborted === 'boolean' && typeof signal.addEventListener === 'function';
 
 /**
  * The options of a call, none as {}. What is only used later is checked here: the signal, and callbacks.
