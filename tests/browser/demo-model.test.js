@@ -146,8 +146,8 @@ describe('tier by tier', () => {
     await page.getByRole('button', { name: 'Resume' }).click();
     await page.waitForFunction(() => document.querySelectorAll('#strip .whole').length === 1);
     await page.getByRole('button', { name: 'Cancel' }).click();
-    await page.getByRole('button', { name: 'Load the model' }).waitFor();
-    assert.ok(await page.getByRole('button', { name: 'Load the model' }).evaluate((button) => button === document.activeElement));
+    await page.getByRole('button', { name: 'Go on loading' }).waitFor(); // it knows what has come
+    assert.ok(await page.getByRole('button', { name: 'Go on loading' }).evaluate((button) => button === document.activeElement));
     await page.reload();
     await started(page);
     await page.locator('#model-size').filter({ hasText: /\d+ MB are here already/ }).waitFor();
