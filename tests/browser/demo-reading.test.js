@@ -171,7 +171,7 @@ test('scrolling up while an answer grows, in however small steps', { timeout: 12
   await page.evaluate(() => scrollTo(0, 0));
   await page.getByRole('button', { name: 'To the end' }).waitFor();
   await page.getByRole('button', { name: 'New chat' }).click();
-  assert.ok(await page.getByRole('button', { name: 'To the end' }).isHidden());
+  await page.getByRole('button', { name: 'To the end' }).waitFor({ state: 'hidden' });
   await page.context().close();
 });
 
