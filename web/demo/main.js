@@ -99,7 +99,7 @@ for (const name of ['banner', 'kept']) {
 }
 if (!isSecureContext) {
   $('banner-text').textContent =
-    'This page was not opened by https, so the model runs on one thread, and the browser keeps nothing of it. Open it by https, or from this machine as localhost.';
+    'This page was not opened by https, so the model runs on one thread and is not kept for the next visit. Open it by https, or from this machine as localhost.';
 }
 isolation.then((isolated) => ($('banner').hidden = isolated));
 onUpdate(() => toast('A newer version of this page is here. A reload shows it.', { label: 'Reload', run: () => location.reload() }));

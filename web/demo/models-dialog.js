@@ -126,7 +126,7 @@ export class ModelsDialog {
       const kept = await cache.list();
       $('kept-models').replaceChildren(...kept.map((each) => this.item(each)));
       $('no-models').hidden = kept.length > 0;
-      if (!isSecureContext) $('no-models').textContent = 'None: this page was not opened by https, and the browser keeps nothing for such pages.';
+      if (!isSecureContext) $('no-models').textContent = 'None: this page was not opened by https, and the browser keeps no models for such pages.';
     } catch (error) {
       $('no-models').hidden = false;
       $('no-models').textContent = explain(error);
