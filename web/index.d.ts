@@ -809,7 +809,7 @@ export interface OpenAIClient {
   };
   embeddings: {
     /** Vectors of length 1, mean over the tokens. */
-    create(params: OpenAIEmbeddingParams): Promise<OpenAIEmbeddings>;
+    create(params: OpenAIEmbeddingParams, options?: OpenAIRequestOptions): Promise<OpenAIEmbeddings>;
   };
 }
 

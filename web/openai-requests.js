@@ -28,7 +28,7 @@ const RENAMED = {
 /** The methods: (model, params, options) -> answer or stream. */
 export const chatCompletion = (model, params, options) => described(() => createChat(model, params, options?.signal), params);
 export const completion = (model, params, options) => described(() => createCompletion(model, params, options?.signal), params);
-export const embeddings = (model, params) => described(() => createEmbeddings(model, params), params);
+export const embeddings = (model, params, options) => described(() => createEmbeddings(model, params, options?.signal), params);
 
 /* ---- errors ---- */
 
@@ -352,12 +352,12 @@ function streamCompletion(model, params, prompts, options) {
 
 /* ---- embeddings ---- */
 
-async function createEmbeddings(model, params) {
+async function createEmbeddings(model, params, signal) {
   checkParams(params);
   if (given(params.dimensions) && params.dimensions !== model.info.width) fail('unsupported', `vectors have ${model.info.width} dimensions`);
   if ((params.encoding_format ?? 'float') !== 'float') fail('unsupported', `encoding_format ${params.encoding_format} is not supported`);
   const texts = promptList(params.input, 'input');
-  const vectors = await model.embed(texts);
+  const vectors = await model.embed(texts, { signal });
   const counts = await Promise.all(texts.map(async (text) => (typeof text === 'string' ? await model.tokenize(text, { bos: true }) : text).length));
   const tokens = counts.reduce((sum, count) => sum + count, 0);
   return {

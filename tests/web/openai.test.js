@@ -209,6 +209,7 @@ describe('openai()', () => {
     controller.abort(reason);
     await assert.rejects(whole, { code: 'aborted', name: 'AbortError', cause: reason });
     assert.deepEqual(await collect(await client.completions.create({ ...long, stream: true }, { signal: controller.signal })), []);
+    await assert.rejects(client.embeddings.create({ input: PROMPT }, { signal: controller.signal }), { code: 'aborted' });
     const stream = await client.completions.create({ ...long, stream: true });
     let seen = 0;
     for await (const _ of stream) if (++seen === 2) stream.controller.abort();
