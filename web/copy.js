@@ -2,6 +2,7 @@
 // speaks of is described in cache.js. Runs in the engine worker.
 
 import { idOf, openStore, parseLog, reasonOf } from './cache.js';
+import { sameVersion } from './ranges.js';
 
 const LOCKED = 'NoModificationAllowedError'; // of files that another page has opened to write
 
@@ -93,8 +94,8 @@ export class Copy {
     const output = this.output ?? (await this.store.writer(this.id));
     this.output = null;
     try {
-      const same = this.busy ? await this.lookAgain() : this.begun.same;
-      if (!same) {
+      const { same, empty } = this.busy || !this.meta ? await this.lookAgain() : { same: this.begun.same };
+      if (!same && !empty) {
         await output.clear();
         this.log = parseLog('');
         this.damaged.clear();
@@ -112,13 +113,16 @@ export class Copy {
     Object.assign(this, { output, reason: null, busy: false });
   }
 
-  /** Another page has written the log. Is its copy one of this file? The header tells: it has the digests of all pieces. */
+  /** Others may have written the log by now. Is theirs a copy of this file? The header tells, which has the digests of all pieces, and
+   *  the server's name for the version. */
   async lookAgain() {
-    const { head } = this.begun;
-    this.log = parseLog(await this.store.text(`${this.id}.log`).catch(() => ''));
+    const { head, meta } = this.begun;
+    const text = await this.store.text(`${this.id}.log`).catch(() => null);
+    this.log = parseLog(text ?? '');
     for (const i of this.damaged) this.log.pieces.delete(i);
-    const found = this.meta?.dataOffset === head.length ? await this.read(0, head.length) : null;
-    return found !== null && found.every((byte, i) => byte === head[i]);
+    const alike = this.meta?.dataOffset === head.length && this.meta.size === meta.size && sameVersion(this.meta, meta);
+    const found = alike ? await this.read(0, head.length) : null;
+    return { same: found !== null && found.every((byte, i) => byte === head[i]), empty: text === '' };
   }
 
   /** Bytes of the first `limit` that are to be written. */

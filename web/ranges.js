@@ -138,7 +138,7 @@ export class HttpFile {
 }
 
 /** Are these of the same file, as far as both tell? */
-function sameVersion(a, b) {
+export function sameVersion(a, b) {
   if (a.etag && b.etag) return a.etag.replace(/^W\//, '') === b.etag.replace(/^W\//, '');
   return !(a.modified && b.modified) || a.modified === b.modified;
 }

@@ -180,6 +180,28 @@ describe('another page writes the copy', () => {
   });
 });
 
+test('two first loads of one file into one folder write one copy; another version begins anew', async () => {
+  const meta = { etag: '"1"', modified: null, size: 34, dataOffset: 4, pieceBytes: 10 };
+  const head = Uint8Array.of(1, 2, 3, 4);
+  const piece = (i) => new Uint8Array(10).fill(10 + i);
+  const put = (copy, i) => copy.put(i, 4 + 10 * i, () => piece(i));
+  const open = () => Copy.open('http://localhost/', folder);
+  const [first, second, third] = [await open(), await open(), await open()]; // none finds a copy
+  await first.begin(meta, head, false, 34);
+  await put(first, 0);
+  await second.begin({ ...meta, etag: 'W/"1"' }, head, false, 34);
+  assert.deepEqual([second.lacks(0), second.lacks(1)], [false, true]);
+  await put(second, 1);
+  await second.close(); // stopped
+  await Promise.all([1, 2].map((i) => put(first, i)));
+  await first.close();
+  assert.deepEqual([first.reason, second.reason, (await open()).holds(3)], [null, null, true]);
+  assert.deepEqual([...readFileSync(path('.gguf'))], [head, piece(0), piece(1), piece(2)].flatMap((bytes) => [...bytes]));
+  await third.begin({ ...meta, etag: '"2"' }, head, false, 34);
+  await third.close();
+  assert.deepEqual([third.reason, (await open()).holds(1)], [null, false]);
+});
+
 test('addresses that hold their bytes themselves are not kept', async () => {
   const base64 = Buffer.from(fixtureBytes()).toString('base64');
   const model = await load(`data:application/octet-stream;base64,${base64}`, { ...options, cache: folder });
