@@ -208,18 +208,31 @@ void linear_forward(const team *t, const linear_work *work, float *const *ys, co
     profile_mark(work->profile, PROFILE_LOOKUPS);
 }
 
+/* Bit i of a byte -> byte i, 0 or 1 */
+static uint64_t bytes_of_bits(uint8_t bits) {
+    uint64_t each = bits * 0x0101010101010101ull & 0x8040201008040201ull;
+    return (each + 0x7f7f7f7f7f7f7f7full) >> 7 & 0x0101010101010101ull;
+}
+
 static void planes_row(const kernel_signs *w, size_t i, size_t m, float *out) {
     size_t row = i % KERNEL_TILE, lane = row < 8 ? 2 * row : 2 * (row - 8) + 1; /* inverse of tile16's row order */
     size_t blocks = kernel_blocks(w->groups);
     const uint8_t *tile = w->bytes + i / KERNEL_TILE * w->planes * w->groups * KERNEL_TILE + lane;
-    for (size_t c = 0; c < m; c++) {
-        int32_t q = 0;
-        for (uint32_t p = 0; p < w->planes; p++) {
-            uint32_t bit = (uint32_t)tile[((size_t)p * w->groups + c / 8) * KERNEL_TILE] >> c % 8 & 1;
-            q += bit ? 1 << p : -(1 << p);
-        }
-        out[c] = (float)q * w->row_scales[i * blocks + c / KERNEL_BLOCK];
+    for (size_t g = 0; g * 8 < m; g++) {
+        uint64_t sums = 0; /* of eight columns: sum over planes of 2^p where the sign is +1 */
+        for (uint32_t p = 0; p < w->planes; p++)
+            sums += bytes_of_bits(tile[((size_t)p * w->groups + g) * KERNEL_TILE]) << p;
+        const float scale = w->row_scales[i * blocks + g * 8 / KERNEL_BLOCK];
+        for (size_t c = g * 8; c < bp_min(g * 8 + 8, m); c++, sums >>= 8)
+            out[c] = (float)(2 * (int32_t)(sums & 255) - ((1 << w->planes) - 1)) * scale;
     }
+}
+
+float linear_dot(const linear_work *work, const linear *w, size_t i, const float *x) {
+    float y;
+    planes_row(&w->planes, i, w->m, work->row);
+    work->kernels->dots(&y, x, work->row, w->m, w->m, 1);
+    return y;
 }
 
 void linear_row(const linear *w, size_t i, float *out) {

@@ -43,7 +43,7 @@ typedef struct {
     float *mid;       /* shared: [n_tokens][sum of k over the layers and stages of one call] */
     uint8_t *inputs;  /* own: prepared inputs, linear_inputs_bytes */
     float *row;       /* own: products [KERNEL_LANES][most padded rows of a factor], or
-                       LINEAR_ROWS dense rows [most inputs] */
+                       LINEAR_ROWS dense or plane rows [most inputs] */
     void *batch;      /* own: scratch of kernel_arith.batch */
     profile *profile; /* own: NULL unless time is measured */
 } linear_work;
@@ -64,5 +64,8 @@ void linear_share(const team *t, size_t n, size_t *first, size_t *end);
 
 /* out [m] <- row i of a dense or plane matrix (embedding lookup). */
 void linear_row(const linear *w, size_t i, float *out);
+
+/* Row i of a plane matrix times x [m], whose input is not rounded: what linear_forward comes near to. */
+float linear_dot(const linear_work *work, const linear *w, size_t i, const float *x);
 
 #endif

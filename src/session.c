@@ -13,7 +13,7 @@ typedef struct {
     size_t inputs; /* bytes of one prepared input */
     size_t rows;   /* padded rows of a sign matrix whose product is scattered */
     size_t batch;  /* bytes of batch scratch */
-    size_t cols;   /* floats of a dense row */
+    size_t cols;   /* floats of a row of a dense or plane matrix */
 } needs;
 
 static void need_signs(needs *n, const kernel_arith *arith, const kernel_signs *w) {
@@ -22,7 +22,7 @@ static void need_signs(needs *n, const kernel_arith *arith, const kernel_signs *
 }
 
 static void need_linear(needs *n, const kernel_arith *arith, const linear *w) {
-    if (w->rows) n->cols = bp_max(n->cols, w->m);
+    if (w->rows || w->planes.bytes) n->cols = bp_max(n->cols, w->m);
     if (w->planes.bytes) need_signs(n, arith, &w->planes);
     for (uint32_t s = 0; s < w->n_laid; s++) {
         const linear_stage *stage = &w->stages[s];
