@@ -88,7 +88,8 @@ export async function openConversation(page, id, title, texts, more = {}) {
   await open.waitFor({ state: 'attached' });
   if (!(await open.isVisible())) await page.getByRole('button', { name: 'Conversations' }).click();
   await open.click();
-  await page.locator('.message').first().waitFor();
+  // Until then the messages are those of the conversation before.
+  await page.waitForFunction((text) => document.querySelector('.message')?.textContent.includes(text), texts[0].slice(0, 30));
 }
 
 /**
