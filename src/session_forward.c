@@ -167,14 +167,19 @@ static float largest(const float *x, size_t n) {
     return top;
 }
 
+static bool any_above(const float *x, float limit) {
+    int32_t any = 0;
+    for (int j = 0; j < SCAN; j++) any |= x[j] >= limit;
+    return any;
+}
+
 /* ids <- where x >= limit; returns how many, or MOST_NEAR + 1 where they are more than MOST_NEAR */
 static size_t find_above(uint32_t *ids, const float *x, size_t n, float limit) {
     size_t found = 0;
     for (size_t i = 0; i < n; i += SCAN) {
-        int any = 0;
-        for (size_t j = i; j < bp_min(i + SCAN, n); j++) any |= x[j] >= limit;
-        for (size_t j = i; any && j < bp_min(i + SCAN, n); j++) {
-            if (x[j] < limit || x[j] != x[j]) continue;
+        if (i + SCAN <= n && !any_above(x + i, limit)) continue;
+        for (size_t j = i; j < bp_min(i + SCAN, n); j++) {
+            if (!(x[j] >= limit)) continue;
             if (found == MOST_NEAR) return MOST_NEAR + 1;
             ids[found++] = (uint32_t)j;
         }
