@@ -10,7 +10,8 @@
 enum { NEAR_MOST = 64 };
 
 /* Nobody knows what follows its last words. */
-static const char TEXT[] = "The sky is blue because air scatters short waves. A list of words: xyl, Omsk, 77, flute, mauve, \"";
+static const char TEXT[] =
+    "The sky is blue because air scatters short waves. A list of words: xyl, Omsk, 77, flute, mauve, \"";
 
 /* exact [vocab] <- logits of the state that the session's last ones are of */
 static void exact_logits(double *exact, bp_session *s) {
