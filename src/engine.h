@@ -215,7 +215,8 @@ void bp_session_profile(bp_session *session, profile *profiles);
 bool bp_session_rewind(bp_session *session, uint32_t position, bp_err *e);
 
 /* Logits [vocab] of the last token fed, computed when first asked for, valid until the next call; NULL before any feed
- * or after a rewind. */
+ * or after a rewind. A head of bit planes rounds its input; the likeliest tokens (up to e^-4 of the first, at most 64) are
+ * computed from the unrounded one. */
 const float *bp_session_logits(bp_session *session);
 
 /* Sets the sampling options and restarts the random numbers. The repetition penalty looks at the session's own tokens,

@@ -169,8 +169,7 @@ static size_t offer(candidate *heap, size_t n, size_t keep, candidate c) {
 
 /* ---- from logits to candidates ---- */
 
-/* Best of x [n], n <= BLOCK; NaN is none. */
-static float best_of(const float *x, size_t n) {
+float sampler_best(const float *x, size_t n) {
     float lane[LANES], best = MINUS_INFINITY;
     size_t i = 0;
     for (size_t j = 0; j < LANES; j++) lane[j] = MINUS_INFINITY;
@@ -185,7 +184,7 @@ static float best_of(const float *x, size_t n) {
 static float survey(sampler *s, const float *logits) {
     float best = MINUS_INFINITY;
     for (size_t b = 0; b * BLOCK < s->vocab; b++) {
-        s->best[b] = best_of(logits + b * BLOCK, bp_min(BLOCK, s->vocab - b * BLOCK));
+        s->best[b] = sampler_best(logits + b * BLOCK, bp_min(BLOCK, s->vocab - b * BLOCK));
         best = s->best[b] > best ? s->best[b] : best;
     }
     return best;
@@ -359,7 +358,7 @@ static double log_total(const float *logits, size_t vocab, float best) {
 static float best_logit(const float *logits, size_t vocab) {
     float best = MINUS_INFINITY;
     for (size_t at = 0; at < vocab; at += BLOCK) {
-        float block = best_of(logits + at, bp_min(BLOCK, vocab - at));
+        float block = sampler_best(logits + at, bp_min(BLOCK, vocab - at));
         best = block > best ? block : best;
     }
     return best;

@@ -62,6 +62,9 @@ void sampler_resume(sampler *s, const sampler_options *o, uint64_t random);
  * never drawn: together they are below any probability that a vocabulary can show. */
 int32_t sampler_pick(sampler *s, float *logits, const int32_t *recent, size_t n_recent);
 
+/* The largest of x [n]; NaN is none, -inf where nothing is left. */
+float sampler_best(const float *x, size_t n);
+
 /* ln softmax(logits)[id] of logits [vocab], at temperature 1; NaN counts as -inf; infinite ones share all probability. Absolute error below 1e-5 plus one
  * float32 rounding. */
 float sampler_logprob(const float *logits, size_t vocab, int32_t id);

@@ -156,17 +156,6 @@ static void head_rows(const span *sp, size_t from, size_t n) {
 #define NEAR 4.0f
 enum { MOST_NEAR = 64, HALVINGS = 6, SCAN = 16 };
 
-static float largest(const float *x, size_t n) {
-    float lanes[SCAN], top = -__builtin_inff();
-    for (int j = 0; j < SCAN; j++) lanes[j] = top;
-    size_t i = 0;
-    for (; i + SCAN <= n; i += SCAN)
-        for (int j = 0; j < SCAN; j++) lanes[j] = x[i + (size_t)j] > lanes[j] ? x[i + (size_t)j] : lanes[j];
-    for (; i < n; i++) top = x[i] > top ? x[i] : top;
-    for (int j = 0; j < SCAN; j++) top = lanes[j] > top ? lanes[j] : top;
-    return top;
-}
-
 static bool any_above(const float *x, float limit) {
     int32_t any = 0;
     for (int j = 0; j < SCAN; j++) any |= x[j] >= limit;
@@ -192,7 +181,7 @@ static void rescore(const session *s, const linear_work *work, const float *x, f
     const linear *head = &s->model->head;
     uint32_t ids[MOST_NEAR];
     if (!head->planes.bytes) return;
-    const float top = largest(logits, head->n);
+    const float top = sampler_best(logits, head->n);
     if (!(top < __builtin_inff())) return;
     size_t n = MOST_NEAR + 1;
     float near = NEAR;
