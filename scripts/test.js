@@ -9,6 +9,10 @@ import { fileURLToPath } from 'node:url';
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const jobs = String(availableParallelism());
 const totals = { passed: 0, failed: 0 };
+/** What the sum repeats at the end: steps that failed, and lines of theirs that say where. */
+const failures = [];
+const MOST_LINES = 20; // of one command
+const TELLING = [/^(?:\s*\d+: )?\S+\.[ch]:\d+: /, /\bFAILED\b/, /^\s*✖ (?!failing tests)/, /runtime error|ERROR: \w+Sanitizer/, /^\s*\d+ - .*\((?:Failed|Timeout|SEGFAULT|.*abort)/];
 
 /** Sums that programs print: ours, and the reporter of node:test. */
 const COUNTS = [
@@ -26,6 +30,11 @@ function count(line, sums) {
   }
 }
 
+function read(line, sums) {
+  count(line, sums);
+  if (sums.lines.length < MOST_LINES && TELLING.some((pattern) => pattern.test(line)) && !sums.lines.includes(line)) sums.lines.push(line);
+}
+
 function run(command, args, sums) {
   return new Promise((resolve) => {
     const child = spawn(command, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit'] });
@@ -34,14 +43,14 @@ function run(command, args, sums) {
       process.stdout.write(data);
       const lines = (rest + data).split('\n');
       rest = lines.pop();
-      for (const line of lines) count(line, sums);
+      for (const line of lines) read(line, sums);
     });
     child.on('error', (error) => {
       console.error(`${command}: ${error.message}`);
       resolve(1);
     });
     child.on('close', (code) => {
-      count(rest, sums);
+      read(rest, sums);
       resolve(code ?? 1);
     });
   });
@@ -49,15 +58,16 @@ function run(command, args, sums) {
 
 /** Runs a command, and adds what it counts; with `again` a second time if it fails, which then counts instead. */
 async function attempt([command, ...args], sums, again) {
-  let own = { passed: 0, failed: 0 };
+  let own = { passed: 0, failed: 0, lines: [] };
   let code = await run(command, args, own);
   if (code !== 0 && again) {
     console.log(`== ${args.at(-1)} failed (${own.failed}): once more`);
-    own = { passed: 0, failed: 0 };
+    own = { passed: 0, failed: 0, lines: [] };
     code = await run(command, args, own);
   }
   sums.passed += own.passed;
   sums.failed += own.failed;
+  if (code !== 0) failures.push(`${command} ${args.join(' ')}`.slice(0, 200), ...own.lines.map((line) => `  ${line}`));
   return code === 0;
 }
 
@@ -77,6 +87,7 @@ async function step(name, commands, { tests = false, again = false } = {}) {
   }
   if (good && tests && sums.passed === 0) good = false;
   if (!good && sums.failed === 0) sums.failed = 1; // a crash, a build that fails, a step that checked nothing
+  if (!good) failures.push(`FAILED: ${name}`);
   totals.passed += sums.passed;
   totals.failed += sums.failed;
   const seconds = ((performance.now() - begun) / 1000).toFixed(1);
@@ -107,6 +118,7 @@ if (await step('set-up', [['bash', 'scripts/setup.sh']])) {
     await step('pages in browsers', testFiles('browser').map((file) => nodeTest(file)), { tests: true, again: true });
   }
 }
+if (failures.length) console.log(`\n${failures.join('\n')}`);
 console.log(`\n${((performance.now() - begun) / 60000).toFixed(1)} minutes`);
 console.log(`${totals.passed} passed, ${totals.failed} failed`);
 process.exitCode = totals.failed === 0 && totals.passed > 0 ? 0 : 1;

@@ -327,7 +327,7 @@ static void check_distance(void) {
         }
         double wanted = definition_kl(p, q, N);
         memcpy(d, q, sizeof d);
-        double found = (double)vector_distill(d, p, 1, N);
+        double found = (double)vector_distill(d, p, 1, 1, N);
         CHECK(fabs(found - wanted) < 1e-3 * wanted + 1e-5, "KL %.7g, by definition %.7g", found, wanted);
         size_t at = (size_t)round * 101 % N;
         float h = 0.01f, kept = q[at];
@@ -340,28 +340,33 @@ static void check_distance(void) {
               slope);
     }
     memcpy(d, p, sizeof d);
-    CHECK(fabs((double)vector_distill(d, p, 1, N)) < 1e-6, "a model is at a distance from itself");
+    CHECK(fabs((double)vector_distill(d, p, 1, 1, N)) < 1e-6, "a model is at a distance from itself");
 }
 
 /* ---- the head and its table -------------------------------------------------------------------------------------- */
 
 enum { HEAD_ROWS = 301, HEAD_WIDTH = 48, HEAD_TOKENS = 700 }; /* several groups of chunks, the last one short */
 
-static double mean_kl(const float *E, const float *x, const float *y, float *gradient, float *dx, bp_err *e) {
+/* (1 - labels) KL + labels nll; the last position, which no token follows, has its KL */
+static double mean_loss(const float *E, const float *x, const float *y, float labels, float *gradient, float *dx,
+                        bp_err *e) {
     distiller s;
-    distill_score score = {0};
-    int32_t ids[HEAD_TOKENS] = {0};
+    distill_score score = {0}, last = {0};
+    int32_t ids[HEAD_TOKENS];
+    for (int32_t i = 0; i < HEAD_TOKENS; i++) ids[i] = i * 17 % HEAD_ROWS;
     workers *w = workers_open(2, e);
     CHECK(distiller_open(&s, w, PRODUCT_F32, HEAD_WIDTH, HEAD_ROWS, E + HEAD_ROWS * HEAD_WIDTH, E, gradient,
                          HEAD_TOKENS, e),
           "%s", e->text);
-    distiller_run(&s, dx, x, y, ids, HEAD_TOKENS, HEAD_TOKENS, 1, &score);
+    distiller_run(&s, dx, x, y, ids, HEAD_TOKENS, HEAD_TOKENS, 1, labels, &score);
+    const size_t at = (HEAD_TOKENS - 1) * HEAD_WIDTH;
+    if (dx != x) distiller_run(&s, NULL, x + at, y + at, ids, 1, 1, 1, 0, &last);
     distiller_close(&s);
     workers_close(w);
-    return score.kl / (double)score.positions;
+    return ((1 - (double)labels) * score.kl + (double)labels * (score.nll + last.kl)) / (double)score.positions;
 }
 
-static void check_head(void) {
+static void check_head(float labels) {
     enum { ENTRIES = HEAD_ROWS * HEAD_WIDTH, STREAM = HEAD_TOKENS * HEAD_WIDTH };
     float *E = malloc((2 * ENTRIES + 2 * STREAM) * sizeof *E), *x = E + 2 * ENTRIES, *y = x + STREAM,
           *G = malloc(ENTRIES * sizeof *G), *D = malloc(ENTRIES * sizeof *D), *dx = malloc(2 * STREAM * sizeof *dx);
@@ -370,18 +375,18 @@ static void check_head(void) {
     rng_fill_normal(&r, E, 2 * ENTRIES + 2 * STREAM);
     for (size_t i = 0; i < 2 * ENTRIES; i++) E[i] *= 0.2f;
     rng_fill_normal(&r, D, ENTRIES);
-    mean_kl(E, x, y, NULL, dx, &e);
+    mean_loss(E, x, y, labels, NULL, dx, &e);
     memcpy(dx + STREAM, x, STREAM * sizeof *dx);
-    mean_kl(E, dx + STREAM, y, G, dx + STREAM, &e); /* dx over x */
+    mean_loss(E, dx + STREAM, y, labels, G, dx + STREAM, &e); /* dx over x */
     CHECK(memcmp(dx, dx + STREAM, STREAM * sizeof *dx) == 0, "the way back depends on the gradient of the head");
     double slope = 0, sides[2], h = 1e-3;
     for (size_t i = 0; i < ENTRIES; i++) slope += (double)G[i] * D[i];
     for (int side = 0; side < 2; side++) {
         for (size_t i = 0; i < ENTRIES; i++) E[i] += (float)((side ? -2 : 1) * h) * D[i];
-        sides[side] = mean_kl(E, x, y, NULL, NULL, &e);
+        sides[side] = mean_loss(E, x, y, labels, NULL, NULL, &e);
     }
-    CHECK(fabs((sides[0] - sides[1]) / (2 * h) - slope) < 2e-3 * fabs(slope), "head: gradient %.6g, difference %.6g",
-          slope, (sides[0] - sides[1]) / (2 * h));
+    CHECK(fabs((sides[0] - sides[1]) / (2 * h) - slope) < 2e-3 * fabs(slope),
+          "head, labels %g: gradient %.6g, difference %.6g", (double)labels, slope, (sides[0] - sides[1]) / (2 * h));
     free(E);
     free(G);
     free(D);
@@ -459,7 +464,9 @@ int main(void) {
     check_student(false);
     check_student(true);
     check_distance();
-    check_head();
+    check_head(0);
+    check_head(0.3f);
+    check_head(1);
     check_table(false);
     check_table(true);
     remove_all();

@@ -31,12 +31,12 @@ static void describe(const options *o, const model *compressed, char *out, size_
                  "{\"compress\": %s, \"tune\": {\"minutes\": %g, \"steps\": %llu, \"sequences\": %llu, \"ctx\": "
                  "%llu, \"rate\": %g, \"embedding_rate\": %g, \"from_tier\": %u, \"tier_scales\": %s, "
                  "\"fix_shared\": %s, \"signs\": %s, \"seed\": %llu, \"calib_tokens\": %llu, \"sign_curvature\": %g, "
-                 "\"sign_noise\": %g, \"validate_every\": %g, \"exact\": %s, \"tiers\": [",
+                 "\"sign_noise\": %g, \"labels\": %g, \"validate_every\": %g, \"exact\": %s, \"tiers\": [",
                  before[0] ? before : "null", t->minutes, (unsigned long long)t->steps,
                  (unsigned long long)t->sequences, (unsigned long long)o->ctx, t->rate_scales, t->rate_tables,
                  (unsigned)t->first_tier, t->tier_scales ? "true" : "false", t->apart ? "true" : "false",
                  t->signs ? "true" : "false", (unsigned long long)t->seed, (unsigned long long)o->calib_tokens,
-                 t->curvature, t->noise, t->validate_every, t->exact ? "true" : "false");
+                 t->curvature, t->noise, t->labels, t->validate_every, t->exact ? "true" : "false");
     for (uint32_t i = 0; i < compressed->n_tiers && n > 0 && (size_t)n < capacity; i++)
         n += snprintf(out + n, capacity - (size_t)n, "%s%g", i ? ", " : "", t->tier_weights[i]);
     if (n > 0 && (size_t)n < capacity) n += snprintf(out + n, capacity - (size_t)n, "]");
@@ -232,6 +232,8 @@ int cmd_tune(int argc, char **argv) {
         {"sign-curvature", 0, CLI_REAL, &o.tune.curvature, 0, 1e9, "C",
          "a sign turns when it gains more than C times its estimated cost (default 1)"},
         {"sign-noise", 0, CLI_REAL, &o.tune.noise, 0, 1e9, "Z", "and the gain is Z deviations from chance (default 4)"},
+        {"labels", 0, CLI_REAL, &o.tune.labels, 0, 1, "W",
+         "share of the loss that is the text's own next word instead of the teacher's distribution (default 0)"},
         {"tiers", 0, CLI_TEXT, &o.tiers, 0, 0, "W1,W2,..",
          "how often the first 1, 2, ... tiers are trained (default: the whole file always)"},
         {"validate-every", 0, CLI_REAL, &o.tune.validate_every, 0, 1e9, "S",

@@ -41,18 +41,21 @@ typedef struct {
     size_t ctx, tokens;
     size_t first; /* chunk of the current group */
     float scale;  /* of the gradient of one position */
+    float labels; /* share of the words that follow in it */
 } pass;
 
 static void score_position(const pass *p, distill_score *score, float *q, const float *taught, size_t t) {
     size_t vocab = p->s->vocab;
     bool followed = (t + 1) % p->ctx != 0 && t + 1 < p->tokens;
+    float labels = followed ? p->labels : 0;
     score->positions++;
     score->agree += vector_argmax(q, vocab) == vector_argmax(taught, vocab);
     if (followed) {
         score->scored++;
         score->nll += (double)(vector_log_sum_exp(q, vocab) - q[p->ids[t + 1]]);
     }
-    score->kl += (double)vector_distill(q, taught, p->scale, vocab);
+    score->kl += (double)vector_distill(q, taught, 1 - labels, p->scale, vocab);
+    if (followed) q[p->ids[t + 1]] -= p->scale * labels;
 }
 
 static void score_drawn(const pass *p, distill_score *score, float *q, size_t t) {
@@ -137,9 +140,16 @@ static void run(pass *p, distill_score *score) {
 }
 
 void distiller_run(distiller *s, float *dx, const float *x, const float *y, const int32_t *ids, size_t ctx,
-                   size_t tokens, float weight, distill_score *score) {
-    pass p = {
-        .s = s, .dx = dx, .x = x, .y = y, .ids = ids, .ctx = ctx, .tokens = tokens, .scale = weight / (float)tokens};
+                   size_t tokens, float weight, float labels, distill_score *score) {
+    pass p = {.s = s,
+              .dx = dx,
+              .x = x,
+              .y = y,
+              .ids = ids,
+              .ctx = ctx,
+              .tokens = tokens,
+              .scale = weight / (float)tokens,
+              .labels = labels};
     run(&p, score);
 }
 

@@ -296,13 +296,18 @@ bool tuner_keep(tuner *t, double score, bp_err *e) {
     return true;
 }
 
-/* Scores every tier that is trained; keeps the parameters if the weighted mean of ln KL is the least so far. */
+/* What training minimizes, of one number of tiers. */
+static double objective(const tuner *t, tune_score score) {
+    return (1 - t->o->labels) * score.kl + t->o->labels * log(score.ppl);
+}
+
+/* Scores every tier that is trained; keeps the parameters if the weighted mean of ln objective is the least so far. */
 static bool validate(tuner *t, tune_score scores[MODEL_TIERS], bp_err *e) {
     double sum = 0;
     for (uint32_t i = 0; i < t->file->n_tiers; i++) {
         if (!(t->o->tier_weights[i] > 0)) continue;
         scores[i] = tuner_validate(t, i + 1);
-        sum += t->o->tier_weights[i] * log(scores[i].kl);
+        sum += t->o->tier_weights[i] * log(objective(t, scores[i]));
         if (!(t->distance[i] > 0)) t->distance[i] = scores[i].kl;
         if (!t->o->quiet)
             fprintf(stderr, "\nstep %llu, %u tier%s: KL %.4f  perplexity %.3f  top-1 %.2f %%",
@@ -385,8 +390,8 @@ static void fingerprint(const tuner *t, uint8_t digest[32]) {
     const tune_options *o = t->o;
     sha256 h;
     sha256_init(&h);
-    int n = snprintf(line, sizeof line, "tune 7 %g %llu %llu %g %g %llu %u %d %d %d %g %g %llu %llu %d %zu %zu",
-                     o->minutes, (unsigned long long)o->steps, (unsigned long long)o->sequences, o->rate_scales,
+    int n = snprintf(line, sizeof line, "tune 8 %g %g %llu %llu %g %g %llu %u %d %d %d %g %g %llu %llu %d %zu %zu",
+                     o->minutes, o->labels, (unsigned long long)o->steps, (unsigned long long)o->sequences, o->rate_scales,
                      o->rate_tables, (unsigned long long)o->embedding_bits, (unsigned)o->first_tier, o->tier_scales,
                      o->apart, o->signs, o->curvature, o->noise, (unsigned long long)o->seed,
                      (unsigned long long)o->scale_bits, o->exact, t->text->ctx, t->text->n_seqs);

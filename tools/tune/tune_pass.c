@@ -118,7 +118,8 @@ double tuner_step(tuner *t, size_t n_seqs) {
     gather(t, n_seqs);
     tuner_teach(t, n_seqs);
     tuner_forward(t, n_seqs);
-    distiller_run(&t->head, t->x, t->x, t->y, t->ids, ctx, tokens, 1 / (float)t->distance[t->tiers - 1], &score);
+    distiller_run(&t->head, t->x, t->x, t->y, t->ids, ctx, tokens, 1 / (float)t->distance[t->tiers - 1],
+                  (float)t->o->labels, &score);
     /* the norm's step comes after its weights were used */
     memcpy(t->y, t->x, tokens * d * sizeof *t->y);
     network_normalise_backward(&t->net, t->x, t->stream, t->norm, t->r, tokens);
@@ -157,7 +158,7 @@ tune_score tuner_validate(tuner *t, uint32_t tiers) {
         gather(t, count);
         tuner_teach(t, count);
         tuner_forward(t, count);
-        distiller_run(&t->head, NULL, t->x, t->y, t->ids, text->ctx, count * text->ctx, 1, &score);
+        distiller_run(&t->head, NULL, t->x, t->y, t->ids, text->ctx, count * text->ctx, 1, 0, &score);
     }
     return (tune_score){score.kl / (double)score.positions, exp(score.nll / (double)score.scored),
                         (double)score.agree / (double)score.positions};

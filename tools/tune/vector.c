@@ -104,7 +104,7 @@ VECTOR float vector_log_sum_exp(const float *x, size_t n) {
     return (float)log(sum) + top;
 }
 
-VECTOR float vector_distill(float *q, const float *p, float scale, size_t n) {
+VECTOR float vector_distill(float *q, const float *p, float share, float scale, size_t n) {
     float log_p = vector_log_sum_exp(p, n), log_q = vector_log_sum_exp(q, n);
     double kl = 0;
     for (size_t first = 0; first < n; first += 1024) {
@@ -114,7 +114,7 @@ VECTOR float vector_distill(float *q, const float *p, float scale, size_t n) {
         for (size_t i = first; i < end; i++) {
             float a = p[i] - log_p, b = q[i] - log_q, pa = exp_fast(a);
             part += pa * (a - b);
-            q[i] = scale * (exp_fast(b) - pa);
+            q[i] = scale * (exp_fast(b) - share * pa);
         }
         kl += (double)part;
     }

@@ -28,8 +28,8 @@ void vector_softmax_backward(float *dp, const float *p, float scale, size_t n);
 float vector_log_sum_exp(const float *x, size_t n);
 
 /* KL(p || q) = sum_v p_v (ln p_v - ln q_v) of the teacher's logits p [n] to the student's q [n], both in nats; q is
- * replaced by the gradient with respect to it, scale (softmax(q) - softmax(p)). */
-float vector_distill(float *q, const float *p, float scale, size_t n);
+ * replaced by scale (softmax(q) - share softmax(p)): with a share of 1, scale times the gradient with respect to it. */
+float vector_distill(float *q, const float *p, float share, float scale, size_t n);
 
 /* q [n] is replaced by scale (softmax(q) - onehot(target)); returns -ln softmax(q)[target]. */
 float vector_cross_entropy(float *q, size_t target, float scale, size_t n);
