@@ -81,6 +81,7 @@ export class Copy {
   put(i, start, bytes) {
     return this.attempt(async () => {
       if (!this.output) await (this.opening ??= this.prepare().finally(() => (this.opening = null)));
+      if (this.log.pieces.has(i)) return; // another page has written it meanwhile
       await this.output.write(start, bytes());
       await this.output.append(`${i}\n`);
       this.log.pieces.add(i);
