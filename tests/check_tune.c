@@ -17,17 +17,20 @@ static pid_t start(const char *teacher, const char *file, const char *out, const
                       more, in_folder("log"), in_folder("out"));
 }
 
-/* "kl": [before, after] of the tier that stands at `index` in the line of JSON */
-static bool read_kl(int index, double kl[2]) {
-    char text[2048];
+/* "name": [before, after] of the tier that stands at `index` in the line of JSON */
+static bool read_scores(const char *name, int index, double scores[2]) {
+    char text[2048], key[16];
     FILE *f = fopen(in_folder("out"), "r");
     size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
     if (f) fclose(f);
     text[n] = 0;
     const char *at = text;
-    for (int i = 0; at && i <= index; i++) at = strstr(at + (i > 0), "\"kl\": [");
-    return at && sscanf(at, "\"kl\": [%lf, %lf]", &kl[0], &kl[1]) == 2;
+    snprintf(key, sizeof key, "\"%s\": [", name);
+    for (int i = 0; at && i <= index; i++) at = strstr(at + (i > 0), key);
+    return at && sscanf(at + strlen(key), "%lf, %lf", &scores[0], &scores[1]) == 2;
 }
+
+static bool read_kl(int index, double kl[2]) { return read_scores("kl", index, kl); }
 
 /* fixed [2][2] <- KL of one and two tiers with the table as it is, before and after */
 static void check_nearer(const char *teacher, const char *file, const char *calib, double fixed[2][2]) {
@@ -215,6 +218,24 @@ static void check_tier_scales(const char *teacher, const char *file, const char 
           "a new table under tiers that stay");
 }
 
+/* What the text says brings its perplexity down further than the teacher does, and leads away from the teacher. */
+static void check_labels(const char *teacher, const char *file, const char *calib) {
+    double kl[2][2] = {{0}}, ppl[2][2] = {{0}};
+    for (int i = 0; i < 2; i++) {
+        CHECK(wait_for(start(teacher, file, in_folder("labels.gguf"), calib,
+                             OPTIONS("--steps", "60", "--batch", "8", "--calib-tokens", "65536", "--rate", "0.01",
+                                     "--labels", i ? "0.1" : "0", "--json", "--force"))) == 0,
+              "tune failed");
+        CHECK(read_kl(0, kl[i]) && read_scores("ppl", 0, ppl[i]), "no result");
+    }
+    CHECK(ppl[1][1] < 0.99 * ppl[0][1] && kl[1][1] > kl[0][1] && kl[1][1] < kl[1][0],
+          "perplexity %.4f, KL %.4f with the teacher alone, %.4f, %.4f with the text", ppl[0][1], kl[0][1], ppl[1][1],
+          kl[1][1]);
+    CHECK(wait_for(start(teacher, file, in_folder("no.gguf"), calib, OPTIONS("--steps", "1", "--labels", "1.5"))) ==
+              CLI_USAGE,
+          "more than all of the loss");
+}
+
 /* A file in which q, k, v and gate, up are fused. */
 static void check_fused(const char *teacher, const char *calib) {
     char fused[PATH];
@@ -292,15 +313,16 @@ static void check_recipe(const char *teacher, const char *file, const char *cali
     static const struct {
         const char *name;
         double value;
-    } wanted[] = {{"steps", 1},           {"sequences", 4},      {"ctx", 64},       {"seed", 7},
-                  {"calib_tokens", 2048}, {"sign_curvature", 2}, {"sign_noise", 3}, {"validate_every", 1e9}};
+    } wanted[] = {{"steps", 1},      {"sequences", 4},        {"ctx", 64},
+                  {"seed", 7},       {"calib_tokens", 2048},  {"sign_curvature", 2},
+                  {"sign_noise", 3}, {"validate_every", 1e9}, {"labels", 0.25}};
     char text[PLAN_RECIPE + 1024], out[PATH];
     bp_err e = {0};
     offline_model m = {0};
     snprintf(out, sizeof out, "%s", in_folder("recipe.gguf"));
     CHECK(wait_for(start(teacher, file, out, calib,
                          OPTIONS("--steps", "1", "--seed", "7", "--calib-tokens", "2048", "--sign-curvature", "2",
-                                 "--sign-noise", "3", "--validate-every", "1e9", "--exact"))) == 0,
+                                 "--sign-noise", "3", "--validate-every", "1e9", "--labels", "0.25", "--exact"))) == 0,
           "tune failed");
     CHECK(offline_open(&m, out, &e) && offline_key(m.model, "bitpair.recipe", text, sizeof text), "%s", e.text);
     cJSON *root = m.model ? json_parse(text, strlen(text), "recipe", 0, &e) : NULL;
@@ -343,6 +365,7 @@ int main(void) {
     check_same_bytes(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_new_table(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_tier_scales(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib, fixed);
+    check_labels(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_fused(teacher, calib);
     check_plain_table(teacher, calib);
     check_scale_bits(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);

@@ -39,6 +39,10 @@ static void print_help(const cli_spec *spec) {
     if (spec->examples) printf("\nExamples:\n%s", spec->examples);
 }
 
+static cli_presenter presenter = print_help;
+
+void cli_present(cli_presenter present) { presenter = present ? present : print_help; }
+
 /* ---- options ---------------------------------------------------------------------------------------------------- */
 
 static int complain(const cli_spec *spec, const char *what, const char *word, const char *hint) {
@@ -149,7 +153,7 @@ int cli_parse(const cli_spec *spec, int argc, char **argv, const char **position
         if (options && strcmp(word, "--") == 0) {
             options = false;
         } else if (options && asks_for_help(word)) {
-            print_help(spec);
+            presenter(spec);
             return -1;
         } else if (options && word[0] == '-' && word[1]) {
             int rc = parse_option(spec, argc, argv, &i);

@@ -36,6 +36,10 @@ typedef struct {
  * the options. */
 int cli_parse(const cli_spec *spec, int argc, char **argv, const char **positional);
 
+/* What cli_parse prints for --help; manual.c has others. NULL: the help. */
+typedef void (*cli_presenter)(const cli_spec *spec);
+void cli_present(cli_presenter present);
+
 /* The first option of a command line that cli_parse took whose name is not in `known` (NULL ends it); NULL: there is
  * none. */
 const char *cli_given_besides(const cli_spec *spec, int argc, char **argv, const char *const *known);
@@ -63,7 +67,14 @@ void cli_catch_interrupt(void);
 bool cli_interrupted(void);
 void cli_forget_interrupt(void); /* after the flag has been acted upon, e.g. an answer cut short in a chat */
 
-/* Every subcommand: argv[0] is its name; returns an exit code. main.c holds the table. */
+/* A row of main.c's table. */
+typedef struct {
+    const char *name;
+    int (*run)(int argc, char **argv); /* argv[0] is the name; returns an exit code */
+    const char *summary;
+    bool algebra; /* spends its time in BLAS */
+} cli_command;
+
 int cmd_compress(int argc, char **argv);
 int cmd_generate_calib(int argc, char **argv);
 int cmd_tune(int argc, char **argv);

@@ -4,13 +4,9 @@
 #include "cli.h"
 #include "cli_suggest.h"
 #include "linalg/linalg.h"
+#include "manual.h"
 
-static const struct {
-    const char *name;
-    int (*run)(int argc, char **argv);
-    const char *summary;
-    bool algebra; /* spends its time in BLAS */
-} COMMANDS[] = {
+static const cli_command COMMANDS[] = {
     {"chat", cmd_chat, "talk with a model", false},
     {"run", cmd_run, "continue a raw prompt", false},
     {"compress", cmd_compress, "make a bitpair file from a model", true},
@@ -31,7 +27,7 @@ static void print_usage(FILE *to) {
     for (size_t i = 0; i < N_COMMANDS; i++) fprintf(to, "  %-14s %s\n", COMMANDS[i].name, COMMANDS[i].summary);
     fputs("\nMODEL is a GGUF file or a Hugging Face folder with safetensors.\n"
           "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n"
-          "See: bitpair COMMAND --help\n",
+          "See: bitpair COMMAND --help; bitpair man; bitpair completions bash, zsh or fish\n",
           to);
 }
 
@@ -76,6 +72,9 @@ int main(int argc, char **argv) {
         printf("bitpair %s\n", BITPAIR_VERSION);
         return flush_output(CLI_OK);
     }
+    if (strcmp(word, "man") == 0) return flush_output(manual_page(COMMANDS, N_COMMANDS, argc - 1, argv + 1));
+    if (strcmp(word, "completions") == 0)
+        return flush_output(manual_completions(COMMANDS, N_COMMANDS, argc - 1, argv + 1));
     for (size_t i = 0; i < N_COMMANDS; i++)
         if (strcmp(word, COMMANDS[i].name) == 0) {
             if (COMMANDS[i].algebra) linalg_restart_with_best(argv);

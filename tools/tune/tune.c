@@ -391,9 +391,9 @@ static void fingerprint(const tuner *t, uint8_t digest[32]) {
     sha256 h;
     sha256_init(&h);
     int n = snprintf(line, sizeof line, "tune 8 %g %g %llu %llu %g %g %llu %u %d %d %d %g %g %llu %llu %d %zu %zu",
-                     o->minutes, o->labels, (unsigned long long)o->steps, (unsigned long long)o->sequences, o->rate_scales,
-                     o->rate_tables, (unsigned long long)o->embedding_bits, (unsigned)o->first_tier, o->tier_scales,
-                     o->apart, o->signs, o->curvature, o->noise, (unsigned long long)o->seed,
+                     o->minutes, o->labels, (unsigned long long)o->steps, (unsigned long long)o->sequences,
+                     o->rate_scales, o->rate_tables, (unsigned long long)o->embedding_bits, (unsigned)o->first_tier,
+                     o->tier_scales, o->apart, o->signs, o->curvature, o->noise, (unsigned long long)o->seed,
                      (unsigned long long)o->scale_bits, o->exact, t->text->ctx, t->text->n_seqs);
     sha256_update(&h, line, bp_min((size_t)n, sizeof line - 1));
     sha256_update(&h, o->files, strlen(o->files));
