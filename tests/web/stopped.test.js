@@ -10,6 +10,7 @@ import { EMBEDDED, FIXTURE } from './helper.js';
 // The template engine comes when a test says so.
 let arrive;
 globalThis.templateEngine = new Promise((_, reject) => (arrive = () => reject(new Error('lost'))));
+globalThis.templateEngine.catch(() => {}); // it may be lost before anybody waits for it
 const hooks = `export const resolve = (name, context, next) => (name === '@huggingface/jinja'
   ? { url: 'data:text/javascript,await globalThis.templateEngine', shortCircuit: true } : next(name, context));`;
 register(`data:text/javascript,${encodeURIComponent(hooks)}`);
