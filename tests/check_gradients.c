@@ -358,9 +358,9 @@ static double mean_loss(const float *E, const float *x, const float *y, float la
     CHECK(distiller_open(&s, w, PRODUCT_F32, HEAD_WIDTH, HEAD_ROWS, E + HEAD_ROWS * HEAD_WIDTH, E, gradient,
                          HEAD_TOKENS, e),
           "%s", e->text);
-    distiller_run(&s, dx, x, y, ids, HEAD_TOKENS, HEAD_TOKENS, 1, labels, &score);
+    distiller_run(&s, dx, x, y, ids, HEAD_TOKENS, HEAD_TOKENS, 1, &labels, &score);
     const size_t at = (HEAD_TOKENS - 1) * HEAD_WIDTH;
-    if (dx != x) distiller_run(&s, NULL, x + at, y + at, ids, 1, 1, 1, 0, &last);
+    if (dx != x) distiller_run(&s, NULL, x + at, y + at, ids, 1, 1, 1, NULL, &last);
     distiller_close(&s);
     workers_close(w);
     return ((1 - (double)labels) * score.kl + (double)labels * (score.nll + last.kl)) / (double)score.positions;

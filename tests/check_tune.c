@@ -234,6 +234,17 @@ static void check_labels(const char *teacher, const char *file, const char *cali
     CHECK(wait_for(start(teacher, file, in_folder("no.gguf"), calib, OPTIONS("--steps", "1", "--labels", "1.5"))) ==
               CLI_USAGE,
           "more than all of the loss");
+    CHECK(wait_for(start(teacher, file, in_folder("no.gguf"), calib, OPTIONS("--steps", "1", "--labels", "0.1,0"))) ==
+              CLI_USAGE,
+          "more shares than files");
+    char both[2 * PATH], a[PATH], b[PATH];
+    snprintf(both, sizeof both, "%s,%s", calib, calib);
+    snprintf(a, sizeof a, "%s", in_folder("labels-1.gguf"));
+    snprintf(b, sizeof b, "%s", in_folder("labels-2.gguf"));
+    CHECK(wait_for(start(teacher, file, a, both, OPTIONS("--steps", "2", "--labels", "0.5,0", "--quiet"))) == 0 &&
+              wait_for(start(teacher, file, b, both, OPTIONS("--steps", "2", "--labels", "0,0.5", "--quiet"))) == 0,
+          "two files");
+    CHECK(!same_files(a, b), "shares of two files are not told apart");
 }
 
 /* A file in which q, k, v and gate, up are fused. */
@@ -313,9 +324,8 @@ static void check_recipe(const char *teacher, const char *file, const char *cali
     static const struct {
         const char *name;
         double value;
-    } wanted[] = {{"steps", 1},      {"sequences", 4},        {"ctx", 64},
-                  {"seed", 7},       {"calib_tokens", 2048},  {"sign_curvature", 2},
-                  {"sign_noise", 3}, {"validate_every", 1e9}, {"labels", 0.25}};
+    } wanted[] = {{"steps", 1},           {"sequences", 4},      {"ctx", 64},       {"seed", 7},
+                  {"calib_tokens", 2048}, {"sign_curvature", 2}, {"sign_noise", 3}, {"validate_every", 1e9}};
     char text[PLAN_RECIPE + 1024], out[PATH];
     bp_err e = {0};
     offline_model m = {0};
@@ -333,6 +343,8 @@ static void check_recipe(const char *teacher, const char *file, const char *cali
         CHECK(value >= wanted[i].value && value <= wanted[i].value, "%s is %g", wanted[i].name, value);
     }
     CHECK(cJSON_IsTrue(cJSON_GetObjectItem(tune, "exact")), "not exact");
+    const double labels = cJSON_GetNumberValue(cJSON_GetArrayItem(cJSON_GetObjectItem(tune, "labels"), 0));
+    CHECK(labels >= 0.25 && labels <= 0.25, "labels are %g", labels);
     cJSON_Delete(root);
     offline_close(&m);
 }

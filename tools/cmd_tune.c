@@ -13,7 +13,7 @@
 
 typedef struct {
     tune_options tune;
-    const char *teacher, *student, *out, *calib, *tiers;
+    const char *teacher, *student, *out, *calib, *tiers, *labels;
     uint64_t calib_tokens, ctx, threads, max_memory;
     uint32_t n_weights; /* that --tiers gives */
     bool force, json;
@@ -31,12 +31,12 @@ static void describe(const options *o, const model *compressed, char *out, size_
                  "{\"compress\": %s, \"tune\": {\"minutes\": %g, \"steps\": %llu, \"sequences\": %llu, \"ctx\": "
                  "%llu, \"rate\": %g, \"embedding_rate\": %g, \"from_tier\": %u, \"tier_scales\": %s, "
                  "\"fix_shared\": %s, \"signs\": %s, \"seed\": %llu, \"calib_tokens\": %llu, \"sign_curvature\": %g, "
-                 "\"sign_noise\": %g, \"labels\": %g, \"validate_every\": %g, \"exact\": %s, \"tiers\": [",
+                 "\"sign_noise\": %g, \"labels\": [%s], \"validate_every\": %g, \"exact\": %s, \"tiers\": [",
                  before[0] ? before : "null", t->minutes, (unsigned long long)t->steps,
                  (unsigned long long)t->sequences, (unsigned long long)o->ctx, t->rate_scales, t->rate_tables,
                  (unsigned)t->first_tier, t->tier_scales ? "true" : "false", t->apart ? "true" : "false",
                  t->signs ? "true" : "false", (unsigned long long)t->seed, (unsigned long long)o->calib_tokens,
-                 t->curvature, t->noise, t->labels, t->validate_every, t->exact ? "true" : "false");
+                 t->curvature, t->noise, o->labels, t->validate_every, t->exact ? "true" : "false");
     for (uint32_t i = 0; i < compressed->n_tiers && n > 0 && (size_t)n < capacity; i++)
         n += snprintf(out + n, capacity - (size_t)n, "%s%g", i ? ", " : "", t->tier_weights[i]);
     if (n > 0 && (size_t)n < capacity) n += snprintf(out + n, capacity - (size_t)n, "]");
@@ -72,6 +72,26 @@ static bool read_tiers(options *o, bp_err *e) {
     o->n_weights = i + 1;
     for (i = 0; i < o->n_weights; i++) weights[i] /= sum;
     return true;
+}
+
+/* --labels "0.1,0": a share for each file of --calib, or one for all. */
+static bool read_labels(options *o, bp_err *e) {
+    size_t n = 0, files = 1;
+    for (const char *s = o->calib; *s; s++) files += *s == ',';
+    for (const char *at = o->labels;; at++) {
+        char *end;
+        double value = strtod(at, &end);
+        if (end == at || !(value >= 0 && value <= 1) || (*end && *end != ','))
+            return bp_fail(e, BP_ERR_ARGUMENT, 0, "--labels '%s': numbers from 0 to 1, separated by commas", o->labels);
+        if (n < CALIB_FILES) o->tune.labels[n] = value;
+        n++;
+        at = end;
+        if (!*end) break;
+    }
+    for (size_t i = 1; n == 1 && i < CALIB_FILES; i++) o->tune.labels[i] = o->tune.labels[0];
+    return n == 1 || (n == files && n <= CALIB_FILES) ||
+           bp_fail(e, BP_ERR_ARGUMENT, 0, "--labels '%s': one number, or one for each of the %zu files of --calib",
+                   o->labels, files);
 }
 
 /* Without --tiers the whole file is trained, always. */
@@ -184,8 +204,8 @@ static int check_usage(options *o) {
                             ? "--scale-bits is 8 or 16, or 0 to store scales as the student does"
                         : o->tune.scale_bits && (o->tune.first_tier > 1 || o->tune.apart)
                             ? "--scale-bits changes what all tiers use: not with --from-tier or --fix-shared"
-                        : !read_tiers(o, &e) ? e.text
-                                             : NULL;
+                        : !read_tiers(o, &e) || !read_labels(o, &e) ? e.text
+                                                                    : NULL;
     return wrong ? cli_wrong("tune", wrong) : CLI_OK;
 }
 
@@ -198,7 +218,8 @@ int cmd_tune(int argc, char **argv) {
                           .validate_every = 300},
                  .calib_tokens = 524288,
                  .ctx = 512,
-                 .threads = machine_defaults().threads};
+                 .threads = machine_defaults().threads,
+                 .labels = "0"};
     bool scales_only = false;
     uint64_t from_tier = 1;
     const cli_option table[] = {
@@ -232,8 +253,9 @@ int cmd_tune(int argc, char **argv) {
         {"sign-curvature", 0, CLI_REAL, &o.tune.curvature, 0, 1e9, "C",
          "a sign turns when it gains more than C times its estimated cost (default 1)"},
         {"sign-noise", 0, CLI_REAL, &o.tune.noise, 0, 1e9, "Z", "and the gain is Z deviations from chance (default 4)"},
-        {"labels", 0, CLI_REAL, &o.tune.labels, 0, 1, "W",
-         "share of the loss that is the text's own next word instead of the teacher's distribution (default 0)"},
+        {"labels", 0, CLI_TEXT, &o.labels, 0, 0, "W1,W2,..",
+         "share of the loss that is the text's own next word instead of the teacher's distribution, of each file of "
+         "--calib or of all; 0 for what the teacher wrote (default 0)"},
         {"tiers", 0, CLI_TEXT, &o.tiers, 0, 0, "W1,W2,..",
          "how often the first 1, 2, ... tiers are trained (default: the whole file always)"},
         {"validate-every", 0, CLI_REAL, &o.tune.validate_every, 0, 1e9, "S",

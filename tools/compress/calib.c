@@ -110,13 +110,15 @@ static bool read_regions(pool_of_tokens *p, size_t wanted, size_t ctx, bp_err *e
 /* Room for so many more windows. A text may have far fewer than it was asked for, so it is made as they come. */
 static bool more_windows(calibration *all, size_t n, bp_err *e) {
     int32_t *bigger = realloc(all->ids, bp_max(all->n_seqs + n, 1) * all->ctx * sizeof *bigger);
-    if (!bigger) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the calibration tokens");
-    all->ids = bigger;
-    return true;
+    if (bigger) all->ids = bigger;
+    uint8_t *files = realloc(all->file, bp_max(all->n_seqs + n, 1));
+    if (files) all->file = files;
+    return (bigger && files) || bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the calibration tokens");
 }
 
-/* Windows of one file, appended to all->ids */
-static bool read_file(calibration *all, const tokenizer *t, const char *path, size_t wanted, sha256 *hash, bp_err *e) {
+/* Windows of file `index`, appended to all->ids */
+static bool read_file(calibration *all, const tokenizer *t, const char *path, size_t index, size_t wanted, sha256 *hash,
+                      bp_err *e) {
     file_view f;
     if (!file_map(&f, path, e)) return false;
     pool_of_tokens p = {.t = t, .text = (const char *)f.bytes, .path = path, .size = (size_t)f.size};
@@ -129,6 +131,7 @@ static bool read_file(calibration *all, const tokenizer *t, const char *path, si
                      all->ctx);
     ok = ok && more_windows(all, windows, e);
     if (ok) memcpy(all->ids + all->n_seqs * all->ctx, p.ids, windows * all->ctx * sizeof *all->ids);
+    if (ok) memset(all->file + all->n_seqs, (int)index, windows);
     if (ok) all->n_seqs += windows;
     free(p.ids);
     free(p.scratch);
@@ -142,16 +145,21 @@ size_t calibration_n_val(size_t n_seqs) { return bp_max(1, n_seqs / VALIDATION);
 static bool split(calibration *c, bp_err *e) {
     size_t row = c->ctx * sizeof *c->ids, train = 0, val = 0;
     c->n_val = calibration_n_val(c->n_seqs);
-    int32_t *kept = malloc(c->n_val * row);
+    int32_t *kept = malloc(c->n_val * (row + 1));
     if (!kept) return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for the calibration tokens");
+    uint8_t *files = (uint8_t *)(kept + c->n_val * c->ctx);
     for (size_t i = 0; i < c->n_seqs; i++) {
         const int32_t *from = c->ids + i * c->ctx;
-        if ((i + 1) * c->n_val / c->n_seqs > val)
+        if ((i + 1) * c->n_val / c->n_seqs > val) {
+            files[val] = c->file[i];
             memcpy(kept + val++ * c->ctx, from, row);
-        else
+        } else {
+            c->file[train] = c->file[i];
             memmove(c->ids + train++ * c->ctx, from, row);
+        }
     }
     memcpy(c->ids + train * c->ctx, kept, val * row);
+    memcpy(c->file + train, files, val);
     free(kept);
     return true;
 }
@@ -179,7 +187,7 @@ bool calibration_load(calibration *c, const tokenizer *t, const char *paths, siz
     for (size_t i = 0; ok && i < files; i++) {
         size_t first, end;
         bp_share(n_seqs, i, files, &first, &end);
-        ok = next_path(&paths, path, e) && read_file(c, t, path, end - first, &hash, e);
+        ok = next_path(&paths, path, e) && read_file(c, t, path, i, end - first, &hash, e);
     }
     sha256_final(&hash, c->digest);
     if (ok && c->n_seqs < CALIB_LEAST)
@@ -194,5 +202,7 @@ bool calibration_load(calibration *c, const tokenizer *t, const char *paths, siz
 
 void calibration_free(calibration *c) {
     free(c->ids);
+    free(c->file);
     c->ids = NULL;
+    c->file = NULL;
 }

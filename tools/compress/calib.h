@@ -7,7 +7,8 @@
 enum { CALIB_FILES = 16, CALIB_LEAST = 8 /* fewest sequences that can be fitted and validated */ };
 
 typedef struct {
-    int32_t *ids; /* [n_seqs, ctx]: training sequences, then those for validation (one in 16) */
+    int32_t *ids;  /* [n_seqs, ctx]: training sequences, then those for validation (one in 16) */
+    uint8_t *file; /* [n_seqs] which of the files it is from */
     size_t n_seqs, n_val, ctx;
     uint8_t digest[32]; /* SHA-256 of all files, in order */
 } calibration;

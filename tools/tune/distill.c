@@ -39,22 +39,26 @@ typedef struct {
     const int32_t *ids; /* with a teacher */
     uint64_t seed;      /* without */
     size_t ctx, tokens;
-    size_t first; /* chunk of the current group */
-    float scale;  /* of the gradient of one position */
-    float labels; /* share of the words that follow in it */
+    size_t first;        /* chunk of the current group */
+    float scale;         /* of the gradient of one position */
+    const float *labels; /* share of the words that follow in it, of each sequence; or NULL */
 } pass;
 
 static void score_position(const pass *p, distill_score *score, float *q, const float *taught, size_t t) {
     size_t vocab = p->s->vocab;
     bool followed = (t + 1) % p->ctx != 0 && t + 1 < p->tokens;
-    float labels = followed ? p->labels : 0;
+    float labels = followed && p->labels ? p->labels[t / p->ctx] : 0;
+    double nll = 0;
     score->positions++;
     score->agree += vector_argmax(q, vocab) == vector_argmax(taught, vocab);
     if (followed) {
         score->scored++;
-        score->nll += (double)(vector_log_sum_exp(q, vocab) - q[p->ids[t + 1]]);
+        nll = (double)(vector_log_sum_exp(q, vocab) - q[p->ids[t + 1]]);
     }
-    score->kl += (double)vector_distill(q, taught, 1 - labels, p->scale, vocab);
+    double kl = (double)vector_distill(q, taught, 1 - labels, p->scale, vocab);
+    score->kl += kl;
+    score->nll += nll;
+    score->loss += (1 - (double)labels) * kl + (double)labels * nll;
     if (followed) q[p->ids[t + 1]] -= p->scale * labels;
 }
 
@@ -133,6 +137,7 @@ static void run(pass *p, distill_score *score) {
     for (size_t i = 0; i < chunks; i++) {
         score->kl += s->parts[i].kl;
         score->nll += s->parts[i].nll;
+        score->loss += s->parts[i].loss;
         score->positions += s->parts[i].positions;
         score->scored += s->parts[i].scored;
         score->agree += s->parts[i].agree;
@@ -140,7 +145,7 @@ static void run(pass *p, distill_score *score) {
 }
 
 void distiller_run(distiller *s, float *dx, const float *x, const float *y, const int32_t *ids, size_t ctx,
-                   size_t tokens, float weight, float labels, distill_score *score) {
+                   size_t tokens, float weight, const float *labels, distill_score *score) {
     pass p = {.s = s,
               .dx = dx,
               .x = x,

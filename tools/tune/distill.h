@@ -3,7 +3,7 @@
  *     KL = mean over positions of sum_v p_v (ln p_v - ln q_v),   p = softmax(E_t y), q = softmax(E_s x)
  *     dKL/dx = (q - p)' E_s / positions                                                           docs/DBF.md (20)
  *
- * and, where the text itself is taught too, a share of -ln q of the word that follows in the place of a share of KL.
+ * and, where the text itself is taught too, -ln q of the word that follows in the place of a share of the KL.
  */
 #ifndef BITPAIR_DISTILL_H
 #define BITPAIR_DISTILL_H
@@ -12,7 +12,7 @@
 
 /* Sums over positions. */
 typedef struct {
-    double kl, nll;             /* nats */
+    double kl, nll, loss;       /* nats; loss: what the gradient is of */
     uint64_t positions, scored; /* scored: positions that a token follows */
     uint64_t agree;             /* both find the same token most likely */
 } distill_score;
@@ -38,10 +38,11 @@ bool distiller_open(distiller *s, workers *w, product_kind kind, size_t d_model,
 void distiller_close(distiller *s);
 
 /* x, y [tokens, d_model]: inputs of the heads of student and teacher; ids [tokens] in sequences of ctx, the next one is
- * what nll scores. dx [tokens, d_model] <- gradient of weight times the mean over positions of (1 - labels) KL + labels nll
- * (of KL where no token follows), may be x itself; NULL: only scores. Adds to *score. */
+ * what nll scores. dx [tokens, d_model] <- gradient of weight times the mean over positions of the loss
+ * (1 - w) KL + w nll, w that of labels [tokens / ctx] for the sequence, 0 with NULL and where no token follows; may be x
+ * itself; NULL: only scores. Adds to *score. */
 void distiller_run(distiller *s, float *dx, const float *x, const float *y, const int32_t *ids, size_t ctx,
-                   size_t tokens, float weight, float labels, distill_score *score);
+                   size_t tokens, float weight, const float *labels, distill_score *score);
 
 /* The same without a teacher, for words v_t drawn from the student's own distribution (position t with the generator of
  * seed + t): dx <- gradient of the mean of -ln softmax(E x_t)[v_t], whose expected square is the Fisher information of

@@ -179,11 +179,12 @@ static bool open_arrays(tuner *t, bp_err *e) {
     t->order = malloc(n_seqs * sizeof *t->order);
     t->ids = malloc(tokens * sizeof *t->ids);
     t->rows = malloc((size_t)t->o->sequences * sizeof *t->rows);
+    t->labels = malloc((size_t)t->o->sequences * sizeof *t->labels);
     t->best = calloc((size_t)c->n_layers * PARTS, sizeof *t->best);
     t->W = calloc(c->n_layers, sizeof *t->W);
     t->shapes = malloc(c->n_layers * sizeof *t->shapes);
     if (!t->stream || !t->x || !t->y || !t->r || !t->dW || !t->scratch || !t->norm || !t->d_norm || !t->best_norm ||
-        !t->taught || !t->known || !t->order || !t->ids || !t->rows || !t->best || !t->W || !t->shapes)
+        !t->taught || !t->known || !t->order || !t->ids || !t->rows || !t->labels || !t->best || !t->W || !t->shapes)
         return bp_fail(e, BP_ERR_MEMORY, 0, "no memory for tuning");
     memcpy(t->norm, t->file->out_norm, d * sizeof *t->norm);
     open_shapes(t);
@@ -225,7 +226,7 @@ static void tuner_close(tuner *t) {
     }
     void *arrays[] = {t->traces, t->W,   t->best,    t->inputs,    t->stream, t->x,      t->y,
                       t->r,      t->dW,  t->scratch, t->norm,      t->d_norm, t->taught, t->known,
-                      t->order,  t->ids, t->rows,    t->best_norm, t->shapes};
+                      t->order,  t->ids, t->rows,    t->best_norm, t->shapes, t->labels};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
     for (uint32_t i = 0; i < t->n_tables; i++) table_close(&t->tables[i]);
     block_close(&t->dense);
@@ -296,18 +297,13 @@ bool tuner_keep(tuner *t, double score, bp_err *e) {
     return true;
 }
 
-/* What training minimizes, of one number of tiers. */
-static double objective(const tuner *t, tune_score score) {
-    return (1 - t->o->labels) * score.kl + t->o->labels * log(score.ppl);
-}
-
-/* Scores every tier that is trained; keeps the parameters if the weighted mean of ln objective is the least so far. */
+/* Scores every tier that is trained; keeps the parameters if the weighted mean of ln loss is the least so far. */
 static bool validate(tuner *t, tune_score scores[MODEL_TIERS], bp_err *e) {
     double sum = 0;
     for (uint32_t i = 0; i < t->file->n_tiers; i++) {
         if (!(t->o->tier_weights[i] > 0)) continue;
         scores[i] = tuner_validate(t, i + 1);
-        sum += t->o->tier_weights[i] * log(objective(t, scores[i]));
+        sum += t->o->tier_weights[i] * log(scores[i].loss);
         if (!(t->distance[i] > 0)) t->distance[i] = scores[i].kl;
         if (!t->o->quiet)
             fprintf(stderr, "\nstep %llu, %u tier%s: KL %.4f  perplexity %.3f  top-1 %.2f %%",
@@ -390,14 +386,15 @@ static void fingerprint(const tuner *t, uint8_t digest[32]) {
     const tune_options *o = t->o;
     sha256 h;
     sha256_init(&h);
-    int n = snprintf(line, sizeof line, "tune 8 %g %g %llu %llu %g %g %llu %u %d %d %d %g %g %llu %llu %d %zu %zu",
-                     o->minutes, o->labels, (unsigned long long)o->steps, (unsigned long long)o->sequences,
-                     o->rate_scales, o->rate_tables, (unsigned long long)o->embedding_bits, (unsigned)o->first_tier,
-                     o->tier_scales, o->apart, o->signs, o->curvature, o->noise, (unsigned long long)o->seed,
+    int n = snprintf(line, sizeof line, "tune 8 %g %llu %llu %g %g %llu %u %d %d %d %g %g %llu %llu %d %zu %zu",
+                     o->minutes, (unsigned long long)o->steps, (unsigned long long)o->sequences, o->rate_scales,
+                     o->rate_tables, (unsigned long long)o->embedding_bits, (unsigned)o->first_tier, o->tier_scales,
+                     o->apart, o->signs, o->curvature, o->noise, (unsigned long long)o->seed,
                      (unsigned long long)o->scale_bits, o->exact, t->text->ctx, t->text->n_seqs);
     sha256_update(&h, line, bp_min((size_t)n, sizeof line - 1));
     sha256_update(&h, o->files, strlen(o->files));
     sha256_update(&h, o->tier_weights, sizeof o->tier_weights);
+    sha256_update(&h, o->labels, sizeof o->labels);
     sha256_update(&h, t->text->digest, sizeof t->text->digest);
     sha256_final(&h, digest);
 }

@@ -23,7 +23,7 @@ typedef struct {
     bool signs;          /* signs are trained too */
     double curvature;    /* of a sign, in squares of the gradient of one token; 1 */
     double noise;        /* deviations by which a sign's gain must exceed chance; 4 */
-    double labels;       /* share of the loss that is the text's next word instead of the teacher's distribution; 0 */
+    double labels[CALIB_FILES]; /* of each file: share of the loss that is its next word, not the teacher's words; 0 */
     double tier_weights[MODEL_TIERS]; /* how often a step uses this many tiers; their sum is 1 */
     double validate_every;            /* seconds between validations */
     uint64_t seed;
@@ -36,7 +36,7 @@ typedef struct {
 
 /* Scores on the validation sequences with a number of tiers. */
 typedef struct {
-    double kl, ppl, top1;
+    double loss, kl, ppl, top1; /* loss: what is minimised; the KL where labels are 0 */
 } tune_score;
 
 typedef struct {

@@ -58,8 +58,10 @@ void tuner_teach(tuner *t, size_t n_seqs) {
 }
 
 static void gather(tuner *t, size_t n_seqs) {
-    for (size_t i = 0; i < n_seqs; i++)
+    for (size_t i = 0; i < n_seqs; i++) {
         memcpy(t->ids + i * t->text->ctx, t->text->ids + t->rows[i] * t->text->ctx, t->text->ctx * sizeof *t->ids);
+        t->labels[i] = (float)t->o->labels[t->text->file[t->rows[i]]];
+    }
 }
 
 /* ---- backward -------------------------------------------------------------------------------------------------- */
@@ -118,8 +120,8 @@ double tuner_step(tuner *t, size_t n_seqs) {
     gather(t, n_seqs);
     tuner_teach(t, n_seqs);
     tuner_forward(t, n_seqs);
-    distiller_run(&t->head, t->x, t->x, t->y, t->ids, ctx, tokens, 1 / (float)t->distance[t->tiers - 1],
-                  (float)t->o->labels, &score);
+    distiller_run(&t->head, t->x, t->x, t->y, t->ids, ctx, tokens, 1 / (float)t->distance[t->tiers - 1], t->labels,
+                  &score);
     /* the norm's step comes after its weights were used */
     memcpy(t->y, t->x, tokens * d * sizeof *t->y);
     network_normalise_backward(&t->net, t->x, t->stream, t->norm, t->r, tokens);
@@ -158,8 +160,8 @@ tune_score tuner_validate(tuner *t, uint32_t tiers) {
         gather(t, count);
         tuner_teach(t, count);
         tuner_forward(t, count);
-        distiller_run(&t->head, NULL, t->x, t->y, t->ids, text->ctx, count * text->ctx, 1, 0, &score);
+        distiller_run(&t->head, NULL, t->x, t->y, t->ids, text->ctx, count * text->ctx, 1, t->labels, &score);
     }
-    return (tune_score){score.kl / (double)score.positions, exp(score.nll / (double)score.scored),
-                        (double)score.agree / (double)score.positions};
+    return (tune_score){score.loss / (double)score.positions, score.kl / (double)score.positions,
+                        exp(score.nll / (double)score.scored), (double)score.agree / (double)score.positions};
 }

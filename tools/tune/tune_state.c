@@ -4,7 +4,7 @@
 #include "io/file.h"
 #include "tuner.h"
 
-enum { VERSION = 4 };
+enum { VERSION = 5 };
 
 typedef struct {
     uint8_t magic[8];

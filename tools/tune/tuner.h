@@ -38,6 +38,7 @@ typedef struct {
     uint64_t shuffled;            /* 1 + the epoch that order is of; 0: none */
     int32_t *ids;                 /* [most tokens] of this batch */
     size_t *rows;                 /* [sequences of a batch] which */
+    float *labels;                /* [sequences of a batch] shares of labels in their losses */
     uint32_t tiers;               /* of this step */
     student_rates rates;          /* of this step */
     double distance[MODEL_TIERS]; /* running mean of the KL of each tier: losses are relative to it */
