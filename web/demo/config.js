@@ -10,7 +10,7 @@ export const MODEL_NAME = 'SmolLM2-135M-Instruct';
 
 /** What the file is, so that the page can say it before anything is fetched. A test holds them to the file. */
 export const MODEL_FACTS = {
-  tiers: [33577856, 47179264, 60832768], // where each ends
+  tiers: [33578560, 47179968, 60833472], // where each ends
   memory: 105e6, // bytes that load() takes, about
 };
 
