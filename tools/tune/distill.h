@@ -3,7 +3,7 @@
  *     KL = mean over positions of sum_v p_v (ln p_v - ln q_v),   p = softmax(E_t y), q = softmax(E_s x)
  *     dKL/dx = (q - p)' E_s / positions                                                           docs/DBF.md (20)
  *
- * and, where the text itself is taught too, -ln q of the word that follows in the place of a share of the KL.
+ * and, where the text itself is taught too, -ln q of the word that follows in the place of a share of the KL (30).
  */
 #ifndef BITPAIR_DISTILL_H
 #define BITPAIR_DISTILL_H
