@@ -232,7 +232,8 @@ void cli_progress_update(cli_progress *p, double done, double total, const char 
     p->printed = now;
     char elapsed[32], left[32] = "?";
     format_duration(elapsed, sizeof elapsed, now - p->started);
-    if (done > 0 && total >= done) format_duration(left, sizeof left, (now - p->started) * (total - done) / done);
+    if (done > 0.001 * total && total >= done) /* before, it says nothing */
+        format_duration(left, sizeof left, (now - p->started) * (total - done) / done);
     fprintf(stderr, "%s%s %5.1f %%  %s elapsed, %s left, %.0f MB%s%s%s", terminal ? "\r\033[K" : "", p->what,
             total > 0 ? 100 * done / total : 0, elapsed, left, resident_megabytes(), detail ? "  " : "",
             detail ? detail : "", terminal ? "" : "\n");
