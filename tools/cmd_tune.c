@@ -15,7 +15,7 @@ typedef struct {
     tune_options tune;
     const char *teacher, *student, *out, *calib, *tiers, *labels;
     uint64_t calib_tokens, ctx, threads, max_memory;
-    uint32_t n_weights; /* that --tiers gives */
+    uint32_t n_weights, n_labels; /* that --tiers and --labels give */
     bool force, json;
 } options;
 
@@ -23,9 +23,11 @@ typedef struct {
 
 /* bitpair.recipe of the result: that of the student, and the tuning. */
 static void describe(const options *o, const model *compressed, char *out, size_t capacity) {
-    char before[PLAN_RECIPE];
+    char before[PLAN_RECIPE], labels[16 * CALIB_FILES] = "";
     const tune_options *t = &o->tune;
     if (!offline_key(compressed, "bitpair.recipe", before, sizeof before)) before[0] = 0;
+    for (uint32_t i = 0; i < o->n_labels; i++)
+        snprintf(labels + strlen(labels), sizeof labels - strlen(labels), "%s%g", i ? ", " : "", t->labels[i]);
     int n =
         snprintf(out, capacity,
                  "{\"compress\": %s, \"tune\": {\"minutes\": %g, \"steps\": %llu, \"sequences\": %llu, \"ctx\": "
@@ -36,7 +38,7 @@ static void describe(const options *o, const model *compressed, char *out, size_
                  (unsigned long long)t->sequences, (unsigned long long)o->ctx, t->rate_scales, t->rate_tables,
                  (unsigned)t->first_tier, t->tier_scales ? "true" : "false", t->apart ? "true" : "false",
                  t->signs ? "true" : "false", (unsigned long long)t->seed, (unsigned long long)o->calib_tokens,
-                 t->curvature, t->noise, o->labels, t->validate_every, t->exact ? "true" : "false");
+                 t->curvature, t->noise, labels, t->validate_every, t->exact ? "true" : "false");
     for (uint32_t i = 0; i < compressed->n_tiers && n > 0 && (size_t)n < capacity; i++)
         n += snprintf(out + n, capacity - (size_t)n, "%s%g", i ? ", " : "", t->tier_weights[i]);
     if (n > 0 && (size_t)n < capacity) n += snprintf(out + n, capacity - (size_t)n, "]");
@@ -76,22 +78,24 @@ static bool read_tiers(options *o, bp_err *e) {
 
 /* --labels "0.1,0": a share for each file of --calib, or one for all. */
 static bool read_labels(options *o, bp_err *e) {
-    size_t n = 0, files = 1;
+    uint32_t n = 0, files = 1;
     for (const char *s = o->calib; *s; s++) files += *s == ',';
     for (const char *at = o->labels;; at++) {
         char *end;
         double value = strtod(at, &end);
         if (end == at || !(value >= 0 && value <= 1) || (*end && *end != ','))
             return bp_fail(e, BP_ERR_ARGUMENT, 0, "--labels '%s': numbers from 0 to 1, separated by commas", o->labels);
-        if (n < CALIB_FILES) o->tune.labels[n] = value;
-        n++;
+        if (n == CALIB_FILES)
+            return bp_fail(e, BP_ERR_ARGUMENT, 0, "--labels '%s': at most %d", o->labels, CALIB_FILES);
+        o->tune.labels[n++] = value;
         at = end;
         if (!*end) break;
     }
     for (size_t i = 1; n == 1 && i < CALIB_FILES; i++) o->tune.labels[i] = o->tune.labels[0];
-    return n == 1 || (n == files && n <= CALIB_FILES) ||
-           bp_fail(e, BP_ERR_ARGUMENT, 0, "--labels '%s': one number, or one for each of the %zu files of --calib",
-                   o->labels, files);
+    o->n_labels = n;
+    return n == 1 || n == files ||
+           bp_fail(e, BP_ERR_ARGUMENT, 0, "--labels '%s': one number, or one for each of the %u files of --calib",
+                   o->labels, (unsigned)files);
 }
 
 /* Without --tiers the whole file is trained, always. */
