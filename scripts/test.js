@@ -12,7 +12,8 @@ const totals = { passed: 0, failed: 0 };
 /** What the end repeats: steps that failed and lines of theirs that say where, and what passed only the second time. */
 const failures = [];
 const MOST_LINES = 20; // of one command
-const TELLING = [/^(?:\s*\d+: )?\S+\.[ch]:\d+: /, /\bFAILED\b/, /^\s*✖ (?!failing tests)/, /runtime error|ERROR: \w+Sanitizer/, /^\s*\d+ - .*\((?:Failed|Timeout|SEGFAULT|.*abort)/];
+const TELLING = [/^(?:\s*\d+: )?\S+\.[ch]:\d+: /, /\bFAILED\b/, /^\s*✖ (?!failing tests)/, /runtime error|ERROR: \w+Sanitizer/,
+  /^\s*\d+ - .*\((?:Failed|Timeout|SEGFAULT|.*abort)/];
 
 /** Sums that programs print: ours, and the reporter of node:test. */
 const COUNTS = [
@@ -30,6 +31,7 @@ function count(line, sums) {
   }
 }
 
+/** One line of a program: what it counts, and whether the end should repeat it. */
 function read(line, sums) {
   count(line, sums);
   if (sums.lines.length < MOST_LINES && TELLING.some((pattern) => pattern.test(line)) && !sums.lines.includes(line)) sums.lines.push(line);

@@ -88,6 +88,8 @@ static void check_manual(void) {
         CHECK(run_after(command, "") == 0 && strcmp(out, CASES[i].completes) == 0, "'%s' is completed to '%s' %s",
               CASES[i].line, out, err);
     }
+    CHECK(run("help completions") == 0 && strstr(out, "bash | zsh | fish"), "%s%s", out, err);
+    expect_failure("completion bash", 2, "did you mean 'completions'?");
     expect_failure("completions", 2, "too few words");
     expect_failure("completions tcsh", 2, "bash, zsh or fish");
 }

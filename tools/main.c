@@ -20,6 +20,13 @@ static const cli_command COMMANDS[] = {
 };
 enum { N_COMMANDS = sizeof COMMANDS / sizeof COMMANDS[0] };
 
+/* What is made of that table. */
+static const struct {
+    const char *name;
+    int (*run)(const cli_command *commands, size_t n, int argc, char **argv);
+} MANUALS[] = {{"man", manual_page}, {"completions", manual_completions}};
+enum { N_MANUALS = sizeof MANUALS / sizeof MANUALS[0] };
+
 static void print_usage(FILE *to) {
     fprintf(to,
             "bitpair %s - language models of one or two bits per weight\n\nUsage: bitpair COMMAND ...\n\nCommands:\n",
@@ -34,6 +41,7 @@ static void print_usage(FILE *to) {
 static int unknown_command(const char *word) {
     cli_suggestion best = cli_suggestion_for(word);
     for (size_t i = 0; i < N_COMMANDS; i++) cli_suggestion_offer(&best, COMMANDS[i].name);
+    for (size_t i = 0; i < N_MANUALS; i++) cli_suggestion_offer(&best, MANUALS[i].name);
     fprintf(stderr, "bitpair: unknown command '%s'", word);
     if (best.word) fprintf(stderr, ", did you mean '%s'?", best.word);
     fputs("\nSee: bitpair --help\n", stderr);
@@ -54,6 +62,8 @@ static int help_for(char *word) {
     char *argv[] = {word, (char[]){"--help"}, NULL};
     for (size_t i = 0; i < N_COMMANDS; i++)
         if (strcmp(word, COMMANDS[i].name) == 0) return flush_output(COMMANDS[i].run(2, argv));
+    for (size_t i = 0; i < N_MANUALS; i++)
+        if (strcmp(word, MANUALS[i].name) == 0) return flush_output(MANUALS[i].run(COMMANDS, N_COMMANDS, 2, argv));
     return unknown_command(word);
 }
 
@@ -72,9 +82,9 @@ int main(int argc, char **argv) {
         printf("bitpair %s\n", BITPAIR_VERSION);
         return flush_output(CLI_OK);
     }
-    if (strcmp(word, "man") == 0) return flush_output(manual_page(COMMANDS, N_COMMANDS, argc - 1, argv + 1));
-    if (strcmp(word, "completions") == 0)
-        return flush_output(manual_completions(COMMANDS, N_COMMANDS, argc - 1, argv + 1));
+    for (size_t i = 0; i < N_MANUALS; i++)
+        if (strcmp(word, MANUALS[i].name) == 0)
+            return flush_output(MANUALS[i].run(COMMANDS, N_COMMANDS, argc - 1, argv + 1));
     for (size_t i = 0; i < N_COMMANDS; i++)
         if (strcmp(word, COMMANDS[i].name) == 0) {
             if (COMMANDS[i].algebra) linalg_restart_with_best(argv);

@@ -4,19 +4,27 @@
 
 /* ---- text -------------------------------------------------------------------------------------------------------- */
 
-/* Writes text with `before` in front of each byte that is one of `special`. */
-static void put_escaped(const char *text, const char *special, const char *before) {
+/* What main.c's table does not have. */
+static const struct {
+    const char *name, *summary;
+} OTHERS[] = {{"help", "show the options of a command"},
+              {"man", "print the manual page"},
+              {"completions", "print what makes a shell complete commands and options"}};
+enum { N_OTHERS = sizeof OTHERS / sizeof *OTHERS };
+
+/* Inside single quotes of fish. */
+static void put_fish(const char *text) {
     for (; *text; text++) {
-        if (strchr(special, *text)) fputs(before, stdout);
+        if (*text == '\'' || *text == '\\') putchar('\\');
         putchar(*text);
     }
 }
 
-/* Inside single quotes of bash and zsh, where a quote ends them. */
-static void put_quoted(const char *text, const char *special) {
+/* Inside single quotes of zsh, which a quote ends, in a description, which brackets and colons end. */
+static void put_zsh(const char *text) {
     for (; *text; text++) {
         if (*text == '\'') fputs("'\\'", stdout);
-        if (strchr(special, *text)) putchar('\\');
+        if (strchr("[]:\\", *text)) putchar('\\');
         putchar(*text);
     }
 }
@@ -39,8 +47,10 @@ static void put_roff(const char *text) {
     for (; *text; text++) {
         if (*text == '\\')
             fputs("\\e", stdout);
+        else if (*text == '-')
+            fputs("\\-", stdout);
         else
-            put_escaped((char[]){*text, 0}, "-", "\\");
+            putchar(*text);
     }
 }
 
@@ -118,8 +128,9 @@ static void present_bash(const cli_spec *spec) {
 static void bash(const cli_command *commands, size_t n) {
     fputs("_bitpair() {\n    local word=${COMP_WORDS[COMP_CWORD]} words= commands='", stdout);
     for (size_t i = 0; i < n; i++) printf("%s ", commands[i].name);
-    fputs("man completions'\n    COMPREPLY=()\n    if [ \"$COMP_CWORD\" = 1 ]; then\n"
-          "        words=\"$commands help --help --version\"\n"
+    for (size_t i = 0; i < N_OTHERS; i++) printf("%s ", OTHERS[i].name);
+    fputs("'\n    COMPREPLY=()\n    if [ \"$COMP_CWORD\" = 1 ]; then\n"
+          "        words=\"$commands --help --version\"\n"
           "    elif [ \"${COMP_WORDS[1]}\" = help ]; then\n        words=$commands\n"
           "    elif [ \"${COMP_WORDS[1]}\" = completions ]; then\n        words='bash zsh fish'\n"
           "    elif [ \"${word#-}\" != \"$word\" ]; then\n        case ${COMP_WORDS[1]} in\n",
@@ -137,11 +148,11 @@ static void present_zsh(const cli_spec *spec) {
             printf("'(-%c --%s)'{-%c,--%s}'[", o->letter, o->name, o->letter, o->name);
         else
             printf("'--%s[", o->name);
-        put_quoted(o->help, "[]:\\");
+        put_zsh(o->help);
         putchar(']');
         if (o->metavar) {
             putchar(':');
-            put_quoted(o->metavar, "[]:\\");
+            put_zsh(o->metavar);
             fputs(":_files", stdout);
         }
         fputs("' ", stdout);
@@ -151,13 +162,12 @@ static void present_zsh(const cli_spec *spec) {
 
 static void zsh(const cli_command *commands, size_t n) {
     fputs("#compdef bitpair\n_bitpair() {\n    local -a commands\n    commands=(", stdout);
-    for (size_t i = 0; i < n; i++) {
-        printf("'%s:", commands[i].name);
-        put_quoted(commands[i].summary, "[]:\\");
+    for (size_t i = 0; i < n + N_OTHERS; i++) {
+        printf("'%s:", i < n ? commands[i].name : OTHERS[i - n].name);
+        put_zsh(i < n ? commands[i].summary : OTHERS[i - n].summary);
         fputs("' ", stdout);
     }
-    fputs("'help:show the options of a command' 'man:print the manual page' 'completions:print what makes a "
-          "shell complete')\n    if (( CURRENT == 2 )); then\n        _describe command commands\n"
+    fputs(")\n    if (( CURRENT == 2 )); then\n        _describe command commands\n"
           "        return\n    fi\n    local command=$words[2]\n    shift words\n    (( CURRENT-- ))\n    case "
           "$command in\n",
           stdout);
@@ -170,15 +180,16 @@ static void present_fish(const cli_spec *spec) {
         printf("complete -c bitpair -n '__fish_seen_subcommand_from %s' -l %s", spec->name, o->name);
         if (o->letter) printf(" -s %c", o->letter);
         fputs(o->metavar ? " -r -d '" : " -d '", stdout);
-        put_escaped(o->help, "'\\", "\\");
+        put_fish(o->help);
         fputs("'\n", stdout);
     }
 }
 
 static void fish(const cli_command *commands, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        printf("complete -c bitpair -n __fish_use_subcommand -f -a %s -d '", commands[i].name);
-        put_escaped(commands[i].summary, "'\\", "\\");
+    for (size_t i = 0; i < n + N_OTHERS; i++) {
+        printf("complete -c bitpair -n __fish_use_subcommand -f -a %s -d '",
+               i < n ? commands[i].name : OTHERS[i - n].name);
+        put_fish(i < n ? commands[i].summary : OTHERS[i - n].summary);
         fputs("'\n", stdout);
     }
     each_command(commands, n, present_fish);
