@@ -1,5 +1,6 @@
 /* The command line as a user meets it: exit codes, messages, what goes to which stream. Runs the `bitpair` beside this
  * program. */
+#include <math.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -110,6 +111,15 @@ static void check_usage(void) {
     expect_failure("compress a -o b --calib c --gradients none --block-steps 5", 2, "--block-steps goes with");
     expect_failure("compress a -o b --calib c --allocation d", 2, "--allocation goes with");
     expect_failure("compress a -o b --calib c --extend d --separate", 2, "--separate goes without");
+    expect_failure("compress a -o b --calib c --method diagonal --lambda 1", 2, "--lambda goes with --method full");
+    expect_failure("compress a -o b --calib c --method diagonal --gradients full", 2, "go with --method full");
+    expect_failure("compress a -o b --calib c --gradient-tokens 64", 2, "goes with --gradients diagonal");
+    expect_failure("compress a -o b --calib c --block-rate 0.1", 2, "--block-rate goes with");
+    expect_failure("compress a -o b --calib c --extend d --embedding-bits 5", 2, "goes without --extend");
+    expect_failure("tune a b -o c --calib d --steps 1 --fix-shared --embedding-rate 0.1", 2, "--embedding-rate trains");
+    expect_failure("tune a b -o c --calib d --steps 1 --scales-only --sign-noise 3", 2, "go without --scales-only");
+    expect_failure("eval a --tasks b --teacher c", 2, "go with --text");
+    expect_failure("eval a --text b --limit 3", 2, "goes with --tasks");
     expect_failure("eval a --text", 2, "value is missing");
     expect_failure("eval a --text b --ctx 1", 2, "from 2 to");
     expect_failure("eval a --text b --ctx 5x", 2, "not '5x'");
@@ -228,6 +238,18 @@ static void check_side_by_side(const char *model, const char *text) {
     expect_failure(arguments, 1, "broken JSON");
 }
 
+/* A chat: control tokens are tokens, as they are where the model was calibrated and where it answers. */
+static void check_chat_text(void) {
+    static const char CHAT[] = "<|im_start|>user\nHi<|im_end|>\n"; /* <|im_start|> user \n Hi <|im_end|> \n */
+    write_text("chat.txt", CHAT, sizeof CHAT - 1);
+    char arguments[2048];
+    snprintf(arguments, sizeof arguments,
+             "eval '" BITPAIR_ROOT "/models/smollm2-135m-instruct.gguf' --tier 1 --text %s/chat.txt --json -q", folder);
+    CHECK(run(arguments) == 0 && number_of("tokens") == 6 && number_of("scored") == 5, "%s%s", out, err);
+    const double bytes = number_of("nll") * 5 / 0.6931471805599453 / number_of("bits_per_byte");
+    CHECK(fabs(bytes - (double)(sizeof CHAT - 1 - strlen("<|im_start|>"))) < 1e-3, "%g bytes scored", bytes);
+}
+
 static void check_figures(const char *model, const char *text) {
     char arguments[2048];
     snprintf(arguments, sizeof arguments, "inspect %s --json", model);
@@ -247,6 +269,7 @@ static void check_figures(const char *model, const char *text) {
              model);
     CHECK(run(arguments) == 0 && number_of("kl") > 0 && number_of("kl") < 1e-2, "what 8 bits cost: %s%s", out, err);
     check_side_by_side(model, text);
+    check_chat_text();
     snprintf(arguments, sizeof arguments, "bench %s --threads 2 --json --repetitions 1 --quiet", model);
     CHECK(run(arguments) == 0 && number_of("prefill_tps") > 0 && number_of("decode_tps") > 0 &&
               number_of("threads") == 2,

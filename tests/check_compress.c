@@ -6,6 +6,8 @@
 #include <signal.h>
 
 #include "engine.h"
+#include "io/gguf_write.h"
+#include "quant.h"
 #include "load.h"
 
 static size_t count_files(const char *path) {
@@ -275,6 +277,56 @@ static void check_weighed(const char *original, const char *calib) {
     CHECK(same_files(one, resumed), "a resumed run gives other bytes");
 }
 
+/* out <- the GGUF file `from` with one more tensor, a vector of zeros. */
+static void add_vector(const char *out, const char *from, const char *name, uint64_t n) {
+    source s;
+    gguf header;
+    void *memory = NULL;
+    uint8_t *bytes = NULL;
+    uint64_t begin = 0, full = 0;
+    bp_err e = {0};
+    CHECK(source_open(&s, from, &e) && header_open(&header, &memory, &s, &e), "%s", e.text);
+    gguf_writer *w = gguf_writer_new();
+    for (uint32_t i = 0; i < header.n_keys; i++) gguf_put_key(w, &header.keys[i]);
+    for (uint32_t i = 0; i < header.n_tensors; i++) {
+        const gguf_tensor *t = &header.tensors[i];
+        char copy[128];
+        snprintf(copy, sizeof copy, "%.*s", (int)t->name.size, t->name.text);
+        gguf_put_tensor(w, copy, t->type, t->n_dims, t->dims);
+    }
+    gguf_put_tensor(w, name, QUANT_F32, 1, &n);
+    CHECK(gguf_writer_finish(w, (uint32_t)header.alignment, &bytes, &begin, &full, &e), "%s", e.text);
+    uint8_t *file = calloc(1, full);
+    memcpy(file, bytes, begin);
+    for (uint32_t i = 0; i < header.n_tensors; i++)
+        memcpy(file + gguf_writer_offset(w, i), s.bytes + header.tensors[i].offset, header.tensors[i].bytes);
+    FILE *f = fopen(out, "wb");
+    CHECK(f && fwrite(file, 1, full, f) == full && fclose(f) == 0, "%s", out);
+    free(file);
+    free(bytes);
+    gguf_writer_free(w);
+    free(memory);
+    source_close(&s);
+}
+
+/* A bias that calibration would leave out */
+static void check_biased(const char *original, const char *calib) {
+    char dense[PATH], biased[PATH], out[PATH], log[PATH], text[512] = "";
+    snprintf(dense, sizeof dense, "%s", in_folder("q8.gguf"));
+    snprintf(biased, sizeof biased, "%s", in_folder("biased.gguf"));
+    snprintf(out, sizeof out, "%s", in_folder("no.gguf"));
+    snprintf(log, sizeof log, "%s", in_folder("log"));
+    CHECK(wait_for(call_apart(cmd_compress, OPTIONS("compress", original, "-o", dense, "--method", "q8_0"),
+                              OPTIONS("--quiet"), log, "/dev/null")) == 0,
+          "q8_0");
+    add_vector(biased, dense, "blk.1.attn_output.bias", 128);
+    CHECK(run(biased, out, calib, OPTIONS("--bits", "1")) == 1, "a bias of attn_output is left out");
+    FILE *f = fopen(log, "r");
+    text[f ? fread(text, 1, sizeof text - 1, f) : 0] = 0;
+    if (f) fclose(f);
+    CHECK(strstr(text, "blk.1.attn_output.bias"), "%s", text);
+}
+
 /* Each is refused with this exit code and one line that says this. */
 static void check_refusals(const char *original, const char *calib) {
     char latin[PATH], tiny[PATH], done[PATH], fresh[PATH], log[PATH];
@@ -334,6 +386,7 @@ int main(void) {
         check_fitted(original, calib);
         check_weighed(original, calib);
         check_scale_bits(original, calib);
+        check_biased(original, calib);
         check_refusals(original, calib);
     }
     remove_all();

@@ -10,6 +10,7 @@
 #include "linalg/linalg.h"
 #include "random.h"
 #include "load.h"
+#include "offline.h"
 #include "tune/output_weights.h"
 
 enum { MOST_LAYERS = 64 };
@@ -212,6 +213,31 @@ static void check_command(const char *dense, const char *calib) {
           (unsigned)k[0][1], (unsigned)k[1][0], (unsigned)k[1][1]);
 }
 
+/* Sequences of an odd number of tokens, and of these an odd number: each group of probes is compared at the positions of
+ * the dense one, where errors of layers differ by what the texts are, not by orders. */
+static void check_odd(const char *dense, const char *calib) {
+    static const char *const LENGTHS[] = {"128", "129"};
+    layer_loss losses[2][MOST_LAYERS] = {{{0}}};
+    char kept[PATH], out[PATH];
+    offline_model in = {0};
+    bp_err e = {0};
+    snprintf(out, sizeof out, "%s", in_folder("odd.gguf"));
+    CHECK(offline_open(&in, dense, &e), "%s", e.text);
+    const model *m = in.model;
+    for (size_t i = 0; m && i < 2; i++) {
+        snprintf(kept, sizeof kept, "%s", in_folder(i ? "odd.json" : "even.json"));
+        CHECK(run(dense, out, calib,
+                  OPTIONS("--separate", "--allocate", "equal-loss", "--allocation", kept, "--ctx", LENGTHS[i],
+                          "--calib-tokens", "20640", "--force")) == 0,
+              "equal-loss failed");
+        CHECK(allocate_read(losses[i], kept, in.description, m, false, &e), "%s", e.text);
+    }
+    for (size_t i = 0; m && i < m->config.n_layers * PARTS; i++)
+        CHECK(losses[1][i].kl < 2 * losses[0][i].kl + 1e-3, "layer %zu: %g, with 128 tokens %g", i, losses[1][i].kl,
+              losses[0][i].kl);
+    offline_close(&in);
+}
+
 int main(void) {
     char path[1024], calib[1024];
     source s;
@@ -234,6 +260,7 @@ int main(void) {
         model_unload(m);
         source_close(&s);
         check_command(path, calib);
+        check_odd(path, calib);
         check_gradients_file(path, calib);
     }
     remove_all();

@@ -117,7 +117,7 @@ typedef struct {
 static int compress_tiny(const files *f, const char *const *more) {
     return call(cmd_compress,
                 OPTIONS("compress", f->model, "-o", f->out, "--calib", f->text, "--calib-tokens", "256", "--ctx", "32",
-                        "--iterations", "4", "--gradient-tokens", "64", "--stages", "1,1", "--threads", "2", "--force"),
+                        "--iterations", "4", "--stages", "1,1", "--threads", "2", "--force"),
                 more);
 }
 

@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -391,6 +392,32 @@ static void check_refusals(const opened *m) {
     }
 }
 
+/* A disk that fills up: the run fails, whole conversations stay. */
+static void check_full_disk(const opened *m) {
+    bp_err e = {0};
+    file_view f = {0};
+    generate_calib_result r;
+    struct rlimit limit, before;
+    generate_calib_options o = usual(in_folder("few"), in_folder("full"));
+    o.tokens = 100000;
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &before);
+    limit = before;
+    limit.rlim_cur = 3000;
+    setrlimit(RLIMIT_FSIZE, &limit);
+    bool ok = generate_calib_run(&o, m->text_side.model, m->weights, &r, &e);
+    setrlimit(RLIMIT_FSIZE, &before);
+    CHECK(!ok && e.code == BP_ERR_IO && strstr(e.text, "full") && strstr(e.text, "conversations are in"), "%s", e.text);
+    bool kept = file_map(&f, o.out_path, &e);
+    CHECK(kept && f.size == r.bytes && f.size > 1500 && f.size <= 3000, "%zu bytes, reported %zu", (size_t)f.size,
+          (size_t)r.bytes);
+    char *text = strndup(kept ? (const char *)f.bytes : "", (size_t)f.size);
+    check_form(text);
+    CHECK(count(text, "<|im_start|>system\n") == r.chats, "%zu conversations", (size_t)r.chats);
+    free(text);
+    file_unmap(&f);
+}
+
 /* The command line; last: an interrupt keeps what is complete. */
 static void check_command(const opened *m) {
     char out[] = "--output=x", command[] = "generate-calib", model_word[] = "model", held[] = "--held-out",
@@ -430,6 +457,7 @@ int main(void) {
         check_text(&m);
         check_engine(&m);
         check_files(&m);
+        check_full_disk(&m);
         check_refusals(&m);
         check_command(&m);
         close_model(&m);

@@ -272,6 +272,28 @@ static void check_apart(const student_layer *l, student_layer *moved, float *scr
     free(G);
 }
 
+/* None before a step; one whose latent is turned. */
+static void check_flips(const model *m, bp_err *e) {
+    student fresh = {0};
+    uint64_t flipped = 1, all = 0;
+    size_t n = m ? (size_t)m->config.n_layers * PARTS : 0;
+    factors *f = calloc(n + 1, sizeof *f);
+    CHECK(m && student_open(&fresh, m, true, false, e), "%s", e->text);
+    for (size_t i = 0; i < n; i++) CHECK(student_factors(&fresh.layers[i], &f[i], e), "%s", e->text);
+    student_flips(f, m, &flipped, &all);
+    CHECK(flipped == 0 && all > 0, "%llu flips of %llu before any step", (unsigned long long)flipped,
+          (unsigned long long)all);
+    float *latent = &fresh.layers[0].stages[0].B[3];
+    *latent = *latent >= 0 ? -1 : 1;
+    factors_close(&f[0]);
+    CHECK(student_factors(&fresh.layers[0], &f[0], e), "%s", e->text);
+    student_flips(f, m, &flipped, &all);
+    CHECK(flipped == 1, "%llu flips after one", (unsigned long long)flipped);
+    for (size_t i = 0; i < n; i++) factors_close(&f[i]);
+    free(f);
+    student_close(&fresh);
+}
+
 static void check_student(bool tier_scales) {
     bp_err e = {0};
     source s = {0};
@@ -287,10 +309,7 @@ static void check_student(bool tier_scales) {
         check_layer(&one.layers[p], &two.layers[p], turn, scratch);
         if (tier_scales) check_apart(&one.layers[p], &three.layers[p], scratch);
     }
-    uint64_t flipped = 1, all = 0;
-    student_flips(&one, m, &flipped, &all);
-    CHECK(flipped == 0 && all > 0, "%llu flips of %llu before any step", (unsigned long long)flipped,
-          (unsigned long long)all);
+    check_flips(m, &e);
     free(scratch);
     student_close(&one);
     student_close(&two);

@@ -8,6 +8,7 @@
 #include "compress/plan.h"
 #include "engine.h"
 #include "io/json.h"
+#include "load.h"
 #include "offline.h"
 
 static pid_t start(const char *teacher, const char *file, const char *out, const char *calib, const char *const *more) {
@@ -295,6 +296,74 @@ static void check_plain_table(const char *teacher, const char *calib) {
           "%lld bytes, before %lld", (long long)after.st_size, (long long)before.st_size);
 }
 
+/* A teacher whose norms are others: the file keeps those of the student, with which it was tuned. */
+static void check_norms(const char *teacher, const char *file, const char *calib) {
+    char dense[PATH], out[PATH];
+    source s = {0};
+    gguf header;
+    void *memory = NULL;
+    bp_err e = {0};
+    offline_model before = {0}, after = {0};
+    snprintf(dense, sizeof dense, "%s", in_folder("other-norms.gguf"));
+    snprintf(out, sizeof out, "%s", in_folder("norms.gguf"));
+    CHECK(wait_for(call_apart(cmd_compress, OPTIONS("compress", teacher, "-o", dense, "--method", "q8_0"),
+                              OPTIONS("--quiet"), in_folder("log"), in_folder("out"))) == 0,
+          "q8_0");
+    CHECK(source_open(&s, dense, &e) && header_open(&header, &memory, &s, &e), "%s", e.text);
+    const gguf_tensor *norm = gguf_tensor_find(&header, "blk.0.attn_norm.weight");
+    float *changed = malloc((size_t)norm->bytes);
+    memcpy(changed, s.bytes + norm->offset, (size_t)norm->bytes);
+    for (size_t i = 0; i < norm->bytes / sizeof *changed; i++) changed[i] *= 1.25f;
+    FILE *f = fopen(dense, "r+b");
+    CHECK(f && fseek(f, (long)norm->offset, SEEK_SET) == 0 && fwrite(changed, 1, norm->bytes, f) == norm->bytes &&
+              fclose(f) == 0,
+          "%s", dense);
+    CHECK(wait_for(start(dense, file, out, calib, OPTIONS("--steps", "1", "--scales-only", "--embedding-rate", "0"))) ==
+              0,
+          "tune failed");
+    CHECK(offline_open(&before, file, &e) && offline_open(&after, out, &e), "%s", e.text);
+    if (after.model)
+        CHECK(memcmp(before.model->layers[0].attn_norm, after.model->layers[0].attn_norm, norm->bytes) == 0 &&
+                  memcmp(after.model->layers[0].attn_norm, changed, norm->bytes) != 0,
+              "the norms are the teacher's");
+    offline_close(&before);
+    offline_close(&after);
+    free(changed);
+    free(memory);
+    source_close(&s);
+}
+
+/* Interrupted where there is room for the result and none for the state: what was best is not lost. */
+static void check_no_room(const char *teacher, const char *file, const char *calib) {
+    char out[PATH], log[PATH], text[1024];
+    struct rlimit limit, before;
+    bp_err e = {0};
+    file_view f = {0};
+    int rc = CLI_INTERRUPTED;
+    snprintf(out, sizeof out, "%s", in_folder("no-room.gguf"));
+    snprintf(log, sizeof log, "%s", in_folder("log"));
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &before);
+    limit = before;
+    limit.rlim_cur = 2000000; /* the state has 12 bytes for each of a million signs */
+    for (unsigned wait = 2; wait < 100 && !f.bytes; wait *= 2) {
+        setrlimit(RLIMIT_FSIZE, &limit);
+        pid_t pid = start(teacher, file, out, calib,
+                          OPTIONS("--minutes", "5", "--validate-every", "0", "--embedding-rate", "0"));
+        setrlimit(RLIMIT_FSIZE, &before);
+        sleep(wait);
+        kill(pid, SIGINT);
+        rc = wait_for(pid);
+        if (access(out, R_OK) == 0) CHECK(file_map(&f, out, &e), "%s", e.text);
+    }
+    FILE *said = fopen(log, "r");
+    text[said ? fread(text, 1, sizeof text - 1, said) : 0] = 0;
+    if (said) fclose(said);
+    CHECK(rc == CLI_FAILED && f.bytes && bp_verify(f.bytes, (size_t)f.size, &e), "exit %d: %s%s", rc, text, e.text);
+    CHECK(strstr(text, "what was best until then is in"), "%s", text);
+    if (f.bytes) file_unmap(&f);
+}
+
 static long tuned_size(const char *teacher, const char *file, const char *name, const char *calib, const char *bits) {
     struct stat st;
     const char *const stay[] = {"--steps", "1", "--scales-only", "--embedding-rate", "0", NULL},
@@ -380,6 +449,8 @@ int main(void) {
     check_labels(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_fused(teacher, calib);
     check_plain_table(teacher, calib);
+    check_norms(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
+    check_no_room(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_scale_bits(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_recipe(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_refusals(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);

@@ -170,23 +170,40 @@ int cli_parse(const cli_spec *spec, int argc, char **argv, const char **position
     return CLI_USAGE;
 }
 
+/* The option at or after argv[*i], *i moved behind it; NULL: no more. */
+static const cli_option *next_given(const cli_spec *spec, int argc, char **argv, int *i) {
+    while (*i < argc && strcmp(argv[*i], "--") != 0) {
+        const char *word = argv[(*i)++];
+        if (word[0] != '-' || !word[1]) continue;
+        const bool is_long = word[1] == '-';
+        const size_t size = is_long ? strcspn(word + 2, "=") : 1;
+        const cli_option *o = is_long ? find_long(spec, word + 2, size) : find_letter(spec, word[1]);
+        if (!o) continue;
+        if (o->kind != CLI_FLAG && !word[size + (is_long ? 2 : 1)]) ++*i; /* the next word is its value */
+        return o;
+    }
+    return NULL;
+}
+
 static bool is_known(const char *name, const char *const *known) {
     while (*known && strcmp(*known, name) != 0) known++;
     return *known;
 }
 
 const char *cli_given_besides(const cli_spec *spec, int argc, char **argv, const char *const *known) {
-    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
-        const char *word = argv[i];
-        if (word[0] != '-' || !word[1]) continue;
-        const bool is_long = word[1] == '-';
-        const size_t size = is_long ? strcspn(word + 2, "=") : 1;
-        const cli_option *o = is_long ? find_long(spec, word + 2, size) : find_letter(spec, word[1]);
-        if (!o) continue;
+    int i = 1;
+    const cli_option *o;
+    while ((o = next_given(spec, argc, argv, &i)))
         if (!is_known(o->name, known)) return o->name;
-        if (o->kind != CLI_FLAG && !word[size + (is_long ? 2 : 1)]) i++; /* the next word is its value */
-    }
     return NULL;
+}
+
+bool cli_given(const cli_spec *spec, int argc, char **argv, const char *name) {
+    int i = 1;
+    const cli_option *o;
+    while ((o = next_given(spec, argc, argv, &i)))
+        if (strcmp(o->name, name) == 0) return true;
+    return false;
 }
 
 int cli_wrong(const char *command, const char *what) {

@@ -43,6 +43,8 @@ void cli_present(cli_presenter present);
 /* The first option of a command line that cli_parse took whose name is not in `known` (NULL ends it); NULL: there is
  * none. */
 const char *cli_given_besides(const cli_spec *spec, int argc, char **argv, const char *const *known);
+/* Was this option given? For those that would be ignored beside others. */
+bool cli_given(const cli_spec *spec, int argc, char **argv, const char *name);
 
 /* Prints what is wrong with the options of a command, and where its help is; returns CLI_USAGE. */
 int cli_wrong(const char *command, const char *what);

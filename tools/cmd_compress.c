@@ -27,6 +27,11 @@ static bool check_model(const offline_model *in, const compress_options *o, bp_e
         return bp_fail(e, BP_ERR_UNSUPPORTED, 0,
                        "layers with fewer than 32 rows or columns cannot be factorized (hidden size %u, keys %zu)",
                        (unsigned)c->d_model, kv);
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        for (part p = PART_O; p < PARTS; p++)
+            if (part_linear(&in->model->layers[i], p)->bias)
+                return bp_fail(e, BP_ERR_UNSUPPORTED, 0, "blk.%u.%s.bias: layers with a bias, other than q, k and v",
+                               (unsigned)i, part_name(p));
     return offline_check_text(in, o->ctx, e);
 }
 
@@ -201,6 +206,27 @@ static int check_usage(compress_options *o, double bits, const char *stages, con
     return e.code == BP_OK ? CLI_OK : cli_wrong("compress", e.text);
 }
 
+/* An option that would be ignored beside the others, as a sentence; NULL: none. */
+static const char *ignored(const cli_spec *spec, int argc, char **argv, bool diagonal, const char *gradients,
+                           const char *extend) {
+    static const char *const FULL[] = {"lambda", "damping", "gradient-tokens"};
+    static char sentence[128];
+    const bool none = strcmp(gradients, "none") == 0, all = strcmp(gradients, "full") == 0;
+    for (size_t i = 0; diagonal && i < sizeof FULL / sizeof *FULL; i++) {
+        snprintf(sentence, sizeof sentence, "--%s goes with --method full", FULL[i]);
+        if (cli_given(spec, argc, argv, FULL[i])) return sentence;
+    }
+    if (diagonal && !none && cli_given(spec, argc, argv, "gradients"))
+        return "--gradients full and diagonal go with --method full";
+    if ((none || all) && cli_given(spec, argc, argv, "gradient-tokens"))
+        return "--gradient-tokens goes with --gradients diagonal";
+    if (!cli_given(spec, argc, argv, "block-steps") && cli_given(spec, argc, argv, "block-rate"))
+        return "--block-rate goes with --block-steps";
+    if (extend && cli_given(spec, argc, argv, "embedding-bits"))
+        return "--embedding-bits goes without --extend, which keeps the embedding of that file";
+    return NULL;
+}
+
 int cmd_compress(int argc, char **argv) {
     compress_options o = {.calib_tokens = 65536,
                           .ctx = 512,
@@ -290,6 +316,8 @@ int cmd_compress(int argc, char **argv) {
         return compress_rtn(&o, method, bits > 0 ? bits : 2,
                             cli_given_besides(&spec, argc, argv, compress_rtn_options(method)));
     o.fused = !separate;
+    const char *wrong = ignored(&spec, argc, argv, strcmp(method, "diagonal") == 0, gradients, extend);
+    if (wrong) return cli_wrong("compress", wrong);
     if ((rc = check_usage(&o, bits, stages, method, gradients, allocate, extend)) != CLI_OK) return rc;
     o.diagonal = strcmp(method, "diagonal") == 0;
     o.correlated = o.token_weights = strcmp(gradients, "full") == 0 && !o.diagonal;

@@ -21,7 +21,9 @@ typedef struct {
     loaded teacher, models[PERPLEXITY_MODELS]; /* a model that is the teacher is opened once, as the teacher */
     bp_model *views[PERPLEXITY_MODELS];
     cli_progress progress;
-    char *texts; /* the list, cut at its commas */
+    char *texts;                /* the list, cut at its commas */
+    int32_t *ids[REPORT_TEXTS]; /* [n_ids[i]] of each text */
+    size_t n_ids[REPORT_TEXTS];
     report report;
 } evaluation;
 
@@ -34,38 +36,43 @@ static bool show_nll(void *context, uint64_t done, uint64_t total, double nll) {
     return !cli_interrupted();
 }
 
-/* The first tokens of the text, at most o->tokens; every model must cut it into the same. */
-static int32_t *read_tokens(const evaluation *v, const char *path, size_t *n, bp_err *e) {
+/* The tokens of a text as `model` cuts it; words for control tokens are those tokens, as when calibrating. */
+static int32_t *cut(const bp_model *model, const file_view *f, size_t *n, bp_err *e) {
+    return generate_tokenize(model, (const char *)f->bytes, (size_t)f->size, BP_TOKENIZE_SPECIAL, n, e);
+}
+
+/* Does `model` cut the text into the n ids that the first model cuts it into? */
+static bool cuts_alike(const evaluation *v, const bp_model *model, const char *name, const file_view *f,
+                       const int32_t *ids, size_t n, bp_err *e) {
+    size_t count = 0;
+    if (model == v->views[0]) return true;
+    int32_t *own = cut(model, f, &count, e);
+    bool alike = own && count == n && memcmp(own, ids, n * sizeof *ids) == 0;
+    free(own);
+    return alike || !own ||
+           bp_fail(e, BP_ERR_ARGUMENT, 0, "%s cuts the text into other tokens than %s: evaluate them apart", name,
+                   v->o->paths[0]);
+}
+
+/* v->ids[index]: the first tokens of the text, at most o->tokens; every model must cut it into the same. */
+static bool read_tokens(evaluation *v, size_t index, bp_err *e) {
+    const char *path = v->report.texts[index];
+    size_t n = 0;
     file_view f;
     bp_err inner = {0};
-    int32_t *ids = NULL;
-    if (!file_map(&f, path, e)) return NULL;
-    for (size_t m = 0; m < v->report.n_models && inner.code == BP_OK; m++) {
-        size_t count = 0;
-        if (m && v->views[m] == v->views[0]) continue;
-        int32_t *own = generate_tokenize(v->views[m], (const char *)f.bytes, (size_t)f.size, 0, &count, &inner);
-        if (own && ids && (count != *n || memcmp(own, ids, count * sizeof *own) != 0))
-            bp_fail(&inner, BP_ERR_ARGUMENT, 0, "%s cuts the text into other tokens than %s: evaluate them apart",
-                    v->o->paths[m], v->o->paths[0]);
-        if (m) free(own);
-        if (m == 0) ids = own;
-        if (m == 0) *n = count;
-    }
+    if (!file_map(&f, path, e)) return false;
+    int32_t *ids = v->ids[index] = cut(v->views[0], &f, &n, &inner);
+    for (size_t m = 1; m < v->report.n_models && inner.code == BP_OK; m++)
+        cuts_alike(v, v->views[m], v->o->paths[m], &f, ids, n, &inner);
+    if (v->teacher.model && inner.code == BP_OK) cuts_alike(v, v->teacher.model, v->o->teacher, &f, ids, n, &inner);
     file_unmap(&f);
-    if (inner.code != BP_OK) {
-        bp_fail(e, inner.code, inner.offset, "%s: %s", path, inner.text);
-        free(ids);
-        return NULL;
-    }
-    if (v->o->tokens) *n = bp_min(*n, (size_t)v->o->tokens);
-    return ids;
+    if (inner.code != BP_OK) return bp_fail(e, inner.code, inner.offset, "%s: %s", path, inner.text);
+    v->n_ids[index] = v->o->tokens ? bp_min(n, (size_t)v->o->tokens) : n;
+    return true;
 }
 
 static bool measure_text(evaluation *v, size_t index, bp_err *e) {
-    size_t n = 0;
     perplexity scores[PERPLEXITY_MODELS];
-    int32_t *ids = read_tokens(v, v->report.texts[index], &n, e);
-    if (!ids) return false;
     perplexity_options options = {.models = v->views,
                                   .n_models = v->report.n_models,
                                   .teacher = v->teacher.model,
@@ -76,10 +83,9 @@ static bool measure_text(evaluation *v, size_t index, bp_err *e) {
                                   .progress = show_nll,
                                   .context = &v->progress};
     cli_progress_begin(&v->progress, v->report.texts[index], v->o->quiet);
-    bool ok = perplexity_measure(scores, &options, ids, n, e);
+    bool ok = perplexity_measure(scores, &options, v->ids[index], v->n_ids[index], e);
     cli_progress_end(&v->progress);
     for (size_t m = 0; ok && m < v->report.n_models; m++) v->report.models[m].texts[index] = scores[m];
-    free(ids);
     return ok;
 }
 
@@ -164,6 +170,7 @@ static bool evaluate(evaluation *v, bp_err *e) {
     v->report.ctx = o->ctx;
     bool ok = list_texts(v, e) && (!o->tasks || tasks_read(&v->report.tasks, o->tasks, (size_t)o->limit, e)) &&
               open_models(v, e) && (v->team = workers_open((uint32_t)o->machine.threads, e));
+    for (size_t i = 0; ok && i < v->report.n_texts; i++) ok = read_tokens(v, i, e);
     for (size_t i = 0; ok && i < v->report.n_texts; i++) ok = measure_text(v, i, e);
     for (size_t i = 0; ok && o->tasks && i < v->report.n_models; i++) ok = measure_tasks(v, i, e);
     v->report.seconds = clock_seconds() - started;
@@ -176,6 +183,7 @@ static void close_all(evaluation *v) {
     bp_engine_close(v->engine);
     workers_close(v->team);
     tasks_free(&v->report.tasks);
+    for (size_t i = 0; i < REPORT_TEXTS; i++) free(v->ids[i]);
     free(v->texts);
     free(v);
 }
@@ -227,6 +235,7 @@ int cmd_eval(int argc, char **argv) {
             "  bitpair eval model.gguf --teacher model.gguf --kv 8 --text books.txt     what an 8-bit cache costs\n"
             "  bitpair eval model.gguf --teacher model.gguf --tier 2 --text books.txt   what later tiers bring\n"
             "\n"
+            "Texts are read as compress and tune read theirs: <|im_start|> and its like are control tokens.\n"
             "Zero-shot: rows {query, choices, gold} or {context_options, continuation, gold}. acc takes the choice\n"
             "of the highest likelihood, acc_norm the highest per byte of the choice. The mean over sets takes\n"
             "acc for boolq, copa and winograd, acc_norm for all others. A context that begins with \"Question: \"\n"
@@ -240,6 +249,8 @@ int cmd_eval(int argc, char **argv) {
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
     if ((rc = machine_check(&o.machine, spec.name)) != CLI_OK) return rc;
     if (!o.text && !o.tasks) return cli_wrong(spec.name, "--text FILES or --tasks DIR is missing");
+    if (!o.text && (o.teacher || o.tokens)) return cli_wrong(spec.name, "--teacher and --tokens go with --text FILES");
+    if (!o.tasks && o.limit) return cli_wrong(spec.name, "--limit goes with --tasks DIR");
     cli_catch_interrupt();
     return run(&o);
 }

@@ -49,8 +49,11 @@ static const char *key_text(const inspection *v, const char *key, char *out, siz
 /* ---- JSON ------------------------------------------------------------------------------------------------------- */
 
 static void add_key_text(cJSON *to, const inspection *v, const char *name, const char *key) {
-    char value[4096];
-    if (key_text(v, key, value, sizeof value)[0]) cJSON_AddStringToObject(to, name, value);
+    size_t size = 0;
+    const char *bytes = bp_model_string(v->model, key, &size);
+    char *value = size ? malloc(size + 1) : NULL;
+    if (value) cJSON_AddStringToObject(to, name, clean_text(bytes, size, value, size + 1));
+    free(value);
 }
 
 static void add_hyper_parameters(cJSON *root, const bp_model_info *m) {

@@ -287,6 +287,10 @@ int cmd_tune(int argc, char **argv) {
     int rc = cli_parse(&spec, argc, argv, paths);
     if (rc != CLI_OK) return rc < 0 ? CLI_OK : rc;
     o.tune.first_tier = (uint32_t)from_tier;
+    if ((from_tier > 1 || o.tune.apart) && o.tune.rate_tables > 0 && cli_given(&spec, argc, argv, "embedding-rate"))
+        return cli_wrong("tune", "--embedding-rate trains what all tiers use: not with --from-tier or --fix-shared");
+    if (scales_only && (cli_given(&spec, argc, argv, "sign-curvature") || cli_given(&spec, argc, argv, "sign-noise")))
+        return cli_wrong("tune", "--sign-curvature and --sign-noise go without --scales-only, which turns no signs");
     if ((rc = check_usage(&o)) != CLI_OK) return rc;
     o.teacher = paths[0];
     o.student = paths[1];

@@ -107,11 +107,12 @@ static bool make_block(job *j, bp_err *e) {
 
 /* ---- probes ---------------------------------------------------------------------------------------------------- */
 
-/* The scored rows of `groups` groups of probes */
+/* The scored rows of `groups` groups of probes, the same positions of each */
 static void gather(const job *j, float *out, size_t groups) {
-    size_t d = j->m->config.d_model, tokens = groups * j->n_probes * j->ctx;
-    for (size_t t = STRIDE - 1; t < tokens; t += STRIDE, out += d)
-        memcpy(out, j->probes.stream[CHAIN_STUDENT] + t * d, d * sizeof *out);
+    size_t d = j->m->config.d_model, tokens = j->n_probes * j->ctx;
+    for (size_t g = 0; g < groups; g++)
+        for (size_t t = STRIDE - 1; t < tokens; t += STRIDE, out += d)
+            memcpy(out, j->probes.stream[CHAIN_STUDENT] + (g * tokens + t) * d, d * sizeof *out);
 }
 
 /* The chain of the first `groups` groups of probes through the blocks from `layer` on, dense. */

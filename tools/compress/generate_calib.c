@@ -282,9 +282,7 @@ static bool write_chat(job *j, const chat *c, bp_err *e) {
     size_t size = ok ? rendered.size - j->header.size : 0;
     int32_t *ids = ok ? generate_tokenize(j->model, rendered.bytes, size, BP_TOKENIZE_SPECIAL, &n, e) : NULL;
     ok = ids && file_append(j->out, rendered.bytes, size, e);
-    j->r->chats++;
-    j->r->tokens += n;
-    j->r->bytes += size;
+    if (ok) j->r->chats++, j->r->tokens += n, j->r->bytes += size;
     free(ids);
     text_free(&rendered);
     return ok;
@@ -483,10 +481,16 @@ bool generate_calib_run(const generate_calib_options *o, const bp_model *text_si
     ok = ok && converse(&j, e);
     cli_progress_end(&j.progress);
     r->seconds = clock_seconds() - started;
-    if (ok && r->chats) {
+    if (j.out && r->chats) { /* also after an error: what is whole is kept */
         file_out *out = j.out;
+        bp_err inner = {0}, reason = *e;
         j.out = NULL;
-        ok = file_commit(out, e);
+        bool kept = file_commit(out, &inner);
+        if (ok && !kept) *e = inner;
+        if (!ok && kept)
+            bp_fail(e, reason.code, reason.offset, "%s; %llu conversations are in %s", reason.text,
+                    (unsigned long long)r->chats, o->out_path);
+        ok = ok && kept;
     }
     close_job(&j);
     return ok;

@@ -82,7 +82,7 @@ output_weights_options plan_gradients(const compress_options *o);
 compress_plan plan_make(const compress_options *o, const model *m, size_t n_tokens);
 
 /* The options that shape the result, as one line of JSON in out [capacity]; PLAN_RECIPE bytes are enough. */
-enum { PLAN_RECIPE = 8192 };
+enum { PLAN_RECIPE = 65536 };
 void plan_recipe(const compress_options *o, char *out, size_t capacity);
 
 #endif

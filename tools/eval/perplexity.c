@@ -60,7 +60,7 @@ static void add_rows(const scorer *s, perplexity *p, size_t rows) {
         p->nll += s->scores[i].nll;
         p->kl += s->scores[i].kl;
         p->top1 += s->scores[i].agree;
-        p->bytes += bp_token_text(s->options->models[0], s->next[i], false, piece, sizeof piece);
+        p->bytes += bp_token_text(s->options->models[0], s->next[i], true, piece, sizeof piece);
         if (s->teacher) p->teacher_ppl += s->lessons[i].nll;
     }
     p->scored += rows;

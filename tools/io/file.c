@@ -182,7 +182,12 @@ bool file_write_at(file_out *f, uint64_t offset, const void *bytes, size_t n, bp
     return true;
 }
 
-bool file_append(file_out *f, const void *bytes, size_t n, bp_err *e) { return file_write_at(f, f->end, bytes, n, e); }
+bool file_append(file_out *f, const void *bytes, size_t n, bp_err *e) {
+    uint64_t before = f->end;
+    if (file_write_at(f, before, bytes, n, e)) return true;
+    if (ftruncate(f->fd, (off_t)before) == 0) f->end = before;
+    return false;
+}
 
 /* Gives a nameless file the temporary name, made of the process id and a counter. 0 or the reason. */
 static int name_temporary(file_out *f) {

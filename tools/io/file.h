@@ -24,6 +24,7 @@ typedef struct file_out file_out;
 
 /* Refuses an existing path unless `force`. If `room` > 0, checks first that the disk has that many bytes. */
 file_out *file_create(const char *path, bool force, uint64_t room, bp_err *e);
+/* Whole or, where that fails, not at all. */
 bool file_append(file_out *f, const void *bytes, size_t n, bp_err *e);
 bool file_write_at(file_out *f, uint64_t offset, const void *bytes, size_t n, bp_err *e);
 /* fsync, rename over path, close. On failure the temporary is removed. */

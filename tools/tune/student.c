@@ -325,27 +325,27 @@ bool student_factors(const student_layer *l, factors *f, bp_err *e) {
     return true;
 }
 
-static uint64_t count_flips(const float *latents, const uint8_t *bytes, size_t rows, size_t columns) {
-    float *signs = malloc(rows * columns * sizeof *signs);
+static uint64_t count_flips(const uint8_t *one, const uint8_t *two, size_t rows, size_t columns) {
+    const size_t n = rows * columns;
+    float *signs = malloc(2 * n * sizeof *signs);
     uint64_t flips = 0;
     if (!signs) return 0;
-    pack_unpack_signs(signs, bytes, rows, columns);
-    for (size_t i = 0; i < rows * columns; i++) flips += (latents[i] >= 0) != (signs[i] >= 0);
+    pack_unpack_signs(signs, one, rows, columns);
+    pack_unpack_signs(signs + n, two, rows, columns);
+    for (size_t i = 0; i < n; i++) flips += (signs[i] >= 0) != (signs[n + i] >= 0);
     free(signs);
     return flips;
 }
 
-void student_flips(const student *s, const model *m, uint64_t *flipped, uint64_t *all) {
+void student_flips(const factors *f, const model *m, uint64_t *flipped, uint64_t *all) {
     *flipped = *all = 0;
-    for (uint32_t i = 0; i < s->n_layers; i++)
-        for (part p = 0; p < PARTS; p++) {
-            const linear *l = part_linear(&m->layers[i], p);
-            const student_layer *layer = &s->layers[i * PARTS + p];
-            for (uint32_t j = 0; j < layer->n_stages; j++) {
-                const student_stage *t = &layer->stages[j];
-                *flipped += count_flips(t->A, l->stages[j].A.bytes, t->n, t->k) +
-                            count_flips(t->B, l->stages[j].B.bytes, t->k, t->m);
-                *all += (uint64_t)t->k * (t->n + t->m);
-            }
+    for (uint32_t i = 0; i < m->config.n_layers * PARTS; i++) {
+        const linear *l = part_linear(&m->layers[i / PARTS], i % PARTS);
+        for (uint32_t j = 0; j < f[i].n_stages; j++) {
+            const factor_stage *t = &f[i].stages[j];
+            *flipped += count_flips(t->A, l->stages[j].A.bytes, f[i].n, t->shape.k) +
+                        count_flips(t->B, l->stages[j].B.bytes, t->shape.k, f[i].m);
+            *all += (uint64_t)t->shape.k * (f[i].n + f[i].m);
         }
+    }
 }

@@ -83,7 +83,8 @@ void student_set_eight(student *s, bool eight);
 /* f (closed before) <- the layer as it is stored. BP_ERR_MEMORY. */
 bool student_factors(const student_layer *l, factors *f, bp_err *e);
 
-/* Signs that differ from those of the model it was read from, and how many there are. */
-void student_flips(const student *s, const model *m, uint64_t *flipped, uint64_t *all);
+/* Signs of f [n_layers * PARTS] that differ from those of the model that the student was read from, and how many there
+ * are. */
+void student_flips(const factors *f, const model *m, uint64_t *flipped, uint64_t *all);
 
 #endif

@@ -18,6 +18,11 @@ enum { GRADIENT_TOKENS = 16384 }; /* of the metric in which tables are rounded *
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
+/* Is the head the embedding? */
+static bool is_tied(const model *m) {
+    return m->embedding.rows == m->head.rows && m->embedding.planes.bytes == m->head.planes.bytes;
+}
+
 static bool check(const tune_options *o, const model *teacher, const model *file, const calibration *text, bp_err *e) {
     if (teacher->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "the teacher is compressed itself");
     if (!file->factorized) return bp_fail(e, BP_ERR_ARGUMENT, 0, "the student is not a bitpair file");
@@ -26,6 +31,10 @@ static bool check(const tune_options *o, const model *teacher, const model *file
     if (file->tier != file->n_tiers)
         return bp_fail(e, BP_ERR_ARGUMENT, 0, "the student's file ends after tier %u of %u", (unsigned)file->tier,
                        (unsigned)file->n_tiers);
+    if ((o->rate_tables > 0 || o->embedding_bits) && is_tied(teacher) != is_tied(file))
+        return bp_fail(e, BP_ERR_ARGUMENT, 0,
+                       "the head of one of teacher and student is its embedding, the other's is not: only with "
+                       "--embedding-rate 0 and without --embedding-bits");
     for (uint32_t i = file->n_tiers; i < MODEL_TIERS; i++)
         if (o->tier_weights[i] > 0)
             return bp_fail(e, BP_ERR_ARGUMENT, 0, "the student has %u tiers, not %u", (unsigned)file->n_tiers,
@@ -62,10 +71,8 @@ static float *widened(workers *w, const linear *table) {
 static bool open_tables(tuner *t) {
     const model *models[] = {t->file, t->teacher};
     for (int i = 0; i < 2; i++) {
-        const linear *e = &models[i]->embedding, *h = &models[i]->head;
-        bool tied = e->rows == h->rows && e->planes.bytes == h->planes.bytes;
-        t->embedding[i] = widened(t->w, e);
-        t->table[i] = tied ? t->embedding[i] : widened(t->w, h);
+        t->embedding[i] = widened(t->w, &models[i]->embedding);
+        t->table[i] = is_tied(models[i]) ? t->embedding[i] : widened(t->w, &models[i]->head);
         if (!t->embedding[i] || !t->table[i]) return false;
     }
     return true;
@@ -408,6 +415,8 @@ static bool write_best(tuner *t, container *c, const char *out_path, bool force,
     if (t->n_tables > 0) c->embedding = &tables[0];
     if (t->n_tables > 1) c->head = &tables[1];
     changed.out_norm = t->best_norm;
+    changed.layers = t->shapes; /* the student's norms and biases, with which it was trained */
+    changed.config.rope_freqs = t->file->config.rope_freqs;
     c->model = &changed;
     c->layers = t->best;
     c->n_tiers = t->file->n_tiers;
@@ -422,14 +431,28 @@ static bool begin(tuner *t, const state_file *state, bp_err *e) {
     return begin_tables(t, e) && validate(t, t->before, e);
 }
 
+/* After an error: what was best until then is written, and e says so; nothing where nothing was better than the start. */
+static void salvage(tuner *t, container *c, const char *out_path, bool force, bp_err *e) {
+    bp_err inner = {0}, reason = *e;
+    if (t->best_step == 0) return;
+    bool ok = write_best(t, c, out_path, force, &inner);
+    bp_fail(e, reason.code, reason.offset, "%s; %s %s%s%s", reason.text,
+            ok ? "what was best until then is in" : "what was best until then could not be written to", out_path,
+            ok ? "" : ": ", ok ? "" : inner.text);
+}
+
 static bool run(tuner *t, container *c, const char *out_path, bool force, tune_result *result, bp_err *e) {
     char path[STATE_PATH];
     state_file state = {.path = path};
     tune_score scores[MODEL_TIERS] = {0};
     state_path(path, out_path);
     fingerprint(t, state.fingerprint);
-    if (!begin(t, &state, e) || !run_steps(t, &state, e) || !validate(t, scores, e)) return false;
-    student_flips(&t->model, t->file, &result->flipped, &result->signs);
+    if (!begin(t, &state, e)) return false;
+    if (!run_steps(t, &state, e) || !validate(t, scores, e)) {
+        if (e->code != BP_OK) salvage(t, c, out_path, force, e);
+        return false;
+    }
+    student_flips(t->best, t->file, &result->flipped, &result->signs);
     memcpy(result->before, t->before, sizeof result->before);
     memcpy(result->after, t->after, sizeof result->after);
     result->steps = t->step;
