@@ -123,7 +123,7 @@ async function load({ source, options }) {
     const tier = (n, file) => {
       if (options.startAt === undefined || (!started && n < options.startAt)) return false;
       if (opening.model) opening.raise(n, file);
-      else if (started) started.then(() => opening.raise(n, file)).catch(reject);
+      else if (started) started.then(() => opening.reading && opening.raise(n, file)).catch(reject);
       else begin(file, n);
       return true;
     };
@@ -137,7 +137,10 @@ async function load({ source, options }) {
       await opened;
       return opening.file;
     };
-    const reading = read().finally(() => (opening.reading = false));
+    const reading = read().finally(() => {
+      opening.reading = false;
+      opening.wanted = opening.tier; // where it failed, tiers that still wait are not taken up: the page would not hear of it any more
+    });
     reading.catch(reject);
     fulfil(reading);
   });
