@@ -33,6 +33,15 @@ export class Gate {
   }
 }
 
+/** What the promise gives, or the signal's reason as soon as it aborts: what comes from the page does not hear of that. */
+function unlessStopped(promise, signal) {
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(signal.reason);
+    signal.addEventListener('abort', stop, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
+  });
+}
+
 export class Connections {
   /** retries: failures in a row that are borne; signal: ends everything; gate: before each read. */
   constructor(source, meter, retries, signal, gate = new Gate()) {
@@ -40,17 +49,18 @@ export class Connections {
     this.received = 0; // bytes
   }
 
-  /** A reader of bytes from `start` on. A connection that is silent for so many seconds has failed. */
+  /** A reader of bytes from `start` on. A connection that is silent for so many seconds has failed; what is no connection may take its
+   *  time. */
   async open(start, end, fresh, seconds = SILENT_SECONDS) {
-    const { signal } = this;
+    const { signal, source } = this;
     await this.gate.pass(signal);
     const own = new AbortController();
     const stop = () => own.abort(signal.reason);
-    const silent = transient(new BitpairError('network', `${this.source.name} sent nothing for ${seconds} s`));
+    const silent = transient(new BitpairError('network', `${source.name} sent nothing for ${seconds} s`));
     const timely = async (fn) => {
       signal.throwIfAborted();
-      const timer = setTimeout(() => own.abort(silent), 1000 * seconds);
-      return fn().finally(() => clearTimeout(timer));
+      const timer = source.remote ? setTimeout(() => own.abort(silent), 1000 * seconds) : undefined;
+      return unlessStopped(fn(), own.signal).finally(() => clearTimeout(timer));
     };
     let reader = null;
     const close = async () => {
@@ -59,7 +69,7 @@ export class Connections {
     };
     signal.addEventListener('abort', stop);
     try {
-      reader = await timely(() => this.source.open(start, end, { signal: own.signal, fresh }));
+      reader = await timely(() => source.open(start, end, { signal: own.signal, fresh }));
     } catch (error) {
       await close();
       throw error;

@@ -3,7 +3,7 @@
 
 import { hostCapabilities } from './capabilities.js';
 import { Gate } from './connection.js';
-import { helpCopying } from './copying.js';
+import { Lending, helpCopying } from './copying.js';
 import { packError, unpackError } from './errors.js';
 import { openCopy, readHeader, readModel } from './fetch.js';
 import { Host, sessionBytes } from './host.js';
@@ -114,15 +114,16 @@ async function load({ source, options }) {
 
   const opened = new Promise((resolve, reject) => {
     ready.catch(reject); // no need to read on
-    let begun = false; // the tiers that are there belong to the model, though the threads may still be on their way
+    let started = null; // a promise: the tiers that are there belong to the model, though the threads may still be on their way
     const begin = (file, n) => {
-      begun = true;
-      resolve(ready.then(() => opening.start(file, n)));
+      // A thread that still copied would not answer the engine, which waits for it without looking at messages.
+      started = Promise.all([ready, lending.leave()]).then(() => opening.start(file, n));
+      resolve(started);
     };
     const tier = (n, file) => {
-      if (options.startAt === undefined || (!begun && n < options.startAt)) return false;
+      if (options.startAt === undefined || (!started && n < options.startAt)) return false;
       if (opening.model) opening.raise(n, file);
-      else if (begun) ready.then(() => opening.raise(n, file)).catch(reject);
+      else if (started) started.then(() => opening.reading && opening.raise(n, file)).catch(reject);
       else begin(file, n);
       return true;
     };
@@ -130,13 +131,16 @@ async function load({ source, options }) {
       const lend = chosen.threads > 1 ? (job, piece) => lending.lend(job, piece) : undefined;
       const more = { tier, headed, lend, begun: () => lending.end(), arrived: () => opening.arrivals++ };
       const file = await readModel(wasm, source, options, { ...link, ...more }, copying);
-      await ready;
+      await (started ?? ready);
       await opening.finish(file);
-      if (!begun) begin({ ...file, room: file.size }, 0);
+      if (!started) begin({ ...file, room: file.size }, 0);
       await opened;
       return opening.file;
     };
-    const reading = read().finally(() => (opening.reading = false));
+    const reading = read().finally(() => {
+      opening.reading = false;
+      opening.wanted = opening.tier; // where it failed, tiers that still wait are not taken up: the page would not hear of it any more
+    });
     reading.catch(reject);
     fulfil(reading);
   });
@@ -154,44 +158,6 @@ async function openEngine(opening, gathered, lent) {
   await lent;
   team.forEach((thread, i) => thread.postMessage({ type: 'run', engine, index: i + 1 }));
   Object.assign(opening, { engine, threads, threadsReason: reason });
-}
-
-/** Gives threads a job of copying.js, once and before they go into the engine. over: resolves when none will come any more. */
-class Lending {
-  constructor(gathered) {
-    this.gathered = gathered;
-    this.open = true;
-    this.over = new Promise((resolve) => (this.resolve = resolve));
-  }
-
-  end() {
-    this.open = false;
-    this.resolve();
-  }
-
-  /** piece(i) for each that they have done; resolves when all have ended. */
-  async lend(job, piece) {
-    if (!this.open) return;
-    this.open = false;
-    const ended = await this.give(job, piece).finally(() => this.end()); // what they are told next, they do afterwards
-    await Promise.all(ended);
-  }
-
-  async give(job, piece) {
-    const { team } = await this.gathered;
-    return team.map((thread) => new Promise((resolve, reject) => {
-      thread.onmessage = ({ data }) => {
-        if (data.error) return reject(unpackError(data.error));
-        if (data.piece === undefined) return resolve();
-        try {
-          return piece(data.piece);
-        } catch (error) {
-          return reject(error);
-        }
-      };
-      thread.postMessage({ type: 'copy', job });
-    }));
-  }
 }
 
 /** What the reading of a model needs of the page. */

@@ -7,7 +7,8 @@ import { afterEach, beforeEach, describe, test } from 'node:test';
 import { load } from '../../web/index.js';
 import { Connections } from '../../web/connection.js';
 import { transient } from '../../web/ranges.js';
-import { injectIntoWorkers } from './helper.js';
+import { fixtureBytes, injectIntoWorkers } from './helper.js';
+import { spread } from './large.js';
 
 describe('offline', () => {
   const scope = new EventTarget();
@@ -89,4 +90,57 @@ test('by default eight retries, for about half a minute', async (t) => {
   restore();
   assert.equal(requests, 9);
   assert.ok(performance.now() - begun > (0.5 * 31_750) / hurry);
+});
+
+describe('a stream whose producer says nothing', () => {
+  const MIB = 1 << 20;
+  const file = spread(fixtureBytes(), [2 * MIB, 2 * MIB, 2 * MIB]);
+
+  /** The first 4 MiB, then nothing. waiting: resolves when more is asked for; cancelled: when the stream is. */
+  function stalling() {
+    const told = {};
+    const waiting = new Promise((resolve) => (told.waiting = resolve));
+    const cancelled = new Promise((resolve) => (told.cancelled = resolve));
+    let bytes = new Uint8Array(file.subarray(0, 4 * MIB));
+    const pull = (controller) => {
+      if (!bytes) return told.waiting();
+      controller.enqueue(bytes);
+      return (bytes = null);
+    };
+    const stream = new ReadableStream({ pull, cancel: told.cancelled }, { highWaterMark: 0 });
+    return { stream, waiting, cancelled };
+  }
+
+  for (const [name, of] of [['a ReadableStream', (stream) => stream], ['a Response', (stream) => new Response(stream)]]) {
+    test(`${name}: its signal ends the wait, and the stream is cancelled`, { timeout: 60_000 }, async (t) => {
+      const abort = new AbortController();
+      const { stream, waiting, cancelled } = stalling();
+      const model = await load(of(stream), { threads: 1, startAt: 1, signal: abort.signal });
+      t.after(() => model.dispose());
+      await waiting;
+      abort.abort(new Error('enough'));
+      await assert.rejects(model.complete, ({ code, cause }) => code === 'aborted' && cause.message === 'enough');
+      await cancelled;
+      assert.equal((await model.generate('Once', { maxTokens: 3, ignoreEnd: true }).result).ids.length, 3);
+    });
+  }
+
+  test('its silence has no end, that of a connection has', async () => {
+    const seconds = 0.02;
+    for (const remote of [false, true]) {
+      let go;
+      const open = async () => ({ read: () => new Promise((resolve) => (go = resolve)), close: async () => {} });
+      const source = { name: 'the file', remote, ranges: false, size: 1, open };
+      const net = new Connections(source, null, 0, new AbortController().signal);
+      const reader = await net.open(0, 1, false, seconds);
+      const reading = net.read(reader, 0);
+      if (remote) {
+        await assert.rejects(reading, /sent nothing for 0.02 s/);
+        go(new Uint8Array(1)); // too late
+      } else {
+        setTimeout(() => go(new Uint8Array(1)), 4000 * seconds);
+        assert.equal((await reading).length, 1);
+      }
+    }
+  });
 });

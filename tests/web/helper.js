@@ -107,13 +107,14 @@ export function openSession({ wasm, engine }, bytes, chunk = 0, kvBits = 0) {
   return { model, session: wasm.check(wasm.exports.wasm_session_open(model, 0, chunk, kvBits, wasm.error)) };
 }
 
-/** Node workers begin with this code; returns a function that takes it back. */
-export function injectIntoWorkers(prelude) {
+/** Node workers begin with this code; returns a function that takes it back. dataOf(n): the workerData of the n-th, the engine's is 0. */
+export function injectIntoWorkers(prelude, dataOf = () => undefined) {
   const threads = createRequire(import.meta.url)('node:worker_threads');
   const { Worker } = threads;
+  let count = 0;
   threads.Worker = class extends Worker {
     constructor(url, options) {
-      super(new URL(`data:text/javascript,${encodeURIComponent(`${prelude}; await import(${JSON.stringify(url.href)});`)}`), options);
+      super(new URL(`data:text/javascript,${encodeURIComponent(`${prelude}; await import(${JSON.stringify(url.href)});`)}`), { ...options, workerData: dataOf(count++) });
     }
   };
   syncBuiltinESMExports();

@@ -256,6 +256,23 @@ describe('the rest cannot be had: the model stays at its tier', () => {
     assert.equal(server.log.length, requests);
   });
 
+  test('also a tier that is there, but waits for a call that needs a steady model', async (t) => {
+    const [abort, enough] = [new AbortController(), new AbortController()];
+    const { model, tiers, reports } = await first({ signal: abort.signal });
+    t.after(() => model.dispose());
+    const embedding = model.embed(new Array(3e4).fill(PROMPT), { signal: enough.signal });
+    server.let(checkedEnd(2));
+    await until(() => reports.at(-1).tier === 2);
+    assert.equal(model.tier, 1);
+    abort.abort();
+    await assert.rejects(model.complete, { code: 'aborted' });
+    enough.abort();
+    await assert.rejects(embedding, { code: 'aborted' });
+    const { stats } = await answer(model).result;
+    assert.deepEqual([stats.lastTier, model.info.tier, (await model.stats()).tier, tiers], [1, 1, 1, [1]]);
+    await stays(model, { code: 'aborted' });
+  });
+
   test('a callback throws', async () => {
     const wrong = new Error('of the caller');
     const { model } = await first({ onTier: (n) => {
