@@ -132,8 +132,8 @@ async function withWorker(source, { signal, workerUrl }, work) {
   if (signal?.aborted) throw abortError(signal);
   const script = workerScript(workerUrl);
   const { message, pull = null, close } = await describeSource(source).catch(sourceError);
-  const link = await startWorker(script).catch(async (error) => {
-    await close?.();
+  const link = await startWorker(script).catch((error) => {
+    close?.();
     throw error;
   });
   const crew = new Crew(link, pull, script);
@@ -143,10 +143,10 @@ async function withWorker(source, { signal, workerUrl }, work) {
     crew.link.post({ type: 'abort', id: LOAD_ID });
     if (!open) timer = setTimeout(() => crew.end(abortError(signal)), 1000 * ABORT_SECONDS);
   };
-  const end = async () => {
+  const end = () => {
     signal?.removeEventListener('abort', abort);
     crew.pull = null;
-    await close?.();
+    close?.();
   };
   try {
     signal?.addEventListener('abort', abort, { once: true });
@@ -155,12 +155,12 @@ async function withWorker(source, { signal, workerUrl }, work) {
     if (signal?.aborted) throw abortError(signal);
     open = true;
     if (rest) rest.catch(() => {}).finally(end);
-    else await end();
+    else end();
     return value;
   } catch (error) {
     const reason = error?.code === 'aborted' ? abortError(signal) : error; // a callback may throw anything
     await soon(crew.end(reason));
-    await end();
+    end();
     throw reason;
   } finally {
     clearTimeout(timer);
@@ -203,19 +203,22 @@ const pulled = (bytes) => ({
 function fromResponse({ ok, status, url, body, bodyUsed }) {
   if (!ok) fail('http', `${url || 'the Response'} answers ${status}`, { status, url });
   if (typeof body?.getReader !== 'function' || bodyUsed) fail('argument', 'the Response has no body, or it was read already');
-  return streamed(body);
+  return streamed(body, (error) => {
+    fail('network', `${url || 'the Response'} broke off: ${error?.message ?? error}`, { url: url || undefined });
+  });
 }
 
-/** Not transferred: not every browser can do that. */
-function streamed(stream) {
+/** Not transferred: not every browser can do that. broken(error) throws what is told of a body that breaks off. */
+function streamed(stream, broken) {
   const reader = stream.getReader();
   const pull = async () => {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch(broken);
     if (done) return null;
     if (!(value instanceof Uint8Array)) fail('argument', 'the stream must be one of bytes: its chunks are not Uint8Arrays');
     return new Uint8Array(value); // a copy: the chunk may be a part of something larger
   };
-  return { message: { kind: 'stream' }, pull, close: () => reader.cancel().catch(() => {}) };
+  // Nothing waits for it: of two that are read from one body, it ends when the other does.
+  return { message: { kind: 'stream' }, pull, close: () => void reader.cancel().catch(() => {}) };
 }
 
 /** In Node a string without a scheme is a path. One letter before the colon is a drive. */

@@ -23,7 +23,8 @@ declare global {
  * Where a model comes from:
  * - a URL, as string or `URL`; relative ones are resolved against the page. In Node a string without a scheme is a path.
  * - a `Request`, or an object with its fields `url` and e.g. `headers`
- * - a `Response`: its body, read as a stream is. An error has code 'http'. Nothing of it is kept or fetched again: an address does more
+ * - a `Response`: its body, read as a stream is. An error has code 'http', a body that breaks off 'network'. Nothing of it is kept or
+ *   fetched again: an address does more
  * - a `File` or `Blob`
  * - its bytes; they are copied into the model's memory piece by piece and not kept
  * - a `ReadableStream` of Uint8Arrays; it is read as far as the model goes, then cancelled
@@ -191,7 +192,7 @@ export interface MemoryEstimate {
 
 /**
  * Tells what load() would take, from the header of the file alone: one request of a range, two for a large tokenizer. (A stream is
- * used up by it.)
+ * used up by it, and so is a Response: give its `clone()`.)
  * @throws {BitpairError} as load() does
  */
 export function estimateMemory(
@@ -757,7 +758,7 @@ export interface Generation extends AsyncGenerator<Chunk, GenerateResult, undefi
 /**
  * - `http`: the server answered with an error; `status`, `url`
  * - `network`: it cannot be reached, or the download broke off
- * - `io`: a file cannot be read (Node)
+ * - `io`: a file or stream cannot be read
  * - `format`: not a model, or a damaged one; `offset` in the file
  * - `checksum`: bytes differ from their digest; `offset`
  * - `unsupported`: an architecture, type or host that this build does not run
