@@ -37,9 +37,14 @@ export type ModelSource = string | URL | RequestLike | Response | Blob | Uint8Ar
 
 export interface RequestLike {
   url: string;
+  /** GET, as in a Request that says nothing of it; another is an error 'argument'. */
+  method?: string;
+  /** Stops the load as `LoadOptions.signal` does. Where there are both, either does. */
+  signal?: AbortSignal | null;
   /** As fetch() takes them. This and the others are spelled out: projects without a DOM lack its names for them. */
   headers?: { [name: string]: string } | [string, string][] | { forEach(callback: (value: string, name: string) => void): void };
   credentials?: 'include' | 'omit' | 'same-origin';
+  /** Of the browser's HTTP cache. 'default', which every Request has, is as none: what this package keeps does not go there too. */
   cache?: 'default' | 'force-cache' | 'no-cache' | 'no-store' | 'only-if-cached' | 'reload';
   mode?: 'cors' | 'navigate' | 'no-cors' | 'same-origin';
   redirect?: 'error' | 'follow' | 'manual';
