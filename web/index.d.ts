@@ -737,9 +737,10 @@ export interface GenerateStats {
   /** Of all answers, as are the durations and rates. */
   completionTokens: number;
   prefillSeconds: number;
-  prefillTokensPerSecond: number;
+  /** null where the clock is too coarse to tell. */
+  prefillTokensPerSecond: number | null;
   decodeSeconds: number;
-  /** null below two tokens. */
+  /** null below two tokens, and where the clock is too coarse to tell. */
   decodeTokensPerSecond: number | null;
   /** Seconds from the start of the prefill to the first token; null if there was none. */
   timeToFirstToken: number | null;
