@@ -882,7 +882,7 @@ export interface OpenAIChatParams extends OpenAISamplingParams {
 }
 
 export interface OpenAICompletionParams extends OpenAISamplingParams {
-  /** Several prompts are answered one after another; they cannot be streamed. */
+  /** Several prompts are answered one after another; they cannot be streamed. null, which OpenAI's types have, is an error 'argument'. */
   prompt: string | string[] | number[] | number[][] | null;
   /** Default 16. */
   max_tokens?: number | null | undefined;
