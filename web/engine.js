@@ -5,7 +5,7 @@ import { pageCapabilities } from './capabilities.js';
 import { loadTemplates } from './chat.js';
 import { follow } from './control.js';
 import { Crew } from './crew.js';
-import { BitpairError, abortError, fail, unlessAborted } from './errors.js';
+import { BitpairError, abortError, fail, isSignal, unlessAborted } from './errors.js';
 import { Model } from './model.js';
 import { checkLoad, checkOptions, workerScript } from './options.js';
 import { LOAD_ID, REST_ID, absolute, isNode, nodeModule, startWorker } from './protocol.js';
@@ -17,7 +17,7 @@ const END_SECONDS = 2;     // to wait for workers that are told to end: one that
 export async function load(source, given) {
   const options = checkOptions(given, ['onProgress', 'onTier']);
   const checked = checkLoad(options);
-  return withWorker(source, options, async (crew, request) => {
+  return withWorker(source, options, async (crew, request, signal) => {
     const following = new Following(options);
     const loading = request('load', checked);
     const templates = loadTemplates().catch(() => {}); // chat() will say it
@@ -26,10 +26,10 @@ export async function load(source, given) {
     const letGo = options.control ? follow(options.control, (paused) => crew.link.post({ type: 'pause', id: LOAD_ID, paused })) : () => {};
     try {
       const opened = await loading;
-      if (opened.template.source) await unlessAborted(templates, options.signal);
+      if (opened.template.source) await unlessAborted(templates, signal);
       following.open(opened);
       const complete = rest.then((file) => following.finish(file)).finally(letGo);
-      return { value: new Model(crew, opened, explained(complete, options.signal)), rest: complete };
+      return { value: new Model(crew, opened, explained(complete, signal)), rest: complete };
     } catch (error) {
       letGo();
       throw error;
@@ -125,15 +125,16 @@ function explained(complete, signal) {
 }
 
 /**
- * Has a worker of its own open the source. work(crew, request) -> {value: what the caller gets, rest: a promise of what goes on after
- * that, or null}; request(type, options) asks the worker.
+ * Has a worker of its own open the source. work(crew, request, signal) -> {value: what the caller gets, rest: a promise of what goes on
+ * after that, or null}; request(type, options) asks the worker; signal: stops it all, if there is one.
  */
-async function withWorker(source, { signal, workerUrl }, work) {
+async function withWorker(source, { signal: given, workerUrl }, work) {
+  const signal = either(given, signalOf(source));
   if (signal?.aborted) throw abortError(signal);
   const script = workerScript(workerUrl);
   const { message, pull = null, close } = await describeSource(source).catch(sourceError);
-  const link = await startWorker(script).catch(async (error) => {
-    await close?.();
+  const link = await startWorker(script).catch((error) => {
+    close?.();
     throw error;
   });
   const crew = new Crew(link, pull, script);
@@ -143,28 +144,47 @@ async function withWorker(source, { signal, workerUrl }, work) {
     crew.link.post({ type: 'abort', id: LOAD_ID });
     if (!open) timer = setTimeout(() => crew.end(abortError(signal)), 1000 * ABORT_SECONDS);
   };
-  const end = async () => {
+  const end = () => {
     signal?.removeEventListener('abort', abort);
     crew.pull = null;
-    await close?.();
+    source = null; // until here it is kept: in Node a Request that is gone aborts its signal no more
+    close?.();
   };
   try {
     signal?.addEventListener('abort', abort, { once: true });
     if (signal?.aborted) await crew.end(abortError(signal));
-    const { value, rest } = await work(crew, (type, options) => crew.request(type, { source: message, options }, { id: LOAD_ID }));
+    const { value, rest } = await work(crew, (type, options) => crew.request(type, { source: message, options }, { id: LOAD_ID }), signal);
     if (signal?.aborted) throw abortError(signal);
     open = true;
     if (rest) rest.catch(() => {}).finally(end);
-    else await end();
+    else end();
     return value;
   } catch (error) {
     const reason = error?.code === 'aborted' ? abortError(signal) : error; // a callback may throw anything
     await soon(crew.end(reason));
-    await end();
+    end();
     throw reason;
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** The signal of a Request. */
+function signalOf(source) {
+  const signal = source?.signal ?? undefined;
+  return signal === undefined || isSignal(signal) ? signal : fail('argument', 'the signal of a Request must be an AbortSignal');
+}
+
+/** A signal that aborts as soon as one of two does, either of which may be missing. */
+function either(one, other) {
+  if (!one || !other) return one ?? other;
+  if (AbortSignal.any && one instanceof AbortSignal && other instanceof AbortSignal) return AbortSignal.any([one, other]);
+  const both = new AbortController();
+  for (const signal of [one, other]) {
+    if (signal.aborted) both.abort(signal.reason);
+    signal.addEventListener('abort', () => both.abort(signal.reason), { once: true });
+  }
+  return both.signal;
 }
 
 /** Resolves with the promise, or when it takes too long. */
@@ -203,19 +223,22 @@ const pulled = (bytes) => ({
 function fromResponse({ ok, status, url, body, bodyUsed }) {
   if (!ok) fail('http', `${url || 'the Response'} answers ${status}`, { status, url });
   if (typeof body?.getReader !== 'function' || bodyUsed) fail('argument', 'the Response has no body, or it was read already');
-  return streamed(body);
+  return streamed(body, (error) => {
+    fail('network', `${url || 'the Response'} broke off: ${error?.message ?? error}`, { url: url || undefined });
+  });
 }
 
-/** Not transferred: not every browser can do that. */
-function streamed(stream) {
+/** Not transferred: not every browser can do that. broken(error) throws what is told of a body that breaks off. */
+function streamed(stream, broken) {
   const reader = stream.getReader();
   const pull = async () => {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch(broken);
     if (done) return null;
     if (!(value instanceof Uint8Array)) fail('argument', 'the stream must be one of bytes: its chunks are not Uint8Arrays');
     return new Uint8Array(value); // a copy: the chunk may be a part of something larger
   };
-  return { message: { kind: 'stream' }, pull, close: () => reader.cancel().catch(() => {}) };
+  // Nothing waits for it: of two that are read from one body, it ends when the other does.
+  return { message: { kind: 'stream' }, pull, close: () => void reader.cancel().catch(() => {}) };
 }
 
 /** In Node a string without a scheme is a path. One letter before the colon is a drive. */
@@ -246,8 +269,11 @@ async function fromUrl(url, init = {}) {
 }
 
 /** What of a Request can travel to a worker. */
-function requestInit({ headers, credentials, cache, mode, redirect, referrerPolicy, integrity }) {
-  const init = { credentials, cache, mode: mode === 'navigate' ? undefined : mode, redirect, referrerPolicy, integrity };
+function requestInit({ method, headers, credentials, cache, mode, redirect, referrerPolicy, integrity }) {
+  if (!/^get$/i.test(method ?? 'GET')) fail('argument', `a model is fetched with GET: the Request has the method ${method}`);
+  const init = { credentials, cache, mode, redirect, referrerPolicy, integrity };
+  if (cache === 'default') init.cache = undefined; // every Request has it, so it says nothing
+  if (mode === 'navigate') init.mode = undefined;
   for (const key in init) if (init[key] === undefined || init[key] === '') delete init[key];
   if (headers) init.headers = Object.fromEntries(new Headers(headers));
   return init;

@@ -23,7 +23,8 @@ declare global {
  * Where a model comes from:
  * - a URL, as string or `URL`; relative ones are resolved against the page. In Node a string without a scheme is a path.
  * - a `Request`, or an object with its fields `url` and e.g. `headers`
- * - a `Response`: its body, read as a stream is. An error has code 'http'. Nothing of it is kept or fetched again: an address does more
+ * - a `Response`: its body, read as a stream is. An error has code 'http', a body that breaks off 'network'. Nothing of it is kept or
+ *   fetched again: an address does more
  * - a `File` or `Blob`
  * - its bytes; they are copied into the model's memory piece by piece and not kept
  * - a `ReadableStream` of Uint8Arrays; it is read as far as the model goes, then cancelled
@@ -36,9 +37,14 @@ export type ModelSource = string | URL | RequestLike | Response | Blob | Uint8Ar
 
 export interface RequestLike {
   url: string;
+  /** GET, as in a Request that says nothing of it; another is an error 'argument'. */
+  method?: string;
+  /** Stops the load as `LoadOptions.signal` does. Where there are both, either does. */
+  signal?: AbortSignal | null;
   /** As fetch() takes them. This and the others are spelled out: projects without a DOM lack its names for them. */
   headers?: { [name: string]: string } | [string, string][] | { forEach(callback: (value: string, name: string) => void): void };
   credentials?: 'include' | 'omit' | 'same-origin';
+  /** Of the browser's HTTP cache. 'default', which every Request has, is as none: what this package keeps does not go there too. */
   cache?: 'default' | 'force-cache' | 'no-cache' | 'no-store' | 'only-if-cached' | 'reload';
   mode?: 'cors' | 'navigate' | 'no-cors' | 'same-origin';
   redirect?: 'error' | 'follow' | 'manual';
@@ -191,7 +197,7 @@ export interface MemoryEstimate {
 
 /**
  * Tells what load() would take, from the header of the file alone: one request of a range, two for a large tokenizer. (A stream is
- * used up by it.)
+ * used up by it, and so is a Response: give its `clone()`.)
  * @throws {BitpairError} as load() does
  */
 export function estimateMemory(
@@ -731,9 +737,10 @@ export interface GenerateStats {
   /** Of all answers, as are the durations and rates. */
   completionTokens: number;
   prefillSeconds: number;
-  prefillTokensPerSecond: number;
+  /** null where the clock is too coarse to tell. */
+  prefillTokensPerSecond: number | null;
   decodeSeconds: number;
-  /** null below two tokens. */
+  /** null below two tokens, and where the clock is too coarse to tell. */
   decodeTokensPerSecond: number | null;
   /** Seconds from the start of the prefill to the first token; null if there was none. */
   timeToFirstToken: number | null;
@@ -757,7 +764,7 @@ export interface Generation extends AsyncGenerator<Chunk, GenerateResult, undefi
 /**
  * - `http`: the server answered with an error; `status`, `url`
  * - `network`: it cannot be reached, or the download broke off
- * - `io`: a file cannot be read (Node)
+ * - `io`: a file or stream cannot be read
  * - `format`: not a model, or a damaged one; `offset` in the file
  * - `checksum`: bytes differ from their digest; `offset`
  * - `unsupported`: an architecture, type or host that this build does not run
@@ -875,7 +882,7 @@ export interface OpenAIChatParams extends OpenAISamplingParams {
 }
 
 export interface OpenAICompletionParams extends OpenAISamplingParams {
-  /** Several prompts are answered one after another; they cannot be streamed. */
+  /** Several prompts are answered one after another; they cannot be streamed. null, which OpenAI's types have, is an error 'argument'. */
   prompt: string | string[] | number[] | number[][] | null;
   /** Default 16. */
   max_tokens?: number | null | undefined;

@@ -107,7 +107,7 @@ export class Runner {
     const fed = await this.prefill(prompt, cached, emit.prefill, control);
     const prefillSeconds = now() - started;
     const totals = { promptTokens: prompt.length, cachedTokens: cached, prefillSeconds, seed: options.seed };
-    totals.prefillTokensPerSecond = (this.prefilled - cached) / prefillSeconds;
+    totals.prefillTokensPerSecond = rate(this.prefilled - cached, prefillSeconds);
     const runs = [];
     for (let index = 0; index < options.n; index++) {
       if (index > 0) await this.prefill(prompt, this.rewind(prompt), () => {}, control);
@@ -290,6 +290,9 @@ export class Runner {
   }
 }
 
+/** Per second; null where the clock is too coarse to tell. */
+const rate = (tokens, seconds) => (seconds > 0 ? tokens / seconds : null);
+
 /** What GenerateStats says of decoding: first tokens belong to the time to the first token. */
 function decodeStats(runs, started) {
   const steady = runs.filter(({ count }) => count > 1);
@@ -298,7 +301,7 @@ function decodeStats(runs, started) {
   return {
     completionTokens: runs.reduce((sum, { count }) => sum + count, 0),
     decodeSeconds: seconds,
-    decodeTokensPerSecond: tokens > 0 ? tokens / seconds : null,
+    decodeTokensPerSecond: tokens > 0 ? rate(tokens, seconds) : null,
     timeToFirstToken: runs[0].first === null ? null : runs[0].first - started,
     firstTier: runs[0].firstTier,
     lastTier: runs.at(-1).lastTier,

@@ -15,8 +15,8 @@ const RELAXED_PROBE = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2
   253, 15, 253, 128, 2, 11];
 const PROBES = { simd: SIMD_PROBE, relaxed: RELAXED_PROBE, threads: THREADS_PROBE };
 
-/** Has this WebAssembly engine 'simd', 'relaxed' SIMD, 'threads'? */
-export const has = (feature) => WebAssembly.validate(new Uint8Array(PROBES[feature]));
+/** Has WebAssembly here 'simd', 'relaxed' SIMD, 'threads'? Some browsers have a mode without any of it. */
+export const has = (feature) => typeof WebAssembly === 'object' && WebAssembly.validate(new Uint8Array(PROBES[feature]));
 
 /** Most threads that pay: more than the physical cores only disturb each other, and memory is the limit past four. */
 function defaultThreads(logical) {
@@ -44,14 +44,14 @@ export async function chooseThreads(wanted) {
         'Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp',
     };
   if (typeof SharedArrayBuffer === 'undefined') return { threads: 1, reason: 'this browser has no SharedArrayBuffer' };
-  if (!has('threads')) return { threads: 1, reason: 'this WebAssembly engine has no threads' };
+  if (!has('threads')) return { threads: 1, reason: 'this host has no WebAssembly with threads' };
   return { threads: wanted ?? defaultThreads(await logicalCores()), reason: null };
 }
 
 /** @param {URL | BufferSource | WebAssembly.Module} engine */
 async function compile(engine) {
   if (!has('simd'))
-    fail('unsupported', 'this WebAssembly engine has no SIMD (Chrome 91, Firefox 89, Safari 16.4, Node 16 have it)');
+    fail('unsupported', 'this host has no WebAssembly with SIMD (Chrome 91, Firefox 89, Safari 16.4, Node 16 have it)');
   if (engine instanceof WebAssembly.Module) return engine;
   const url = engine instanceof URL ? engine : 'that was given';
   try {

@@ -93,6 +93,28 @@ function suite(name) {
     assert.deepEqual(codes, { html: 'format', missing: 'http', truncated: 'format', flipped: 'checksum', path: 'argument', threads: 'argument' });
   });
 
+  test('a Response and its clone, a Request with its signal and its method', limits, async () => {
+    const found = await page.evaluate(async (small) => {
+      const response = await fetch(small);
+      const { weights } = await bitpair.estimateMemory(response.clone());
+      const { text } = await opens(response, { cache: false });
+      const stop = new AbortController();
+      const load = (init, options) => bitpair.load(new Request(small, init), { cache: false, threads: 1, ...options });
+      return {
+        weights,
+        same: text === (await opens(new Request(small, { signal: stop.signal }), { cache: false, signal: new AbortController().signal })).text,
+        own: await codeOf(load({ signal: stop.signal }, { onProgress: () => stop.abort() })),
+        gone: await codeOf(load({ signal: AbortSignal.abort() })),
+        option: await codeOf(load({ signal: new AbortController().signal }, { signal: AbortSignal.abort() })),
+        posted: await codeOf(load({ method: 'POST', body: 'x' })),
+        failed: await codeOf(bitpair.load((await fetch('/test/index.html')).clone())),
+      };
+    }, SMALL);
+    assert.deepEqual(found, {
+      weights: readFileSync(FIXTURE).length, same: true, own: 'aborted', gone: 'aborted', option: 'aborted', posted: 'argument', failed: 'format',
+    });
+  });
+
   test('a chat, a grammar, an embedding, a state that is taken up again', limits, async () => {
     const found = await page.evaluate(async (small) => {
       const model = await bitpair.load(small, { threads: 1 });

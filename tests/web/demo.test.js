@@ -8,6 +8,7 @@ import { FIRST_TIER, MODEL_FACTS, MODEL_PATH, PLAIN_TEMPLATE } from '../../web/d
 import { addMessage, chooseMessage, matches, newConversation, pathOf, promptOf, siblingsOf, takeOver, titleOf } from '../../web/demo/conversation.js';
 import { ConversationStore } from '../../web/demo/conversation-store.js';
 import { fitted } from '../../web/demo/room.js';
+import { Status } from '../../web/demo/status.js';
 import { exportText, importText } from '../../web/demo/transfer.js';
 import { explain, explainCache, megabytes, seconds } from '../../web/demo/words.js';
 import { estimateMemory, load } from '../../web/index.js';
@@ -196,4 +197,16 @@ test('an answer is continued from its beginning; a model without a chat template
   assert.equal(begun + rest, whole);
   await assert.rejects(model.chat(question, { ...options, continueLast: true }).text(), { code: 'argument', message: /continueLast/ });
   await model.dispose();
+});
+
+test('a clock that stands still: no speed rather than an infinite one', (t) => {
+  let time = 0;
+  t.mock.method(performance, 'now', () => time);
+  const status = new Status();
+  const speeds = [5, 5, 5, 5, 25].map((now) => {
+    time = now;
+    status.token(false);
+    return status.speed;
+  });
+  assert.deepEqual(speeds, [null, null, null, null, 200]);
 });

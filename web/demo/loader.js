@@ -15,6 +15,7 @@ export class Loader {
   #stop = null; // AbortController of the load
   #control = null;
   #running = null; // promise of the load
+  #turn = null; // of the latest use()
   #waiting = []; // {resolve, reject} of whenReady()
 
   constructor() {
@@ -35,10 +36,15 @@ export class Loader {
     return !!found?.complete;
   }
 
-  /** Another model: the one before is put away. */
+  /** Another model: the one before is put away. Of several that are asked for meanwhile, the last is taken. */
   async use(source) {
-    await this.cancel();
-    await this.#putAway();
+    const turn = (this.#turn = {});
+    do {
+      await this.cancel();
+      if (this.#turn !== turn) return;
+      await this.#putAway();
+      if (this.#turn !== turn) return;
+    } while (this.#running); // somebody who needs a model has begun anew with the one before
     this.#take(source);
     if (source.file) this.#setSize(source.file.size);
     await this.start();

@@ -43,7 +43,8 @@ export class Status {
     this.made++;
     this.times.push(now);
     if (this.times.length > 24) this.times.shift();
-    if (this.times.length > 2) this.speed = (1000 * (this.times.length - 1)) / (now - this.times[0]);
+    const passed = now - this.times[0]; // 0 where the clock is coarse
+    if (this.times.length > 2 && passed > 0) this.speed = (1000 * (this.times.length - 1)) / passed;
     if (!shown || now - this.shown < SHOW_EVERY) return;
     this.shown = now;
     this.draw();

@@ -187,7 +187,7 @@ export class SpeedView {
     const rows = [];
     const add = (term, value, note) => value && rows.push(make('div', {}, make('dt', { text: term }), make('dd', {}, value, ...(note ? [make('small', { text: note })] : []))));
     add('First token', first === undefined || first === null ? '' : seconds(first));
-    add('Prompt', prompt ? `${prompt} tokens` : '', prompt && [prefill > 0 && isFinite(prefill) ? `${rateText(prefill)} tokens/s` : '', cached ? `${cached} known from before` : ''].filter(Boolean).join(', '));
+    add('Prompt', prompt ? `${prompt} tokens` : '', prompt && [prefill > 0 ? `${rateText(prefill)} tokens/s` : '', cached ? `${cached} known from before` : ''].filter(Boolean).join(', '));
     add('Answer', count ? `${count} tokens` : '');
     if (this.model) this.#addModelFacts(add);
     this.facts.replaceChildren(...rows);
