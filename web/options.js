@@ -52,7 +52,8 @@ function describeEngines(wasm) {
   return Object.fromEntries(given.map(([name, engine]) => [name, isBinary(engine) ? engine : addressOf('wasm', engine)]));
 }
 
-const isBinary = (value) => value instanceof WebAssembly.Module || value instanceof ArrayBuffer || ArrayBuffer.isView(value);
+const isModule = (value) => typeof WebAssembly === 'object' && value instanceof WebAssembly.Module; // some hosts have none
+const isBinary = (value) => isModule(value) || value instanceof ArrayBuffer || ArrayBuffer.isView(value);
 
 function addressOf(option, value) {
   try {

@@ -26,9 +26,11 @@ export class Loader {
 
   /** Whether this visit can begin without a click: all of the model is kept here. kept: bytes that are. */
   async look() {
-    if (!this.source.url) return false;
-    const url = absolute(this.source.url);
+    const source = this.source;
+    if (!source.url) return false;
+    const url = absolute(source.url);
     const found = (await cache.list().catch(() => [])).find((each) => each.url === url);
+    if (this.source !== source) return false; // another was taken meanwhile
     this.kept = found?.bytes ?? 0;
     if (found) this.#setSize(found.total);
     else if (this.state === 'idle' && url.startsWith(`${location.origin}/`)) await this.#askSize(); // others are asked for nothing before a click
