@@ -12,6 +12,7 @@ const totals = { passed: 0, failed: 0 };
 /** What the end repeats: steps that failed and lines of theirs that say where, and what passed only the second time. */
 const failures = [];
 const MOST_LINES = 20; // of one command
+const FILE_SECONDS = 900; // for a file of tests that may be run again: one that hangs is one that fails
 const TELLING = [/^(?:\s*\d+: )?\S+\.[ch]:\d+: /, /\bFAILED\b/, /^\s*✖ (?!failing tests)/, /runtime error|ERROR: \w+Sanitizer/,
   /^\s*\d+ - .*\((?:Failed|Timeout|SEGFAULT|.*abort)/];
 
@@ -37,9 +38,15 @@ function read(line, sums) {
   if (sums.lines.length < MOST_LINES && TELLING.some((pattern) => pattern.test(line)) && !sums.lines.includes(line)) sums.lines.push(line);
 }
 
-function run(command, args, sums) {
+/** Its exit code; seconds: it is ended after so many. */
+function run(command, args, sums, seconds) {
   return new Promise((resolve) => {
     const child = spawn(command, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit'] });
+    const late = () => {
+      read(`✖ ${args.at(-1)} did not end within ${seconds} s`, sums);
+      child.kill();
+    };
+    const timer = seconds && setTimeout(late, 1000 * seconds);
     let rest = '';
     child.stdout.on('data', (data) => {
       process.stdout.write(data);
@@ -52,6 +59,7 @@ function run(command, args, sums) {
       resolve(1);
     });
     child.on('close', (code) => {
+      clearTimeout(timer);
       read(rest, sums);
       resolve(code ?? 1);
     });
@@ -60,14 +68,15 @@ function run(command, args, sums) {
 
 /** Runs a command, and adds what it counts; with `again` a second time if it fails, which then counts instead. */
 async function attempt([command, ...args], sums, again) {
+  const seconds = again ? FILE_SECONDS : undefined;
   let own = { passed: 0, failed: 0, lines: [] };
-  let code = await run(command, args, own);
+  let code = await run(command, args, own, seconds);
   let first = null;
   if (code !== 0 && again) {
     first = own;
     console.log(`== ${args.at(-1)} failed (${own.failed}): once more`);
     own = { passed: 0, failed: 0, lines: [] };
-    code = await run(command, args, own);
+    code = await run(command, args, own, seconds);
   }
   sums.passed += own.passed;
   sums.failed += own.failed;

@@ -251,19 +251,20 @@ function suite(name) {
     assert.equal(await page.evaluate((s) => codeOf(bitpair.load(s, { cache: false })), LARGE), 'checksum');
   });
 
-  test('not isolated: one thread, and the reason names the headers', limits, async () => {
+  test('not isolated: one thread, and the reason names the headers', limits, async (t) => {
     const plain = await openSite({ isolated: false });
+    t.after(() => plain.close());
     const visitor = await browser.newPage(plain.url());
     const { threads: used, threadsReason, text } = await visitor.evaluate((s) => opens(s, { threads: 4 }), SMALL);
     assert.equal(used, 1);
     assert.match(threadsReason, /Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp/);
     assert.equal(text, (await opens(SMALL, { threads: 1 })).text);
     await visitor.close();
-    plain.close();
   });
 
-  test('under a strict content security policy', limits, async () => {
+  test('under a strict content security policy', limits, async (t) => {
     const strict = await openSite({ policy: POLICY });
+    t.after(() => strict.close());
     const visitor = await browser.newPage(strict.url('/test/strict.html'));
     const found = await visitor.evaluate(async (small, count) => {
       await new Promise((resolve) => setTimeout(resolve)); // what a driver sends may evaluate
@@ -273,7 +274,6 @@ function suite(name) {
     assert.notEqual(found.evaluates, 'none'); // the policy is in force
     assert.deepEqual([found.text, found.threads], [(await opens(SMALL)).text, counts.at(-1)]);
     await visitor.close();
-    strict.close();
   });
 
   test('nothing was logged as an error', () => assert.deepEqual(page.problems?.filter((text) => !expected(text)) ?? [], []));

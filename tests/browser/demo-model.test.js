@@ -249,8 +249,9 @@ test('an address is looked up, loaded, kept, used again and deleted', async () =
   await page.context().close();
 });
 
-test('not isolated: a banner names the headers, and one thread still works', async () => {
+test('not isolated: a banner names the headers, and one thread still works', async (t) => {
   const plain = await openServer({ isolated: false });
+  t.after(() => plain.close());
   const page = await visit(browser, plain);
   const banner = page.locator('#banner');
   await banner.waitFor();
@@ -264,5 +265,4 @@ test('not isolated: a banner names the headers, and one thread still works', asy
   await ask(page, 'Once upon a time');
   await answered(page);
   await page.context().close();
-  plain.close();
 });

@@ -112,14 +112,13 @@ describe('a Response', () => {
     assert.equal((await opens(new Response(fixtureBytes()))).verified, true);
   });
 
-  test('that is an error, was read, or has nothing', async () => {
+  test('that is an error, was read, or has nothing', async (t) => {
     const missing = createServer((request, response) => response.writeHead(404).end('none'));
     await new Promise((resolve) => missing.listen(0, '127.0.0.1', resolve));
+    t.after(() => missing.closeAllConnections() || missing.close());
     const url = `http://127.0.0.1:${missing.address().port}/none.gguf`;
     await refused(load(await fetch(url), options), 'http', /none\.gguf answers 404/);
     await assert.rejects(load(await fetch(url), options), { status: 404, url });
-    missing.closeAllConnections();
-    missing.close();
     const read = new Response('x');
     await read.text();
     const locked = new Response('x');
@@ -141,10 +140,11 @@ describe('addresses', () => {
     assert.deepEqual(server.log, []);
   });
 
-  test('onProgress tells what the last request that failed has said', async () => {
+  test('onProgress tells what the last request that failed has said', async (t) => {
     let broken = 2;
     const http = createServer((request, response) => (broken-- > 0 ? response.writeHead(503).end() : server.handle(request, response)));
     await new Promise((resolve) => http.listen(0, '127.0.0.1', resolve));
+    t.after(() => http.closeAllConnections() || http.close());
     const reports = [];
     const url = `http://127.0.0.1:${http.address().port}/model.gguf`;
     await opens(url, { retries: 3, onProgress: (report) => reports.push(report) });
@@ -153,8 +153,6 @@ describe('addresses', () => {
     assert.match(said.lastError, /answers 503/);
     assert.deepEqual([reports.at(-1).phase, reports.at(-1).retries], ['ready', 2]);
     assert.match(reports.at(-1).lastError, /answers 503/);
-    http.closeAllConnections();
-    http.close();
   });
 });
 
