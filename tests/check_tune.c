@@ -8,8 +8,8 @@
 #include "compress/plan.h"
 #include "engine.h"
 #include "io/json.h"
-#include "load.h"
 #include "offline.h"
+#include "tiny_model.h"
 
 static pid_t start(const char *teacher, const char *file, const char *out, const char *calib, const char *const *more) {
     return call_apart(cmd_tune,
@@ -296,41 +296,65 @@ static void check_plain_table(const char *teacher, const char *calib) {
           "%lld bytes, before %lld", (long long)after.st_size, (long long)before.st_size);
 }
 
-/* A teacher whose norms are others: the file keeps those of the student, with which it was tuned. */
-static void check_norms(const char *teacher, const char *file, const char *calib) {
-    char dense[PATH], out[PATH];
-    source s = {0};
-    gguf header;
-    void *memory = NULL;
-    bp_err e = {0};
-    offline_model before = {0}, after = {0};
-    snprintf(dense, sizeof dense, "%s", in_folder("other-norms.gguf"));
-    snprintf(out, sizeof out, "%s", in_folder("norms.gguf"));
-    CHECK(wait_for(call_apart(cmd_compress, OPTIONS("compress", teacher, "-o", dense, "--method", "q8_0"),
+/* A small random model with biases of q, k and v, as a GGUF file. */
+static void write_dense(const char *path, uint32_t seed) {
+    tiny_model t = {.class_name = "Qwen2ForCausalLM",
+                    .layers = 2,
+                    .d = 64,
+                    .ff = 64,
+                    .heads = 4,
+                    .kv = 2,
+                    .hd = 16,
+                    .vocab = 64,
+                    .dtype = "F32",
+                    .biases = true};
+    tiny_make(&t, seed);
+    tiny_write(&t, own_folder, false);
+    tiny_free(&t);
+    CHECK(wait_for(call_apart(cmd_compress, OPTIONS("compress", own_folder, "-o", path, "--method", "q8_0"),
                               OPTIONS("--quiet"), in_folder("log"), in_folder("out"))) == 0,
           "q8_0");
-    CHECK(source_open(&s, dense, &e) && header_open(&header, &memory, &s, &e), "%s", e.text);
-    const gguf_tensor *norm = gguf_tensor_find(&header, "blk.0.attn_norm.weight");
-    float *changed = malloc((size_t)norm->bytes);
-    memcpy(changed, s.bytes + norm->offset, (size_t)norm->bytes);
-    for (size_t i = 0; i < norm->bytes / sizeof *changed; i++) changed[i] *= 1.25f;
-    FILE *f = fopen(dense, "r+b");
-    CHECK(f && fseek(f, (long)norm->offset, SEEK_SET) == 0 && fwrite(changed, 1, norm->bytes, f) == norm->bytes &&
-              fclose(f) == 0,
-          "%s", dense);
-    CHECK(wait_for(start(dense, file, out, calib, OPTIONS("--steps", "1", "--scales-only", "--embedding-rate", "0"))) ==
-              0,
+}
+
+/* How many vectors of a block are those of another: two norms and a bias. */
+static int same_vectors(const model_layer *x, const model_layer *y, size_t d) {
+    return (memcmp(x->attn_norm, y->attn_norm, d * sizeof(float)) == 0) +
+           (memcmp(x->ffn_norm, y->ffn_norm, d * sizeof(float)) == 0) +
+           (memcmp(x->q.bias, y->q.bias, x->q.n * sizeof(float)) == 0);
+}
+
+/* A teacher of the same shape and other weights, fused and not: the file keeps the norms and biases of the student, with
+ * which it was tuned. */
+static void check_other_teacher(bool fused) {
+    static const char *const NAMES[] = {"one.dense", "other.dense", "student.gguf", "tuned-by-other.gguf"};
+    char paths[4][PATH], calib[PATH];
+    bp_err e = {0};
+    offline_model before = {0}, after = {0};
+    for (size_t i = 0; i < 4; i++) snprintf(paths[i], PATH, "%s", in_folder(NAMES[i]));
+    snprintf(calib, sizeof calib, "%s", in_folder("letters.txt"));
+    for (uint32_t i = 0; i < 2 && fused; i++) write_dense(paths[i], i + 1);
+    FILE *f = fopen(calib, "w");
+    for (uint32_t i = 0, x = 1; i < 8192; i++) fputc('a' + (int)((x = x * 1664525 + 1013904223) >> 24) % 26, f);
+    fclose(f);
+    const char *const words[] = {"--iterations", "4", "--bits", "1", "--force", fused ? NULL : "--separate", NULL};
+    CHECK(wait_for(call_apart(
+              cmd_compress,
+              OPTIONS("compress", paths[0], "-o", paths[2], "--calib", calib, "--calib-tokens", "4096", "--ctx", "64"),
+              words, in_folder("log"), in_folder("out"))) == 0,
+          "compress failed");
+    CHECK(wait_for(start(paths[1], paths[2], paths[3], calib,
+                         OPTIONS("--steps", "1", "--scales-only", "--embedding-rate", "0", "--force"))) == 0,
           "tune failed");
-    CHECK(offline_open(&before, file, &e) && offline_open(&after, out, &e), "%s", e.text);
-    if (after.model)
-        CHECK(memcmp(before.model->layers[0].attn_norm, after.model->layers[0].attn_norm, norm->bytes) == 0 &&
-                  memcmp(after.model->layers[0].attn_norm, changed, norm->bytes) != 0,
-              "the norms are the teacher's");
+    CHECK(offline_open(&before, paths[2], &e) && offline_open(&after, paths[3], &e), "%s", e.text);
+    for (uint32_t i = 0; after.model && i < 2; i++)
+        CHECK(same_vectors(&before.model->layers[i], &after.model->layers[i], 64) == 3, "block %u of the teacher",
+              (unsigned)i);
+    offline_close(&after);
+    CHECK(offline_open(&after, paths[1], &e), "%s", e.text);
+    if (after.model && !fused)
+        CHECK(same_vectors(&before.model->layers[0], &after.model->layers[0], 64) == 0, "the same model twice");
     offline_close(&before);
     offline_close(&after);
-    free(changed);
-    free(memory);
-    source_close(&s);
 }
 
 /* Interrupted where there is room for the result and none for the state: what was best is not lost. */
@@ -449,7 +473,8 @@ int main(void) {
     check_labels(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_fused(teacher, calib);
     check_plain_table(teacher, calib);
-    check_norms(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
+    check_other_teacher(true);
+    check_other_teacher(false);
     check_no_room(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_scale_bits(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);
     check_recipe(teacher, BITPAIR_ROOT "/models/tinystories-656k.gguf", calib);

@@ -41,17 +41,16 @@ static int32_t *cut(const bp_model *model, const file_view *f, size_t *n, bp_err
     return generate_tokenize(model, (const char *)f->bytes, (size_t)f->size, BP_TOKENIZE_SPECIAL, n, e);
 }
 
-/* Does `model` cut the text into the n ids that the first model cuts it into? */
-static bool cuts_alike(const evaluation *v, const bp_model *model, const char *name, const file_view *f,
-                       const int32_t *ids, size_t n, bp_err *e) {
+/* An error where `model` cuts the text into other tokens than the n ids of the first model. */
+static void check_cut(const evaluation *v, const bp_model *model, const char *name, const file_view *f,
+                      const int32_t *ids, size_t n, bp_err *e) {
     size_t count = 0;
-    if (model == v->views[0]) return true;
+    if (model == v->views[0] || e->code != BP_OK) return;
     int32_t *own = cut(model, f, &count, e);
-    bool alike = own && count == n && memcmp(own, ids, n * sizeof *ids) == 0;
+    if (own && (count != n || memcmp(own, ids, n * sizeof *ids) != 0))
+        bp_fail(e, BP_ERR_ARGUMENT, 0, "%s cuts the text into other tokens than %s: evaluate them apart", name,
+                v->o->paths[0]);
     free(own);
-    return alike || !own ||
-           bp_fail(e, BP_ERR_ARGUMENT, 0, "%s cuts the text into other tokens than %s: evaluate them apart", name,
-                   v->o->paths[0]);
 }
 
 /* v->ids[index]: the first tokens of the text, at most o->tokens; every model must cut it into the same. */
@@ -62,9 +61,8 @@ static bool read_tokens(evaluation *v, size_t index, bp_err *e) {
     bp_err inner = {0};
     if (!file_map(&f, path, e)) return false;
     int32_t *ids = v->ids[index] = cut(v->views[0], &f, &n, &inner);
-    for (size_t m = 1; m < v->report.n_models && inner.code == BP_OK; m++)
-        cuts_alike(v, v->views[m], v->o->paths[m], &f, ids, n, &inner);
-    if (v->teacher.model && inner.code == BP_OK) cuts_alike(v, v->teacher.model, v->o->teacher, &f, ids, n, &inner);
+    for (size_t m = 1; m < v->report.n_models; m++) check_cut(v, v->views[m], v->o->paths[m], &f, ids, n, &inner);
+    if (v->teacher.model) check_cut(v, v->teacher.model, v->o->teacher, &f, ids, n, &inner);
     file_unmap(&f);
     if (inner.code != BP_OK) return bp_fail(e, inner.code, inner.offset, "%s: %s", path, inner.text);
     v->n_ids[index] = v->o->tokens ? bp_min(n, (size_t)v->o->tokens) : n;

@@ -4,17 +4,11 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
 import { estimateMemory, load } from '../../web/index.js';
-import { fixtureBytes, refused } from './helper.js';
+import { fixtureBytes, loadsFixture, refused } from './helper.js';
 
 const bytes = fixtureBytes();
 const options = { threads: 1, cache: false, retries: 0 };
 const limits = { timeout: 300_000 }; // for what would never settle
-
-async function opens(source, more = {}) {
-  const model = await load(source, { ...options, ...more });
-  assert.deepEqual([model.info.bytes, model.info.verified], [bytes.length, true]);
-  await model.dispose();
-}
 
 /** Some bytes, and then an error. */
 function breaking(error) {
@@ -31,18 +25,18 @@ describe('one of two that are read from the same body', limits, () => {
   test('an estimate of a clone, then the Response itself', async () => {
     const response = new Response(bytes);
     assert.ok((await estimateMemory(response.clone(), options)).total > bytes.length);
-    await opens(response);
+    await loadsFixture(response);
   });
 
   test('a load of a clone, then the Response itself', async () => {
     const response = new Response(bytes);
-    await opens(response.clone());
-    await opens(response);
+    await loadsFixture(response.clone());
+    await loadsFixture(response);
   });
 
   test('both at once', async () => {
     const [one, other] = new Blob([bytes]).stream().tee();
-    await Promise.all([opens(one), opens(other)]);
+    await Promise.all([loadsFixture(one), loadsFixture(other)]);
   });
 
   test('a load that fails', async () => {

@@ -9,6 +9,7 @@ import { Worker } from 'node:worker_threads';
 import { gzipSync } from 'node:zlib';
 
 import { BitpairError } from '../../web/errors.js';
+import { load } from '../../web/index.js';
 import { STACK_BYTES } from '../../web/protocol.js';
 import { openWasm } from '../../web/wasm.js';
 
@@ -35,6 +36,13 @@ export const refused = (promise, code, message) =>
   });
 
 export const fixtureBytes = () => new Uint8Array(readFileSync(FIXTURE));
+
+/** Loads the fixture from a source, on one thread if nothing else is said: all of it, and verified. */
+export async function loadsFixture(source, options) {
+  const model = await load(source, { threads: 1, cache: false, retries: 0, ...options });
+  assert.deepEqual([model.info.bytes, model.info.verified], [fixtureBytes().length, true]);
+  await model.dispose();
+}
 
 /** Serves `bytes` at /model and, under other paths, with one fault each. -> {url(path), close()} */
 export async function faultyServer(bytes) {

@@ -10,19 +10,13 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
 import { estimateMemory, load } from '../../web/index.js';
-import { fixtureBytes, injectIntoWorkers, refused } from './helper.js';
+import { fixtureBytes, injectIntoWorkers, loadsFixture, refused } from './helper.js';
 import { spread } from './large.js';
 
 const MIB = 1 << 20;
 const bytes = fixtureBytes();
 const options = { threads: 1, cache: false, retries: 0 };
 const limits = { timeout: 300_000 }; // for what would never settle
-
-async function opens(source, more = {}) {
-  const model = await load(source, { ...options, ...more });
-  assert.deepEqual([model.info.bytes, model.info.verified], [bytes.length, true]);
-  await model.dispose();
-}
 
 describe('a Request', limits, () => {
   let server;
@@ -74,7 +68,7 @@ describe('a Request', limits, () => {
         }
         await refused(load({ url, signal: AbortSignal.abort() }, { ...options, signal: new AbortController().signal }), 'aborted', /./);
         handle = null;
-        await opens(new Request(url, { signal: new AbortController().signal }), { signal: new AbortController().signal });
+        await loadsFixture(new Request(url, { signal: new AbortController().signal }), { signal: new AbortController().signal });
       } finally {
         AbortSignal.any = any;
       }
@@ -98,7 +92,7 @@ describe('a Request', limits, () => {
   });
 
   test('null for its signal is none; what is no signal is refused', async () => {
-    await opens({ url, signal: null });
+    await loadsFixture({ url, signal: null });
     await refused(load({ url, signal: {} }, options), 'argument', /signal of a Request must be an AbortSignal/);
   });
 
@@ -107,7 +101,7 @@ describe('a Request', limits, () => {
     await refused(estimateMemory({ url, method: 'HEAD' }, options), 'argument', /GET.*HEAD/);
     await refused(load({ url, method: 7 }, options), 'argument', /method|GET/);
     assert.deepEqual(log, []);
-    for (const method of ['GET', 'get', undefined, null]) await opens({ url, method });
+    for (const method of ['GET', 'get', undefined, null]) await loadsFixture({ url, method });
   });
 
   test('does not have the file kept a second time, in the HTTP cache, unless it says so', async () => {
@@ -115,7 +109,7 @@ describe('a Request', limits, () => {
     try {
       const told = async (source, cache) => {
         log = [];
-        await opens(source, { cache });
+        await loadsFixture(source, { cache });
         return [...new Set(log.map(({ mode }) => mode))];
       };
       assert.deepEqual(await told(url, join(folder, 'a')), ['no-store']);

@@ -141,17 +141,22 @@ static size_t largest_stack(const model *m) {
     return most;
 }
 
-/* The file's blocks with the linear layers of the teacher, in which none are fused. */
+/* The file's blocks, norms and biases, with the linear layers of the teacher where those of the file may be fused. */
 static void open_shapes(tuner *t) {
     for (uint32_t i = 0; i < t->file->config.n_layers; i++) {
-        const model_layer *dense = &t->teacher->layers[i];
+        const model_layer *dense = &t->teacher->layers[i], *own = &t->file->layers[i];
         model_layer *shape = &t->shapes[i];
-        *shape = t->file->layers[i];
+        const bool fused = own->q.split[0] != 0;
+        const float *bias = own->q.bias; /* of fused layers, those of all of them */
+        *shape = *own;
         shape->q = dense->q;
         shape->k = dense->k;
         shape->v = dense->v;
         shape->gate = dense->gate;
         shape->up = dense->up;
+        shape->q.bias = bias;
+        shape->k.bias = !fused ? own->k.bias : bias ? bias + dense->q.n : NULL;
+        shape->v.bias = !fused ? own->v.bias : bias ? bias + dense->q.n + dense->k.n : NULL;
     }
 }
 
@@ -431,7 +436,8 @@ static bool begin(tuner *t, const state_file *state, bp_err *e) {
     return begin_tables(t, e) && validate(t, t->before, e);
 }
 
-/* After an error: what was best until then is written, and e says so; nothing where nothing was better than the start. */
+/* After an error: what was best until then is written, and e says so; nothing where nothing was better than the
+ * start. */
 static void salvage(tuner *t, container *c, const char *out_path, bool force, bp_err *e) {
     bp_err inner = {0}, reason = *e;
     if (t->best_step == 0) return;
